@@ -1,0 +1,1 @@
+"""Decode once, forward once, write once: from video files to committed tokens."""

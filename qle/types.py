@@ -1,0 +1,166 @@
+"""The values that pass between stages: plain frozen data, numpy only.
+
+    video -> VideoInfo -> FrameBlock -> tokens -> CommitRecord (cache) -> ...
+
+Words. *row*: one sampled moment of a video, the unit of every stream. *frame*: one picture in the file. *stream*: one
+named array with a row axis (`patch`, `frame`, `clip`). *space*: everything that defines what a number in a stream means.
+Times are float64 seconds on the container's own clock; they travel with the rows and are never rebuilt from indices.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+StoreDtype = Literal["float16", "bfloat16", "float32", "int8"]
+StoreKind = Literal["zarr", "hdf5"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One stored array: `(rows, *row_shape)`."""
+
+    name: str
+    """`patch`, `frame`, `clip`; beside them every video has `pts`, `index`, `valid`, and `scale` where patches are int8."""
+    row_shape: tuple[int, ...]
+    """Shape of one row, e.g. (14, 14, 768)."""
+    axes: tuple[str, ...]
+    """Names of the axes of `row_shape`, e.g. ("rows", "cols", "dim")."""
+    dtype: str
+    """Logical dtype: float16, bfloat16, float32, int8, float64, int64 or bool. bfloat16 is stored as uint16."""
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        """The numpy dtype of the bytes on disk."""
+        return np.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.row_shape, dtype=np.int64)) * self.stored_dtype.itemsize
+
+
+TIME_STREAMS: tuple[Stream, ...] = (
+    Stream(name="pts", row_shape=(), axes=(), dtype="float64"),
+    Stream(name="index", row_shape=(), axes=(), dtype="int64"),
+    Stream(name="valid", row_shape=(), axes=(), dtype="bool"),
+)
+"""Written for every video: display time in seconds of the frame that the row describes, its number in display order, and
+whether it was really on screen at the time that the row was sampled for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceSpec:
+    """What a number in the cache means. Equal `hashed` parts give the same space; `recorded` is for the reader only."""
+
+    name: str
+    """Readable part of the folder name, e.g. "m2crl-1fps-float16"."""
+    hashed: Mapping[str, Any]
+    """backbone (id, architecture, weights digest, layer), preprocess, sampling, context, streams, dtype, grid."""
+    streams: tuple[Stream, ...]
+    """Token streams in the order in which they are stored (without TIME_STREAMS)."""
+    recorded: Mapping[str, Any]
+    """Device, decoder, library versions: kept, not hashed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSource:
+    """One entry of the work list."""
+
+    key: str
+    """Identity in the cache: path relative to the root that the user named, with "/" between parts."""
+    path: Path
+    start_s: float | None = None
+    """Only from here (container time), for manifests that list clips."""
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFingerprint:
+    """Which bytes a video was extracted from. Equal size and mtime, or else equal size and edge hash, mean the same file."""
+
+    size: int
+    mtime_ns: int
+    edge_hash: str
+    """xxh3-128 of the first and last MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """What a probe knows before a pixel is decoded. All frames that a player would show, in display order."""
+
+    path: Path
+    fingerprint: SourceFingerprint
+    codec: str
+    pixel_format: str
+    width: int
+    """Displayed width, after rotation."""
+    height: int
+    rotation: int
+    """Degrees clockwise that turn the stored picture upright: 0, 90, 180 or 270."""
+    time_base: Fraction
+    pts_s: np.ndarray
+    """(frames,) float64, strictly increasing: when each frame is shown."""
+    is_key: np.ndarray
+    """(frames,) bool: decoding may start here."""
+    end_s: float
+    """When the last frame leaves the screen."""
+    has_edit_list: bool
+    declared_frames: int
+    """What the container's header claims, 0 where it is silent."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.pts_s)
+
+    @property
+    def start_s(self) -> float:
+        return float(self.pts_s[0])
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+    @property
+    def average_fps(self) -> float:
+        return self.num_frames / self.duration_s if self.duration_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlan:
+    """Which frame of the file each row describes. Made by extract/sampling.py, nowhere else."""
+
+    frame_index: np.ndarray
+    """(rows,) int64: number of the frame in display order, non-decreasing."""
+    pts_s: np.ndarray
+    """(rows,) float64: that frame's display time."""
+    is_valid: np.ndarray
+    """(rows,) bool: the frame was on screen at the row's time, give or take half a source frame."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.frame_index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipContext:
+    """How rows are grouped for one forward pass. Part of the space: the same frame in another clip gives other numbers."""
+
+    mode: Literal["single", "tile", "centre"]
+    """single: each row alone. tile: clips end to end. centre: overlapping clips of which the middle rows are kept."""
+    length: int
+    """Rows in a clip."""
+    step: int
+    """Rows from the start of one clip to the start of the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A rectangle of pixels: rows top..bottom-1, columns left..right-1."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int

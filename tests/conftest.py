@@ -1,0 +1,32 @@
+"""Where the test material lies, and one seed for every test."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder with the official numbers; tests skip where it does not exist at all."""
+    folder = Path(os.environ.get("QLE_GOLDEN", CHECKOUT.parent / "shared" / "golden"))
+    if not folder.is_dir():
+        pytest.skip(f"no golden numbers at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_videos() -> Path:
+    """The folder with the awkward clips; tests skip where it does not exist at all."""
+    folder = Path(os.environ.get("QLE_VIDEOS", CHECKOUT.parent / "shared" / "videos"))
+    if not folder.is_dir():
+        pytest.skip(f"no test videos at {folder}")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
