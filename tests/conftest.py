@@ -5,6 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# No deadline: these tests share two cores with real decoders. The same examples every time, so that a red run can be repeated.
+settings.register_profile("qle", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("qle")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
