@@ -3,7 +3,7 @@
     QleError                    a message for the user: what, where, got and expected, what to run next (three lines at most)
     |- ConfigError              a flag, preset or config value is wrong                              exit 2
     |- InputError               a path or manifest that the user named is missing or unusable        exit 3
-    |- DecodeError              one video cannot be read as asked                                    exit 3 (4 within a run over many)
+    |- DecodeError              one video cannot be read as asked                                    exit 3
     |- AnnotationError          a row of an annotation file is wrong                                 exit 3
     |- CacheError               the cache is not what it should be                                   exit 3
     |  |- CacheMissingError     no such cache, space or video
@@ -36,7 +36,12 @@ class DecodeError(QleError):
     """One video cannot be read as asked. `kind` is the class that errors.jsonl records."""
 
     def __init__(
-        self, message: str, *, kind: str = "decode", frames_decoded: int | None = None, frames_expected: int | None = None
+        self,
+        message: str,
+        *,
+        kind: str = "decode",
+        frames_decoded: int | None = None,
+        frames_expected: int | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind

@@ -1,0 +1,123 @@
+"""What there is to do: paths that the user named -> a sorted list of `VideoSource`, each with a key that stays the same.
+
+A key is the path relative to the root that the user named, suffix included: `case1/video.mp4` and `case2/video.mp4` stay
+apart, and a file that appears later beside another never renames it. The root of a folder is the folder, of a glob its
+fixed leading part, of a manifest the folder that it lies in, of single files their own folder.
+"""
+
+import csv
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from qle.errors import ConfigError, InputError
+from qle.types import VideoSource
+
+VIDEO_SUFFIXES = (
+    *(".3gp", ".asf", ".avi", ".divx", ".dv", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
+PATH_COLUMNS = ("path", "video", "video_path", "file", "filename")
+KEY_COLUMNS = ("key", "video_id", "vid", "id")
+MANIFEST_SUFFIXES = {".csv": ",", ".tsv": "\t"}
+
+
+def discover(inputs: Iterable[str], root: Path | None = None, limit: int | None = None) -> list[VideoSource]:
+    """All videos that the inputs name, sorted by key. `root` overrides what keys are relative to."""
+    sources: dict[str, VideoSource] = {}
+    for text in inputs:
+        for source in _expand(text, root):
+            known = sources.setdefault(source.key, source)
+            if known.path.resolve() != source.path.resolve():
+                raise InputError(
+                    f"two videos would share the key {source.key!r}:\n  {known.path}\n  {source.path}\n"
+                    "Pass --root with a folder above both, or give them keys in a manifest."
+                )
+    if not sources:
+        raise InputError(
+            f"no videos found in {', '.join(map(str, inputs))}: give a folder, a glob, a manifest.csv or files"
+        )
+    ordered = [sources[key] for key in sorted(sources)]
+    return ordered if limit is None else ordered[:limit]
+
+
+def _expand(text: str, root: Path | None) -> Iterator[VideoSource]:
+    path = Path(text)
+    if path.is_dir():
+        yield from _sources(_videos_below(path), root or path)
+    elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
+        yield from _read_manifest(path, root or path.parent)
+    elif path.exists():
+        yield from _sources([path], root or path.parent)
+    elif glob.has_magic(text):
+        matches = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if Path(match).is_file()]
+        yield from _sources(matches, root or _fixed_part(text))
+    else:
+        raise InputError(f"{text} does not exist: give a folder, a glob, a manifest.csv or video files")
+
+
+def _sources(paths: Iterable[Path], root: Path) -> Iterator[VideoSource]:
+    for path in paths:
+        yield VideoSource(key=key_of(path, root), path=path)
+
+
+def key_of(path: Path, root: Path) -> str:
+    """The path below the root, as text that any terminal and JSON file can hold."""
+    try:
+        relative = Path(os.path.abspath(path)).relative_to(os.path.abspath(root))
+    except ValueError as error:
+        raise ConfigError(f"{path} does not lie below the root {root}: choose a --root above all videos") from error
+    # Names that are not valid UTF-8 exist on real disks; escaped they stay distinct and printable.
+    return os.fsencode(PurePosixPath(relative)).decode("utf-8", "backslashreplace")
+
+
+def _videos_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            # "._x.mp4" and the like are what some systems leave beside a file, not videos.
+            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+                yield Path(parent, name)
+
+
+def _fixed_part(pattern: str) -> Path:
+    parts = Path(pattern).parts
+    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
+    with manifest.open(newline="", encoding="utf-8-sig") as lines:
+        rows = csv.DictReader(lines, delimiter=MANIFEST_SUFFIXES[manifest.suffix.lower()])
+        columns = {name.strip().lower(): name for name in rows.fieldnames or () if name}
+        path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
+        if path_column is None:
+            raise InputError(f"{manifest}: no column with the video's path; name one of {', '.join(PATH_COLUMNS)}")
+        key_column = next((columns[name] for name in KEY_COLUMNS if name in columns), None)
+        for row in rows:
+            where = f"{manifest}:{rows.line_num}"
+            if not (text := (row[path_column] or "").strip()):
+                raise InputError(f"{where}: the column {path_column!r} is empty")
+            path = manifest.parent / text  # an absolute path stays as it is
+            if not path.is_file():
+                raise InputError(f"{where}: {path} does not exist (paths are relative to the manifest)")
+            start_s, end_s = (_seconds(row, columns.get(name), where) for name in ("start", "end"))
+            if start_s is not None and end_s is not None and end_s <= start_s:
+                raise InputError(f"{where}: end {end_s} is not after start {start_s}")
+            key = (row[key_column] or "").strip() if key_column else ""
+            if not key:
+                is_clip = start_s is not None or end_s is not None
+                key = key_of(path, root) + (
+                    f"#{start_s or 0:g}-{'' if end_s is None else f'{end_s:g}'}" if is_clip else ""
+                )
+            yield VideoSource(key=key, path=path, start_s=start_s, end_s=end_s)
+
+
+def _seconds(row: dict[str, str], column: str | None, where: str) -> float | None:
+    text = (row[column] or "").strip() if column else ""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{where}: {column} is {text!r}, expected seconds") from error
