@@ -1,0 +1,67 @@
+"""Frozen encoders: uint8 frames in, named token streams out. One file per encoder; this one only finds and builds them.
+
+Adding one: a file with a final class that implements `qle.backbones.base.Backbone`, and one line in BACKBONES. Importing
+this package loads no torch, so that help, plans and error messages stay fast.
+"""
+
+import difflib
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from qle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qle.backbones.base import Backbone
+
+BACKBONES = {
+    "hf": "qle.backbones.hf:HuggingFaceBackbone",
+    "m2crl": "qle.backbones.m2crl:M2crlBackbone",
+    "tiny": "qle.backbones.tiny:TinyBackbone",
+}
+"""name -> "module:Class", imported on look-up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneRequest:
+    """What a user may choose about a backbone. None means: as the backbone itself would have it."""
+
+    name: str
+    """A key of BACKBONES, the id of a Hugging Face model ("openai/clip-vit-base-patch16"), or a folder that holds one."""
+    weights: Path | None = None
+    """A checkpoint file; m2crl needs one, the others bring their own."""
+    context: Literal["centre", "tile", "single"] | None = None
+    """How frames stand together in a clip; image models know only single."""
+    resize: Literal["squash", "shorter-crop", "letterbox"] | None = None
+    crop_borders: bool = False
+    image_size: int | None = None
+    """Pixels on each side of what the model sees; a multiple of its patch size."""
+    num_heads: int | None = None
+    """Attention heads of m2crl, for files whose heads are not 64 wide: the tensors do not tell."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Numbers inside the forward pass; auto picks what the device is fast at."""
+    compile: bool = False
+    """Pass the model through torch.compile: minutes at the start, faster afterwards."""
+
+
+def build_backbone(request: BackboneRequest) -> "Backbone":
+    """The encoder that was asked for, loaded, in evaluation mode, on its device."""
+    module_name, class_name = _find(request.name).split(":")
+    backbone_class: type[Backbone] = getattr(import_module(module_name), class_name)
+    return backbone_class.build(request)
+
+
+def _find(name: str) -> str:
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if "/" in name or Path(name).is_dir():
+        return BACKBONES["hf"]
+    close = difflib.get_close_matches(name, BACKBONES, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(
+        f"unknown backbone {name!r}: {hint}choose one of {', '.join(sorted(BACKBONES))}\n"
+        "or a Hugging Face id with its owner (owner/model), or a folder that holds such a model"
+    )

@@ -1,0 +1,104 @@
+"""What this machine is and does: devices, number formats, seeds, environment. Nothing else in qle reads the environment.
+
+torch is imported inside the functions: the command line asks this file for settings long before it needs a device.
+"""
+
+import os
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qle.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+ENVIRONMENT = {
+    "QLE_CACHE": "folder of the cache where --cache is not given",
+    "QLE_THREADS": "CPU threads of one forward process; all cores where it is not set",
+    "NO_COLOR": "any value: no colours on the terminal",
+    "HF_HUB_OFFLINE": "1: models come from the local hub folder only",
+}
+"""Every variable that qle looks at, with what it does; the documentation prints this table."""
+
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def environment(name: str) -> str | None:
+    """The value of one of ENVIRONMENT, None where it is unset or empty."""
+    if name not in ENVIRONMENT:
+        raise KeyError(f"{name} is not in qle.runtime.ENVIRONMENT: add it there with what it does")
+    return os.environ.get(name) or None
+
+
+def resolve_device(name: str) -> "torch.device":
+    """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1` or `mps` as a device that exists here."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:0, cuda:1, ..., mps") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ConfigError(
+                f"device {name!r}: this machine has {count} CUDA devices\nrun qle doctor, or pass --device cpu"
+            )
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device 'mps': not available here\npass --device cpu")
+    if device.type not in ("cpu", "mps"):
+        raise ConfigError(f"device {name!r} is not supported: choose auto, cpu, cuda, cuda:1, mps")
+    return device
+
+
+def resolve_dtype(name: str, device: "torch.device") -> "torch.dtype":
+    """The number format of a forward pass; `auto` is the fastest one that keeps cosine > 0.999 to float32."""
+    import torch
+
+    if name not in COMPUTE_DTYPES:
+        raise ConfigError(f"unknown compute dtype {name!r}: choose {', '.join(COMPUTE_DTYPES)}")
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    return torch.bfloat16 if has_fast_bfloat16() else torch.float32
+
+
+def has_fast_bfloat16() -> bool:
+    """The CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX); without that it is slower than float32."""
+    import torch
+
+    # Underscored in torch, so their absence must read as "no"; there is no public question for it.
+    checks = (getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None))
+    return any(check() for check in checks if check is not None)
+
+
+def set_threads(num_threads: int | None = None) -> int:
+    """CPU threads of this process: the argument, else QLE_THREADS, else what torch chose. Returns what is in force."""
+    import torch
+
+    wanted = num_threads if num_threads is not None else environment("QLE_THREADS")
+    if wanted is not None:
+        if not str(wanted).isdigit() or int(wanted) < 1:
+            raise ConfigError(
+                f"number of threads must be a positive whole number, got {wanted!r} (QLE_THREADS or --threads)"
+            )
+        torch.set_num_threads(int(wanted))
+    return torch.get_num_threads()
+
+
+def seed_everything(seed: int) -> None:
+    """Python, numpy's old global generator and torch on every device."""
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
