@@ -1,0 +1,97 @@
+"""Frames out of files, whatever the library: one request, one interface, a dict of decoders.
+
+    VideoInfo + numbers of wanted frames --request_frames--> FrameRequest --Decoder.frames--> (number, upright rgb uint8) ...
+
+A request is small whatever the length of the video: stamps of the wanted frames only, not the table of all. Frames are known by
+their stamp in ticks of the container's time base, never by counting, because what a decoder counts differs between libraries
+(edit lists, leading pictures, damaged files). Adding a decoder: a final class in a file named decode_*.py, one line below.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from qle.errors import ConfigError
+from qle.extract.sampling import NO_SEEK, decode_runs
+from qle.types import VideoInfo
+
+DECODERS = {
+    "decord": "qle.extract.decode_decord:DecordDecoder",
+    "pyav": "qle.extract.decode_pyav:PyavDecoder",
+}
+"""name -> "module:Class", imported on look-up. A name with a colon is taken as such a path itself."""
+
+NO_TICK = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameRequest:
+    """Wanted frames of one file, and the way to them."""
+
+    path: Path
+    time_base: Fraction
+    rotation: int
+    """Degrees clockwise that turn the stored picture upright."""
+    num_frames: int
+    """Of the whole video, for messages."""
+    numbers: np.ndarray
+    """(wanted,) int64: numbers in display order, strictly increasing."""
+    ticks: np.ndarray
+    """(wanted,) int64: their stamps in ticks of `time_base`."""
+    seek_numbers: np.ndarray
+    """(wanted,) int64: number of the key frame to jump to first, or NO_SEEK."""
+    seek_ticks: np.ndarray
+    """(wanted,) int64: stamp of that key frame, or NO_TICK."""
+
+    def time_s(self, tick: int) -> float:
+        return float(tick * self.time_base)
+
+
+class Decoder(ABC):
+    """Gives the requested frames in order, holding a bounded number of them at any time."""
+
+    @abstractmethod
+    def frames(self, request: FrameRequest) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, (height, width, 3) uint8 upright rgb) for each wanted frame, or DecodeError. Never a stand-in picture."""
+
+
+def request_frames(info: VideoInfo, frame_index: np.ndarray) -> FrameRequest:
+    """What a decoder needs to know to give these frames (non-decreasing, repeats allowed)."""
+    runs = decode_runs(frame_index, info.is_key)
+    is_seek = runs.seek_to != NO_SEEK
+    ticks = to_ticks(info.pts_s[runs.frames], info.time_base)
+    seek_ticks = np.where(is_seek, to_ticks(info.pts_s[np.maximum(runs.seek_to, 0)], info.time_base), NO_TICK)
+    return FrameRequest(
+        path=info.path,
+        time_base=info.time_base,
+        rotation=info.rotation,
+        num_frames=info.num_frames,
+        numbers=runs.frames,
+        ticks=ticks,
+        seek_numbers=runs.seek_to,
+        seek_ticks=seek_ticks,
+    )
+
+
+def to_ticks(pts_s: np.ndarray, time_base: Fraction) -> np.ndarray:
+    """Seconds back to the container's stamps; exact, since seconds were made from them and float64 holds 15 digits."""
+    return np.rint(pts_s * time_base.denominator / time_base.numerator).astype(np.int64)
+
+
+def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
+    """The stored picture turned clockwise."""
+    return rgb if rotation == 0 else np.ascontiguousarray(np.rot90(rgb, k=-rotation // 90))
+
+
+def make_decoder(name: str) -> Decoder:
+    """A decoder by its name in DECODERS, or by "module:Class"."""
+    if name not in DECODERS and ":" not in name:
+        raise ConfigError(f"unknown decoder {name!r}: choose auto, {', '.join(sorted(DECODERS))}")
+    module_name, class_name = DECODERS.get(name, name).split(":")
+    decoder_class: type[Decoder] = getattr(import_module(module_name), class_name)
+    return decoder_class()

@@ -1,0 +1,226 @@
+"""What a video file holds, found by reading its packets and decoding one frame.
+
+    path --probe--> VideoInfo (display time of every frame, key frames, size, rotation, fingerprint), or DecodeError
+
+Headers lie: about the rate (an average), the count (edit lists hide frames), the length (a copy that broke off keeps its
+header). So all packets of the video stream are read once; that costs disk time but no decoding, and numbers are kept in flat
+arrays, 17 bytes a frame, since ten hours at 30 fps are a million packets.
+"""
+
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+import av.stream
+import av.video
+import numpy as np
+
+from qle.errors import DecodeError, InputError
+from qle.extract.source import fingerprint
+from qle.types import SourceFingerprint, VideoInfo
+
+LEFT_OVER = 0.02
+"""A file that ends this share before its declared length broke off; less is rounding, or a stream that ends earlier."""
+
+
+@dataclass(slots=True)
+class _Packets:
+    """The video stream as stored, in decoding order."""
+
+    ticks: array = field(default_factory=lambda: array("q"))
+    durations: array = field(default_factory=lambda: array("q"))
+    is_key: bytearray = field(default_factory=bytearray)
+    num_hidden: int = 0
+    """Needed for decoding but never shown (edit lists)."""
+    num_corrupt: int = 0
+    """Cut off by the end of the file, or marked as damaged."""
+    is_stamped: bool = True
+    first_key_tick: int | None = None
+    end_s: float = 0.0
+    """Where the last packet of any stream ends."""
+
+    @property
+    def num_stored(self) -> int:
+        return len(self.ticks) + self.num_hidden
+
+
+def probe(path: Path) -> VideoInfo:
+    """All that is known about a video before its frames are wanted."""
+    print_of_file = _fingerprint(path)
+    with open_video(path) as (container, stream):
+        packets = _read_packets(container, stream)
+        _check_complete(path, container, stream, packets)
+        declared = int(stream.frames)
+        time_base = Fraction(stream.time_base or 0)
+        codec = stream.codec_context.codec.canonical_name
+        rate = stream.average_rate
+    if not len(packets.ticks):
+        raise DecodeError(
+            f"{path}: the video stream holds no frame", kind="no-video", frames_decoded=0, frames_expected=0
+        )
+    ticks, is_key, last_duration = _in_display_order(packets)
+    first, shown = _first_frame(path, packets, ticks)
+    ticks, is_key = ticks[shown:], is_key[shown:]
+    rotation = -round(first.rotation / 90) * 90 % 360  # the container's angle counts counter-clockwise
+    is_turned = rotation in (90, 270)
+    pts_s = ticks * (time_base.numerator / time_base.denominator)
+    return VideoInfo(
+        path=path,
+        fingerprint=print_of_file,
+        codec=codec,
+        pixel_format=first.format.name,
+        width=first.height if is_turned else first.width,
+        height=first.width if is_turned else first.height,
+        rotation=rotation,
+        time_base=time_base,
+        pts_s=pts_s,
+        is_key=is_key,
+        end_s=float(pts_s[-1]) + _last_duration_s(pts_s, last_duration * float(time_base), rate),
+        has_edit_list=packets.num_hidden > 0,
+        declared_frames=declared,
+    )
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.VideoStream]]:
+    """The container and its best video stream, closed at the end; one decoding thread, since workers are processes."""
+    try:
+        # An absolute path cannot be taken for a protocol ("a:b.mp4"), and only files are opened, whatever a playlist says.
+        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DecodeError(f"{path} cannot be opened as a video: {reason}", kind="open") from error
+    try:
+        stream = _best_stream(path, container)
+        stream.thread_count = 1
+        yield container, stream
+    finally:
+        container.close()
+
+
+def _best_stream(path: Path, container: av.container.InputContainer) -> av.video.VideoStream:
+    """The stream that a player would choose; cover pictures of audio files are not video."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise DecodeError(f"{path} has no video stream, it holds: {kinds}", kind="no-video")
+    best = container.streams.best("video")
+    stream = best if best in streams else max(streams, key=lambda stream: stream.width * stream.height)
+    if stream.codec_context is None:
+        raise DecodeError(f"{path}: no decoder for its video codec is built in", kind="open")
+    return stream
+
+
+def _read_packets(container: av.container.InputContainer, stream: av.video.VideoStream) -> _Packets:
+    packets = _Packets()
+    # The length that Matroska declares is that of its longest stream: all are followed to see whether the file goes that far.
+    streams = [s for s in container.streams if s.type in ("video", "audio")] if _is_matroska(container) else [stream]
+    try:
+        for packet in container.demux(*streams):
+            if packet.size == 0:
+                continue  # the end marker
+            if packet.pts is not None:
+                packets.end_s = max(packets.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index == stream.index:
+                _note(packets, packet)
+    except av.error.FFmpegError:
+        packets.num_corrupt += 1  # reading stops here: what came before is judged like a file that broke off
+    return packets
+
+
+def _note(packets: _Packets, packet: av.Packet) -> None:
+    if packet.is_corrupt:
+        packets.num_corrupt += 1
+        return
+    tick = packet.pts
+    if tick is None:
+        packets.is_stamped = False
+        tick = packet.dts if packet.dts is not None else len(packets.ticks)
+    if packet.is_keyframe and packets.first_key_tick is None:
+        packets.first_key_tick = tick
+    if packet.is_discard:
+        packets.num_hidden += 1
+        return
+    packets.ticks.append(tick)
+    packets.durations.append(packet.duration or 0)
+    packets.is_key.append(packet.is_keyframe)
+
+
+def _is_matroska(container: av.container.InputContainer) -> bool:
+    return "matroska" in container.format.name
+
+
+def _check_complete(
+    path: Path, container: av.container.InputContainer, stream: av.video.VideoStream, packets: _Packets
+) -> None:
+    """A file that broke off while it was copied or recorded fails here: its rows would silently end too early."""
+    expected = packets.num_stored + packets.num_corrupt
+    if "mp4" in container.format.name:
+        expected = max(
+            expected, len(stream.index_entries)
+        )  # of samples that the edit list leaves, not of all in the header
+    elif stream.frames and packets.num_stored < stream.frames * (1 - LEFT_OVER) - 1:
+        expected = int(stream.frames)
+    elif _is_matroska(container) and container.duration:
+        declared_s = container.duration / av.time_base
+        if packets.end_s < declared_s * (1 - LEFT_OVER) - 1:
+            expected = max(expected + 1, round(packets.num_stored * declared_s / max(packets.end_s, 1e-3)))
+    if packets.num_stored < expected:
+        raise DecodeError(
+            f"{path} is truncated: {packets.num_stored} of {expected} frames are there. Copy or record it again.",
+            kind="truncated",
+            frames_decoded=packets.num_stored,
+            frames_expected=expected,
+        )
+
+
+def _in_display_order(packets: _Packets) -> tuple[np.ndarray, np.ndarray, int]:
+    """Stamps strictly increasing, key flags in the same order, duration of the last."""
+    ticks = np.frombuffer(packets.ticks, np.int64)
+    unique, index = np.unique(ticks, return_index=True)
+    is_key = np.frombuffer(packets.is_key, np.uint8)[index].astype(bool)
+    return unique, is_key, packets.durations[int(index[-1])]
+
+
+def _first_frame(path: Path, packets: _Packets, ticks: np.ndarray) -> tuple[av.VideoFrame, int]:
+    """The first frame that comes out of the decoder, and how many promised ones before it do not.
+
+    A recording cut out of a longer one may begin with frames that refer to others before the cut: no player shows them.
+    """
+    with open_video(path) as (container, stream):
+        try:
+            for frame in container.decode(stream):
+                return frame, int(np.searchsorted(ticks, frame.pts if frame.pts is not None else ticks[0]))
+        except av.error.FFmpegError as error:
+            reason = f"{error.strerror}"
+        else:
+            reason = "no frame comes out"
+    raise DecodeError(
+        f"{path}: the first frame cannot be decoded: {reason}",
+        kind="decode",
+        frames_decoded=0,
+        frames_expected=len(ticks),
+    )
+
+
+def _last_duration_s(pts_s: np.ndarray, declared_s: float, rate: Fraction | None) -> float:
+    """How long the last frame stays: as the container says, else as long as its neighbours, else by the average rate."""
+    if declared_s > 0:
+        return declared_s
+    if len(pts_s) > 1:
+        return float(np.median(np.diff(pts_s[-9:])))
+    return float(1 / rate) if rate else 0.0
+
+
+def _fingerprint(path: Path) -> SourceFingerprint:
+    try:
+        return fingerprint(path)
+    except InputError as error:
+        raise DecodeError(str(error), kind="open") from error
