@@ -22,6 +22,9 @@ BACKBONES = {
 }
 """name -> "module:Class", imported on look-up."""
 
+TAKES_WEIGHTS = frozenset({"m2crl", "hf"})
+"""Names that mean nothing without `BackboneRequest.weights`: a file for m2crl, a folder for hf."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneRequest:
@@ -31,6 +34,8 @@ class BackboneRequest:
     """A key of BACKBONES, the id of a Hugging Face model ("openai/clip-vit-base-patch16"), or a folder that holds one."""
     weights: Path | None = None
     """A checkpoint file; m2crl needs one, the others bring their own."""
+    weights_entry: Literal["teacher", "student"] | None = None
+    """Which network of an m2crl training file; None takes the teacher where there is one."""
     context: Literal["centre", "tile", "single"] | None = None
     """How frames stand together in a clip; image models know only single."""
     resize: Literal["squash", "shorter-crop", "letterbox"] | None = None
@@ -52,6 +57,11 @@ def build_backbone(request: BackboneRequest) -> "Backbone":
     module_name, class_name = _find(request.name).split(":")
     backbone_class: type[Backbone] = getattr(import_module(module_name), class_name)
     return backbone_class.build(request)
+
+
+def needs_weights(name: str) -> bool:
+    """Whether the next --weights on a command line belongs to this backbone."""
+    return name in TAKES_WEIGHTS
 
 
 def _find(name: str) -> str:

@@ -8,6 +8,7 @@ knowledge of the model. `time` is `context.length`; a longer or shorter last cli
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,3 +70,19 @@ def refuse_clips(request: BackboneRequest, what: str) -> None:
     """Image models know no clips: any context but single is a mistake of the user."""
     if request.context not in (None, "single"):
         raise ConfigError(f"--context {request.context}: {what} sees one frame at a time; drop the flag or say single")
+
+
+def compiled(network: torch.nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
+    """The network through torch.compile; shapes are constant in a run. On a CPU the weights are packed into the program."""
+    options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
+    wrapped: Callable[..., torch.Tensor] = torch.compile(network, dynamic=False, options=options)
+    return wrapped
+
+
+def machine_facts(backbone: Backbone) -> dict[str, Any]:
+    """The part of `recorded` that is the same for every encoder."""
+    return {
+        "device": str(backbone.device),
+        "compute_dtype": str(backbone.compute_dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+    }

@@ -109,7 +109,7 @@ class Preprocess:
             width
         )
         pixels = torch.addcmul(offset, frames.flatten(-2).to(torch.float32), factor)
-        pixels = pixels.unflatten(-1, (width, 3)).movedim(-1, -3)
+        pixels = pixels.reshape(frames.shape).movedim(-1, -3)
         return pixels if dtype is None else pixels.to(dtype)
 
     def to_dict(self) -> dict[str, Any]:

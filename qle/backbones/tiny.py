@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from qle.backbones import BackboneRequest
-from qle.backbones.base import SINGLE, Backbone, check_frames, refuse_clips
+from qle.backbones.base import SINGLE, Backbone, check_frames, machine_facts, refuse_clips
 from qle.backbones.preprocess import Preprocess
 from qle.errors import ConfigError
 from qle.runtime import resolve_device, resolve_dtype
@@ -89,12 +89,7 @@ class TinyBackbone(Backbone):
         return {"id": "tiny", "architecture": "tiny-1", "weights": self._digest, "layer": "last", "final_norm": True}
 
     def recorded(self) -> dict[str, Any]:
-        return {
-            "source": "built in",
-            "device": str(self.device),
-            "compute_dtype": str(self.compute_dtype).removeprefix("torch."),
-            "torch": torch.__version__,
-        }
+        return {"source": "built in"} | machine_facts(self)
 
 
 class _Network(nn.Module):
