@@ -1,0 +1,223 @@
+"""The temp folder of one attempt at one video, and what a later attempt may keep of it.
+
+    tmp/<16 hex of the key>.<host>.<pid>.<random>/
+        _ATTEMPT.json      what is being made; an attempt that makes the same may be continued
+        _SHARDS.jsonl      one line for each file that is complete, closed and (durability "full") on the disk
+        video/             becomes the video's folder by one rename
+
+Continuing is a rename of the whole folder to a new name: of two that try, one wins, and a former owner that was only
+frozen finds its paths gone instead of writing into ours. Complete files are closed, so nobody holds a handle to them; the
+rest is deleted and made again. Every kept file is hashed first, so whatever a power cut left is not taken on trust.
+"""
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+import xxhash
+from pydantic import ValidationError
+
+from qle.cache.durable import Durability, hash_file, remove_tree, replace_file, write_file
+from qle.cache.layout import TMP, key_hash
+from qle.cache.records import FileRecord, Record, Text, is_same_source
+from qle.errors import CacheError
+from qle.types import RowPlan, SourceFingerprint, StoreKind
+
+ATTEMPT_FILE = "_ATTEMPT.json"
+JOURNAL_FILE = "_SHARDS.jsonl"
+
+
+class AttemptRecord(Record):
+    """_ATTEMPT.json: what an attempt makes, and who makes it."""
+
+    key: str
+    space: str
+    store: StoreKind
+    fingerprint: SourceFingerprint
+    plan: str
+    """Hash of the row plan."""
+    owner: Text
+    """Host, boot and process namespace: inside it `pid` and `pid_start` name one process for ever."""
+    pid: int
+    pid_start: int
+    is_released: bool = False
+    """The owner has given up, alive or not."""
+
+    def makes_same(self, other: Self) -> bool:
+        """Rows of the one are rows of the other, to the bit."""
+        return (self.key, self.space, self.store, self.plan) == (
+            other.key,
+            other.space,
+            other.store,
+            other.plan,
+        ) and is_same_source(self.fingerprint, other.fingerprint)
+
+    def is_owner_dead(self) -> bool:
+        """Only what this machine can prove; the owner of another machine counts as alive."""
+        return self.is_released or (self.owner == _machine() and _process_start(self.pid) != self.pid_start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A temp folder that belongs to this process."""
+
+    path: Path
+    durability: Durability
+    kept: dict[str, FileRecord]
+    """Files of an earlier attempt that are complete, by path within the video."""
+
+    @property
+    def video(self) -> Path:
+        return self.path / "video"
+
+    def log(self, file: FileRecord) -> None:
+        """Note that a file is complete. Opened by name each time: a folder that was taken from us must not be found."""
+        fd = os.open(self.path / JOURNAL_FILE, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(fd, file.model_dump_json().encode() + b"\n")
+        finally:
+            os.close(fd)
+
+    def remove(self) -> None:
+        remove_tree(self.path)
+
+
+def describe(*, key: str, space: str, store: StoreKind, fingerprint: SourceFingerprint, rows: RowPlan) -> AttemptRecord:
+    """What this process is about to make."""
+    digest = xxhash.xxh3_128()
+    for array in (rows.frame_index, rows.pts_s, rows.is_valid):
+        digest.update(array.tobytes())
+    return AttemptRecord(
+        key=key,
+        space=space,
+        store=store,
+        fingerprint=fingerprint,
+        plan=digest.hexdigest(),
+        owner=_machine(),
+        pid=os.getpid(),
+        pid_start=_process_start(os.getpid()),
+    )
+
+
+def begin(space: Path, record: AttemptRecord, *, durability: Durability, has_claim: bool) -> Attempt:
+    """A temp folder for this process: the best abandoned one that makes the same, or a new one; the others go away."""
+    own = space / TMP / _new_name(record.key)
+    usable: list[tuple[int, Path]] = []
+    for path, found in _attempts(space, record.key):
+        if has_claim or (found is not None and found.is_owner_dead()):
+            is_same = found is not None and found.makes_same(record) and record.store == "zarr"
+            usable.append((len(_journal(path)) if is_same else 0, path))
+    usable.sort(reverse=True)
+    kept = _adopt(usable[0][1], own, record) if usable and usable[0][0] else {}
+    for _, path in usable:
+        remove_tree(path)
+    if not kept:
+        remove_tree(own)
+        _create(own, record)
+    return Attempt(path=own, durability=durability, kept=kept)
+
+
+def release(attempt: Attempt, record: AttemptRecord) -> None:
+    """Leave the folder to whoever comes next, though this process lives on."""
+    left = record.model_copy(update={"is_released": True})
+    replace_file(attempt.path / ATTEMPT_FILE, left.to_json().encode(), "none")
+
+
+def _create(own: Path, record: AttemptRecord) -> None:
+    """A new folder that gets its name when it can say what it is for. Worth no fsync before the first complete file."""
+    unnamed = own.with_name(f"new-{secrets.token_hex(8)}")
+    try:
+        (unnamed / "video").mkdir(parents=True)
+        write_file(unnamed / JOURNAL_FILE, b"", "none")
+        write_file(unnamed / ATTEMPT_FILE, record.to_json().encode(), "none")
+        os.rename(unnamed, own)
+    except OSError as error:
+        raise CacheError(f"cannot write into the cache at {own.parent.parent}: {error.strerror}") from error
+
+
+def _adopt(old: Path, own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
+    """Make an abandoned folder ours and drop whatever in it is not complete. Nothing where another was faster."""
+    try:
+        os.rename(old, own)
+        write_file(own / ATTEMPT_FILE, record.to_json().encode(), "none")
+    except OSError:
+        return {}
+    video = own / "video"
+    kept = {file.path: file for file in _journal(own) if _is_intact(video, file)}
+    for folder, _, names in os.walk(video):
+        for name in names:
+            path = Path(folder, name)
+            if str(path.relative_to(video)) not in kept:
+                path.unlink(missing_ok=True)
+    for moved_aside in own.glob("replaced*"):
+        remove_tree(moved_aside)
+    # The journal may end in a torn line; written anew it holds just what was kept.
+    lines = (file.model_dump_json() + "\n" for file in kept.values())
+    replace_file(own / JOURNAL_FILE, "".join(lines).encode(), "none")
+    return kept
+
+
+def _is_intact(video: Path, file: FileRecord) -> bool:
+    path = video / file.path
+    try:
+        return path.resolve().is_relative_to(video.resolve()) and hash_file(path) == file.xxh3
+    except OSError:
+        return False
+
+
+def _attempts(space: Path, key: str) -> Iterator[tuple[Path, AttemptRecord | None]]:
+    """Every temp folder of a key, with what it makes (None: killed before it could say)."""
+    for path in sorted((space / TMP).glob(f"{key_hash(key)[:16]}.*")):
+        try:
+            yield path, AttemptRecord.model_validate_json((path / ATTEMPT_FILE).read_bytes())
+        except (OSError, ValidationError):
+            yield path, None
+
+
+def _journal(path: Path) -> list[FileRecord]:
+    files = []
+    try:
+        lines = (path / JOURNAL_FILE).read_bytes().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            files.append(FileRecord.model_validate_json(line))
+        except ValidationError:  # torn by the kill
+            continue
+    return files
+
+
+def _new_name(key: str) -> str:
+    host = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname())[:40]
+    return f"{key_hash(key)[:16]}.{host}.{os.getpid()}.{secrets.token_hex(4)}"
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """The scope in which a process id means something."""
+    parts = [socket.gethostname()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:  # no Linux: the host alone, and pid_start 0 keeps anything from being proved dead
+        pass
+    return json.dumps(parts)
+
+
+def _process_start(pid: int) -> int:
+    """Start time of a process in clock ticks since boot; -1 when there is none, 0 where it cannot be known."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return -1 if Path("/proc/self/stat").exists() else 0
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return -1 if fields[0] in "ZX" else int(fields[19])

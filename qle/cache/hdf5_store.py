@@ -1,0 +1,61 @@
+"""HDF5: one file per video, every dataset contiguous. The only file that imports h5py.
+
+A contiguous dataset without filters is its plain C-order rows at one place of the file. So h5py lays the file out
+(space allocated at once, never filled, large datasets aligned to pages), we take the offsets, close it, and write and
+map the rows ourselves; any HDF5 reader opens the result. One writer a file, no SWMR, no appends.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qle.cache.records import RawRows
+from qle.types import Stream
+
+FILE_NAME = "tokens.h5"
+ALIGNMENT = 4096
+
+
+def create(folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, RawRows]:
+    """Lay out the file of a video without any data; the writer fills in the rows where the result says."""
+    import h5py
+
+    offsets = {}
+    path = folder / FILE_NAME
+    with h5py.File(
+        path, "w", libver=("v110", "v110"), alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
+    ) as file:
+        for stream in streams:
+            dataset = _create_dataset(file, stream, num_rows)
+            offsets[stream.name] = dataset.id.get_offset()
+    return {name: RawRows(path=FILE_NAME, rows_per_file=num_rows, offset=offset) for name, offset in offsets.items()}
+
+
+def _create_dataset(file: Any, stream: Stream, num_rows: int) -> Any:
+    import h5py
+
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)  # equal content, equal bytes
+    kind = h5py.h5t.py_create(stream.stored_dtype, logical=True)
+    space = h5py.h5s.create_simple((num_rows, *stream.row_shape))
+    h5py.h5d.create(file.id, stream.name.encode(), kind, space, creation)
+    dataset = file[stream.name]
+    for index, axis in enumerate(("time", *stream.axes)):
+        dataset.dims[index].label = axis
+    dataset.attrs["qle_dtype"] = stream.dtype
+    if stream.name == "pts":
+        dataset.attrs["units"] = "seconds"
+    return dataset
+
+
+def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
+    """Stored values of a dataset in any layout, by h5py: slow and general."""
+    import h5py
+
+    with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
+        return np.asarray(file[name][start:stop])

@@ -1,0 +1,54 @@
+"""Whether the files of a video are still what its commit record says: sizes (cheap, at every open) and hashes (`verify`).
+
+zarr-python reads a shard that is missing as fill values and does not notice flipped bits; here both are errors.
+A file of the right size with other content, say a shard copied from another video, only the hashes can tell.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qle.cache.durable import hash_file
+from qle.cache.records import CommitRecord
+from qle.errors import CacheCorruptError
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One file that differs from the record."""
+
+    path: str
+    kind: Literal["missing", "size", "content"]
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.kind}, got {self.got}, expected {self.expected}"
+
+
+def find_damage(folder: Path, record: CommitRecord, *, deep: bool = False) -> list[Damage]:
+    """Every file that is missing or has another size; deep: or other content."""
+    damages = []
+    for file in record.files:
+        path = os.path.join(folder, file.path)
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            damages.append(Damage(file.path, "missing", f"{file.size} bytes", "no file"))
+            continue
+        if size != file.size:
+            damages.append(Damage(file.path, "size", f"{file.size} bytes", f"{size} bytes"))
+        elif deep and (got := hash_file(Path(path))) != file.xxh3:
+            damages.append(Damage(file.path, "content", f"xxh3 {file.xxh3}", f"xxh3 {got}"))
+    return damages
+
+
+def check_sizes(folder: Path, record: CommitRecord) -> None:
+    """Raise for the first file that is missing, short or long."""
+    if damages := find_damage(folder, record):
+        more = f" (and {len(damages) - 1} more files)" if len(damages) > 1 else ""
+        raise CacheCorruptError(
+            f"video {record.key!r} is damaged: {damages[0]}{more}\nin {folder}\n"
+            "extract it again with the same qle extract command, which replaces damaged videos"
+        )

@@ -1,0 +1,225 @@
+"""The JSON records of a cache: what enters is text from a disk, what leaves is checked and typed, or an error that says why.
+
+    qle-cache.json -> CacheRecord      space.json   -> SpaceRecord
+    _COMMIT.json   -> CommitRecord     errors.jsonl -> ErrorRecord
+
+The commit record is the truth about one video: a video without one does not exist, and everything else that lists
+videos can be rebuilt from them. A record of this format may gain fields (unknown ones are ignored); anything that
+changes the meaning of one raises FORMAT, and an older qle then refuses instead of guessing.
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from qle.cache.layout import FORMAT, clean_key, space_hash
+from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
+from qle.types import SourceFingerprint, SpaceSpec, StoreKind, Stream
+
+Count = Annotated[int, Field(ge=0)]
+Text = Annotated[str, BeforeValidator(clean_key)]
+"""Text that may come from a file system: what is no Unicode is escaped, since JSON cannot hold it."""
+
+
+class Record(BaseModel):
+    """Frozen, strict about types, blind to fields that a later qle may have added."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", ser_json_inf_nan="constants")
+
+    format: Literal[1] = 1
+
+    def to_json(self, *, indent: int | None = 1) -> str:
+        return self.model_dump_json(indent=indent)
+
+
+class CacheRecord(Record):
+    """qle-cache.json: this folder is a cache."""
+
+    uuid: str
+    created: datetime
+
+
+class SpaceRecord(Record):
+    """space.json: what a number in this space means."""
+
+    name: str
+    hash: str
+    """sha256 of the canonical JSON of `hashed`."""
+    hashed: dict[str, Any]
+    streams: tuple[Stream, ...]
+    """Token streams, `scale` included where `patch` is int8; `pts`, `index` and `valid` come with every video."""
+    recorded: dict[str, Any]
+    created: datetime
+
+    @property
+    def spec(self) -> SpaceSpec:
+        return SpaceSpec(name=self.name, hashed=self.hashed, streams=self.streams, recorded=self.recorded)
+
+
+class SourceFacts(BaseModel):
+    """The video file that the rows were made from, as far as a later run must recognise it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: Text
+    """As the user gave it."""
+    fingerprint: SourceFingerprint
+    codec: str = ""
+    width: Count = 0
+    height: Count = 0
+    duration_s: float = 0.0
+    fps: float = 0.0
+    """Average of the source, not of the rows."""
+    num_frames: Count = 0
+    decoder: str = ""
+
+
+class RawRows(BaseModel):
+    """Where the rows of a stream lie as plain C-order little-endian bytes, so that they can be mapped.
+
+    File number i holds rows [i * rows_per_file, (i + 1) * rows_per_file) of the array, from `offset` on without gaps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: str
+    """Relative to the video's folder; "{}" stands for the file number."""
+    rows_per_file: Annotated[int, Field(ge=1)]
+    offset: Count = 0
+    rows_per_chunk: Count = 0
+    """Zarr shards: rows of an inner chunk; the shard is padded to whole chunks and ends with its index. 0: no index."""
+    first_row: Count = 0
+    """Row of the array where this video begins; not 0 where many videos share an array."""
+
+
+class StreamRecord(BaseModel):
+    """One stored array."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    shape: tuple[int, ...]
+    """With the row axis in front."""
+    axes: tuple[str, ...]
+    dtype: str
+    """Logical dtype, as in Stream."""
+    raw: RawRows | None
+    """None: compressed or otherwise not mappable, to be read through zarr or h5py."""
+
+    @property
+    def stream(self) -> Stream:
+        return Stream(name=self.name, row_shape=self.shape[1:], axes=self.axes, dtype=self.dtype)
+
+
+class FileRecord(BaseModel):
+    """One file of the video's folder, as it was when it was committed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: str
+    size: Count
+    xxh3: str
+    """xxh3-128 in hex."""
+
+
+class CommitRecord(Record):
+    """_COMMIT.json: this video is complete, and this is what it consists of."""
+
+    key: str
+    space: str
+    """Hash of the space."""
+    store: StoreKind
+    num_rows: Annotated[int, Field(ge=1)]
+    num_valid: Count
+    first_pts_s: float
+    last_pts_s: float
+    source: SourceFacts
+    streams: tuple[StreamRecord, ...]
+    files: tuple[FileRecord, ...]
+    """Every file of the folder but the record itself, sorted by path."""
+    attempt: Count
+    host: Text
+    created: datetime
+    versions: dict[str, str]
+    timings_s: dict[str, float]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def stream(self, name: str) -> StreamRecord:
+        for stream in self.streams:
+            if stream.name == name:
+                return stream
+        names = ", ".join(stream.name for stream in self.streams)
+        raise CacheMissingError(f"video {self.key!r} has no stream {name!r}; it has {names}")
+
+
+class ErrorRecord(Record):
+    """One line of errors.jsonl: an attempt at a video that failed."""
+
+    key: Text
+    kind: str
+    """open, decode, truncated, timeout, crash, nonfinite, oom, io..."""
+    message: Text
+    frames_decoded: int | None = None
+    frames_expected: int | None = None
+    attempt: Count = 1
+    created: datetime
+
+    @classmethod
+    def from_line(cls, line: str) -> Self | None:
+        """None for a line that was torn by a kill or a full disk: the log is a help, not a truth."""
+        try:
+            return cls.model_validate_json(line)
+        except ValidationError:
+            return None
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def parse_record(model: type[RecordT], text: bytes, where: Path) -> RecordT:
+    """Check a record; `where` is only for the message."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise _explain(model, text, where, error) from error
+
+
+def read_record(model: type[RecordT], path: Path) -> RecordT:
+    """Read and check one record file; FileNotFoundError is the caller's to interpret."""
+    with open(path, "rb", buffering=0) as file:
+        return parse_record(model, file.read(), path)
+
+
+def is_same_source(one: SourceFingerprint, other: SourceFingerprint) -> bool:
+    """Whether two fingerprints mean the same bytes; a copied file keeps its edges and loses its time."""
+    return one.size == other.size and (one.mtime_ns == other.mtime_ns or one.edge_hash == other.edge_hash)
+
+
+def check_space_hash(record: SpaceRecord, where: Path) -> None:
+    """A space.json that was edited by hand no longer has the meaning that its name and its videos claim."""
+    if (actual := space_hash(record.hashed)) != record.hash:
+        raise CacheCorruptError(
+            f"{where}: the description does not fit its hash (got {actual[:12]}, expected {record.hash[:12]})\n"
+            "restore the file, or extract into a new space"
+        )
+
+
+def _explain(model: type[Record], text: bytes, where: Path, error: ValidationError) -> Exception:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return CacheCorruptError(f"{where} is no JSON ({len(text)} bytes); run: qle cache verify")
+    version = found.get("format") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        return CacheMismatchError(
+            f"{where} has cache format {version}, this qle reads format {FORMAT}; install a newer qle to read it"
+        )
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return CacheCorruptError(f"{where} is no {model.__name__}: {place}: {first['msg']}; run: qle cache verify")
