@@ -1,0 +1,287 @@
+"""What a user sees: results on stdout, everything else on stderr. The only file that imports rich.
+
+Values enter, text leaves; nothing is computed here but units and rates. Written so that output survives a pipe that closes
+(`| head`), a terminal that is not UTF-8, and no terminal at all, where tables are as wide as they need to be and progress is
+a plain line every ten seconds. rich is imported inside the functions: `qle --help` should not pay for it.
+"""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
+
+from qle.errors import QleError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+    from qle.doctor import Check
+    from qle.extract.progress import Progress
+
+BROKEN_PIPE_EXIT = 141
+"""What a shell reports for a program that died of SIGPIPE, as `cat | head` does."""
+
+_UNLIMITED_WIDTH = 10_000
+_STYLES = {
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "bold red",
+    "done": "green",
+    "stale": "yellow",
+    "damaged": "bold red",
+}
+
+
+def run(app: Callable[[], Any]) -> NoReturn:
+    """Call a command line and end the process: expected errors become their message and exit code, the rest is a bug."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to die
+    try:
+        app()
+    except QleError as error:
+        show_error(error)
+        code: Any = error.exit_code
+    except KeyboardInterrupt:
+        note("interrupted")
+        code = 130
+    except SystemExit as end:
+        code = end.code
+    else:
+        code = 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        code = BROKEN_PIPE_EXIT
+    sys.exit(code)
+
+
+def show_error(error: QleError) -> None:
+    """The message as it is: our errors say what, where and what to run next; a traceback would only hide that."""
+    _write_stderr(_render(f"error: {error}", sys.stderr, style="bold red" if sys.stderr.isatty() else None))
+
+
+def note(message: str) -> None:
+    """One line beside the result."""
+    _write_stderr(message + "\n")
+
+
+def print_json(value: Any) -> None:
+    """A result for programs: strict JSON (no NaN), text as it is where the output can hold it."""
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    _write_stdout(json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False, default=str) + "\n")
+
+
+def print_text(text: str) -> None:
+    """A line of a result."""
+    _write_stdout(_render(text, sys.stdout))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """A table on stdout. Columns whose name begins with "#" hold numbers and are set to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        is_number = column.startswith("#")
+        drawn.add_column(column.lstrip("#"), justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        # Text, not str: a key may hold "[red]", which must not become markup.
+        drawn.add_row(*(Text(str(value), style=_STYLES.get(str(value), "")) for value in row))
+    _write_stdout(_render(drawn, sys.stdout))
+
+
+def facts(pairs: Mapping[str, object], *, title: str | None = None) -> None:
+    """Names and values below each other."""
+    width = max(map(len, pairs), default=0)
+    lines = [f"{name:<{width}}  {value}" for name, value in pairs.items()]
+    _write_stdout(_render("\n".join(([title] if title else []) + lines), sys.stdout))
+
+
+def show_checks(checks: Iterable["Check"]) -> None:
+    """One line a check, and below it the fix where it falls short."""
+    from rich.text import Text
+
+    checks = list(checks)
+    width = max((len(check.name) for check in checks), default=0)
+    text = Text()
+    for check in checks:
+        text.append(f"{check.status:<5}", style=_STYLES[check.status])
+        text.append(f"{check.name:<{width}}  {check.found}\n")
+        if check.fix:
+            text.append(f"{'':<{width + 7}}fix: {check.fix}\n", style="dim" if sys.stdout.isatty() else "")
+    _write_stdout(_render(text, sys.stdout, end=""))
+
+
+def format_bytes(size: float) -> str:
+    """1234567 -> "1.23 MB": decimal units, as disks are sold, three digits."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} PB"
+
+
+def format_duration(seconds: float) -> str:
+    """75 -> "1 min 15 s": the two largest units that matter."""
+    if seconds < 0 or seconds != seconds or seconds == float("inf"):
+        return "unknown"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    rest = round(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if parts:
+            return f"{parts[0]} {count} {unit}" if count else parts[0]
+        if count:
+            parts.append(f"{count} {unit}")
+    return parts[0]
+
+
+def format_count(count: float) -> str:
+    """1234567 -> "1,234,567"."""
+    return f"{count:,.0f}"
+
+
+class ExtractProgress:
+    """Shows snapshots of a run: one live line on a terminal, else a line every `interval_s`; notes once each."""
+
+    def __init__(
+        self, *, is_quiet: bool = False, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._is_quiet = is_quiet
+        self._is_live = not is_quiet and sys.stderr.isatty()
+        self._refresh_s = 0.2 if self._is_live else interval_s
+        self._clock = clock
+        self._next_s = float("-inf")
+        self._recent: deque[tuple[float, int]] = deque()
+        self._seen: set[str] = set()
+        self._live: Live | None = None
+        self._last: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if self._is_live:
+            from rich.live import Live
+
+            self._live = Live(console=_console(sys.stderr), auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif self._last is not None and not self._is_quiet:
+            note(self.line(self._last))
+
+    def update(self, progress: "Progress") -> None:
+        """Take a snapshot of all workers together; cheap, call it as often as you like."""
+        now_s = self._clock()
+        self._last = progress
+        self._recent.append((now_s, progress.rows_done))
+        while len(self._recent) > 2 and now_s - self._recent[0][0] > RECENT_S:
+            self._recent.popleft()
+        if self._is_quiet:
+            return
+        self._show_notes(progress.notes)
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + self._refresh_s
+        if self._live is None:
+            note(self.line(progress))
+        else:
+            from rich.text import Text
+
+            self._live.update(Text(self.line(progress)), refresh=True)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Over the last RECENT_S seconds; 0 while there is nothing to measure."""
+        if len(self._recent) < 2:
+            return 0.0
+        (first_s, first), (last_s, last) = self._recent[0], self._recent[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    def line(self, progress: "Progress") -> str:
+        """`12/80 videos (1 failed)  5,310/6,000 rows  212 rows/s  decode-bound  ETA 3 min 5 s`."""
+        of_all = f"/{format_count(progress.videos_total)}" if progress.videos_total else ""
+        parts = [f"{format_count(progress.videos_done)}{of_all} videos"]
+        if progress.videos_failed:
+            parts.append(f"{format_count(progress.videos_failed)} failed")
+        if progress.videos_contested:
+            parts.append(f"{format_count(progress.videos_contested)} with others")
+        parts.append(f"{format_count(progress.rows_done)}/{format_count(progress.rows_planned)} rows")
+        if rate := self.rows_per_s:
+            parts += [f"{rate:,.0f} rows/s", f"{progress.binding}-bound"]
+            parts.append(f"ETA {format_duration(self._rows_left(progress) / rate)}")
+        return "  ".join(parts)
+
+    def _rows_left(self, progress: "Progress") -> float:
+        """Rows of videos that nobody has opened are counted as the mean of those that somebody has."""
+        opened = max(progress.videos_opened, progress.videos_done + progress.videos_failed, 1)
+        unopened = max(progress.videos_total - opened, 0)
+        return max(progress.rows_planned - progress.rows_done, 0) + unopened * progress.rows_planned / opened
+
+    def _show_notes(self, notes: Iterable[str]) -> None:
+        for text in notes:
+            if text not in self._seen:
+                self._seen.add(text)
+                if self._live is not None:
+                    self._live.console.print(text, markup=False, highlight=False)
+                else:
+                    note(text)
+
+
+RECENT_S = 30.0
+"""A rate over the whole run would hide that it has just become slow."""
+
+
+def _console(stream: TextIO) -> "Console":
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def _render(content: Any, stream: TextIO, *, style: str | None = None, end: str = "\n") -> str:
+    """What rich would print there; on a pipe without wrapping, since a program or a pager reads it."""
+    console = _console(stream)
+    if not console.is_terminal:
+        console.width = _UNLIMITED_WIDTH
+    with console.capture() as captured:
+        console.print(content, style=style, end=end)
+    return "\n".join(line.rstrip() for line in captured.get().split("\n"))
+
+
+def _write_stdout(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        raise SystemExit(BROKEN_PIPE_EXIT) from None
+
+
+def _write_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (BrokenPipeError, ValueError):  # nobody listens; the work goes on
+        pass
+
+
+def _drop_stdout() -> None:
+    """Keep the interpreter from flushing into the closed pipe once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # stdout is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
