@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +25,7 @@ import xxhash
 from qle import __version__
 from qle.cache import attempts, hdf5_store, zarr_store
 from qle.cache.attempts import Attempt, AttemptRecord
-from qle.cache.durable import Durability, hash_file, sync_file, sync_folders, write_at, write_file
+from qle.cache.durable import Durability, Syncer, hash_file, sync_file, write_at, write_file
 from qle.cache.extents import extents
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS, check_key, video_folder
 from qle.cache.quantise import SCALE, encode
@@ -38,8 +39,7 @@ STEPS = (
     "arrays_created",
     "file_closed",
     "file_logged",
-    "files_synced",
-    "folders_synced",
+    "all_synced",
     "record_written",
     "old_moved_aside",
     "renamed",
@@ -83,6 +83,7 @@ class VideoWriter:
         self._rows, self._source, self._replace, self._on_step = rows, source, replace, on_step
         self._streams = {stream.name: stream for stream in space.streams}
         self._written = {name: np.zeros(rows.num_rows, dtype=bool) for name in self._streams}
+        self._syncer = Syncer(attempt.durability)
         self._files: dict[str, _File] = {}
         self._layouts: dict[str, RawRows] = {}
 
@@ -115,8 +116,11 @@ class VideoWriter:
         writer = cls(space, record, attempt, rows=rows, source=source, replace=replace, on_step=on_step)
         try:
             writer._begin()
-        except OSError as error:
-            raise writer._explain(error) from error
+        except BaseException as error:
+            writer.abandon(keep_shards=True)
+            if isinstance(error, OSError):
+                raise writer._explain(error) from error
+            raise
         return writer
 
     def __enter__(self) -> Self:
@@ -178,6 +182,7 @@ class VideoWriter:
             self._write_record(record)
             winner = self._publish()
             self._attempt.remove()
+            self._syncer.close()
         except OSError as error:
             raise self._explain(error) from error
         self._on_step("cleaned")
@@ -187,6 +192,7 @@ class VideoWriter:
         """Stop without a commit. keep_shards: the next attempt may continue from the files that are complete."""
         for file in self._files.values():
             _close(file)
+        self._syncer.close()
         is_worth_it = self._record.store == "zarr" and any(file.done for file in self._files.values())
         if keep_shards and is_worth_it and self._attempt.path.exists():
             attempts.release(self._attempt, self._record)
@@ -242,18 +248,21 @@ class VideoWriter:
             file.digest = None
 
     def _close_file(self, file: _File, stream: Stream) -> None:
-        """All rows are there: write what follows them, put the file on the disk, log it as complete."""
+        """All rows are there: write what follows them, log the file as complete, send it to the disk.
+
+        The log may reach the disk before the file does: whoever continues from it checks the hash.
+        """
         layout = self._layouts[stream.name]
         if layout.rows_per_chunk:
             num_rows = int(os.fstat(file.fd).st_size) // stream.row_bytes
             tail = zarr_store.shard_tail(num_rows, stream, layout)
             self._write_bytes(file, memoryview(tail), num_rows * stream.row_bytes)
-        if self._attempt.durability == "full":
-            os.fsync(file.fd)
         size = os.fstat(file.fd).st_size
         _close(file)
+        path = self._attempt.video / file.path
+        self._syncer.add(path)
         is_hashed = file.digest is not None and file.hashed_bytes == size
-        digest = file.digest.hexdigest() if file.digest and is_hashed else hash_file(self._attempt.video / file.path)
+        digest = file.digest.hexdigest() if file.digest and is_hashed else hash_file(path)
         file.done = FileRecord(path=file.path, size=size, xxh3=digest)
         self._on_step("file_closed")
         if self._record.store == "zarr":
@@ -261,20 +270,21 @@ class VideoWriter:
         self._on_step("file_logged")
 
     def _finish_files(self) -> list[FileRecord]:
-        """Hash and sync what the stores wrote beside the rows, then every folder; check that nobody took our files."""
+        """Hash what the stores wrote beside the rows, wait for the disk, check that nobody took our files."""
         video = self._attempt.video
         done = {file.path: file.done for file in self._files.values() if file.done}
-        present = {str(path.relative_to(video)) for path in video.rglob("*") if path.is_file()}
-        for name in sorted(present - set(done) - {COMMIT_FILE}):
-            path = video / name
-            sync_file(path, self._attempt.durability)
-            done[name] = FileRecord(path=name, size=path.stat().st_size, xxh3=hash_file(path))
+        for folder, _, names in os.walk(video):
+            self._syncer.add(Path(folder))
+            for path in (Path(folder, name) for name in names):
+                name = path.relative_to(video).as_posix()
+                if name not in done:
+                    self._syncer.add(path)
+                    done[name] = FileRecord(path=name, size=path.stat().st_size, xxh3=hash_file(path))
         for name, file in done.items():
             if (video / name).stat().st_size != file.size:
                 raise CacheError(f"{video / name} changed size while video {self._record.key!r} was being written")
-        self._on_step("files_synced")
-        sync_folders(video, self._attempt.durability)
-        self._on_step("folders_synced")
+        self._syncer.wait()
+        self._on_step("all_synced")
         return [done[name] for name in sorted(done)]
 
     def _commit_record(

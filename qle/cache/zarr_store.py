@@ -9,6 +9,7 @@ Chunk keys use "." ("patch/c.0.0.0.0"), which the format allows: one folder per 
 so a commit has fewer folders to fsync.
 """
 
+import json
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
@@ -36,18 +37,40 @@ _TIMES = frozenset(stream.name for stream in TIME_STREAMS)
 
 def create(folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, RawRows]:
     """Make the group and its arrays without any data; the writer fills in the rows where the result says."""
-    import zarr
-
-    group = zarr.create_group(store=folder, zarr_format=3)
     layouts = {}
+    for name, document in _documents(tuple(streams)).items():
+        document = json.loads(document)
+        if name:
+            document["shape"][0] = num_rows
+        if name in _TIMES:
+            document["chunk_grid"]["configuration"]["chunk_shape"][0] = num_rows
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "zarr.json").write_text(json.dumps(document, indent=2))
     for stream in streams:
         is_sharded = stream.name not in _TIMES
-        chunk_rows = _chunk_rows(stream) if is_sharded else num_rows
+        chunk_key = ".".join(["c", "{}", *("0" for _ in stream.row_shape)])
+        layouts[stream.name] = RawRows(
+            path=f"{stream.name}/{chunk_key}",
+            rows_per_file=SHARD_ROWS if is_sharded else num_rows,
+            rows_per_chunk=_chunk_rows(stream) if is_sharded else 0,
+        )
+    return layouts
+
+
+@lru_cache(maxsize=64)
+def _documents(streams: tuple[Stream, ...]) -> dict[str, str]:
+    """zarr.json of the group ("") and of every array, for one row: zarr-python writes them once for all videos."""
+    import zarr
+
+    files: dict[str, Any] = {}
+    group = zarr.create_group(store=files, zarr_format=3)
+    for stream in streams:
+        is_sharded = stream.name not in _TIMES
         group.create_array(
             stream.name,
-            shape=(num_rows, *stream.row_shape),
+            shape=(1, *stream.row_shape),
             dtype=stream.stored_dtype,
-            chunks=(chunk_rows, *stream.row_shape),
+            chunks=(_chunk_rows(stream) if is_sharded else 1, *stream.row_shape),
             shards=(SHARD_ROWS, *stream.row_shape) if is_sharded else None,
             filters=None,
             compressors=None,
@@ -56,13 +79,7 @@ def create(folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, 
             dimension_names=("time", *stream.axes),
             attributes=attributes(stream),
         )
-        chunk_key = ".".join(["c", "{}", *("0" for _ in stream.row_shape)])
-        layouts[stream.name] = RawRows(
-            path=f"{stream.name}/{chunk_key}",
-            rows_per_file=SHARD_ROWS if is_sharded else num_rows,
-            rows_per_chunk=chunk_rows if is_sharded else 0,
-        )
-    return layouts
+    return {path.removesuffix("zarr.json").rstrip("/"): content.to_bytes().decode() for path, content in files.items()}
 
 
 def attributes(stream: Stream) -> dict[str, Any]:
