@@ -1,0 +1,49 @@
+"""Frames to a small mp4: for the demo, the self-test of decoders and the tests. Extraction itself never encodes."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.codec import Codec
+from av.codec.codec import UnknownCodecError
+
+from qle.errors import MissingDependencyError
+
+ENCODERS = ("libx264", "mpeg4")
+"""In the order of preference; the second is part of every FFmpeg, the first is what cameras and recorders write."""
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Encode (height, width, 3) uint8 rgb frames of one even size at a constant rate; the file appears when it is whole."""
+    beside = path.with_name(f".{path.name}.part")
+    rate = Fraction(fps).limit_denominator(90_000)
+    try:
+        with av.open(str(beside), "w", format="mp4") as container:
+            stream = container.add_stream(_encoder(), rate=rate)
+            stream.pix_fmt = "yuv420p"
+            stream.gop_size = max(1, round(2 * rate))
+            for number, rgb in enumerate(frames):
+                if number == 0:
+                    stream.height, stream.width = rgb.shape[:2]
+                frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+                frame.pts, frame.time_base = number, 1 / rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _encoder() -> str:
+    for name in ENCODERS:
+        try:
+            Codec(name, "w")
+        except UnknownCodecError:
+            continue
+        return name
+    raise MissingDependencyError(
+        f"this PyAV has none of the encoders {', '.join(ENCODERS)}\ninstall the official wheel: pip install --force-reinstall av"
+    )
