@@ -8,7 +8,7 @@ their stamp in ticks of the container's time base, never by counting, because wh
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import import_module
@@ -52,12 +52,19 @@ class FrameRequest:
         return float(tick * self.time_base)
 
 
+def no_beat() -> None:
+    """For callers who do not watch."""
+
+
 class Decoder(ABC):
     """Gives the requested frames in order, holding a bounded number of them at any time."""
 
     @abstractmethod
-    def frames(self, request: FrameRequest) -> Iterator[tuple[int, np.ndarray]]:
-        """(number, (height, width, 3) uint8 upright rgb) for each wanted frame, or DecodeError. Never a stand-in picture."""
+    def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, (height, width, 3) uint8 upright rgb) for each wanted frame, or DecodeError. Never a stand-in picture.
+
+        `beat` is called whenever something got done, so that long stretches between wanted frames are not taken for a hang.
+        """
 
 
 def request_frames(info: VideoInfo, frame_index: np.ndarray) -> FrameRequest:
@@ -86,6 +93,15 @@ def to_ticks(pts_s: np.ndarray, time_base: Fraction) -> np.ndarray:
 def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
     """The stored picture turned clockwise."""
     return rgb if rotation == 0 else np.ascontiguousarray(np.rot90(rgb, k=-rotation // 90))
+
+
+def choose_decoder(info: VideoInfo, requested: str) -> str:
+    """The decoder for one video: "auto" or a name of DECODERS, checked against what the decoder can do."""
+    if requested == "auto":
+        return "pyav"
+    if requested not in DECODERS and ":" not in requested:
+        raise ConfigError(f"unknown decoder {requested!r}: choose auto, {', '.join(sorted(DECODERS))}")
+    return requested
 
 
 def make_decoder(name: str) -> Decoder:

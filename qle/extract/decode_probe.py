@@ -8,7 +8,7 @@ arrays, 17 bytes a frame, since ten hours at 30 fps are a million packets.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,6 +22,7 @@ import av.video
 import numpy as np
 
 from qle.errors import DecodeError, InputError
+from qle.extract.decode import no_beat
 from qle.extract.source import fingerprint
 from qle.types import SourceFingerprint, VideoInfo
 
@@ -33,8 +34,8 @@ LEFT_OVER = 0.02
 class _Packets:
     """The video stream as stored, in decoding order."""
 
-    ticks: array = field(default_factory=lambda: array("q"))
-    durations: array = field(default_factory=lambda: array("q"))
+    ticks: "array[int]" = field(default_factory=lambda: array("q"))
+    durations: "array[int]" = field(default_factory=lambda: array("q"))
     is_key: bytearray = field(default_factory=bytearray)
     num_hidden: int = 0
     """Needed for decoding but never shown (edit lists)."""
@@ -50,11 +51,11 @@ class _Packets:
         return len(self.ticks) + self.num_hidden
 
 
-def probe(path: Path) -> VideoInfo:
-    """All that is known about a video before its frames are wanted."""
+def probe(path: Path, beat: Callable[[], None] = no_beat) -> VideoInfo:
+    """All that is known about a video before its frames are wanted. `beat` is called on every packet."""
     print_of_file = _fingerprint(path)
     with open_video(path) as (container, stream):
-        packets = _read_packets(container, stream)
+        packets = _read_packets(container, stream, beat)
         _check_complete(path, container, stream, packets)
         declared = int(stream.frames)
         time_base = Fraction(stream.time_base or 0)
@@ -118,12 +119,15 @@ def _best_stream(path: Path, container: av.container.InputContainer) -> av.video
     return stream
 
 
-def _read_packets(container: av.container.InputContainer, stream: av.video.VideoStream) -> _Packets:
+def _read_packets(
+    container: av.container.InputContainer, stream: av.video.VideoStream, beat: Callable[[], None]
+) -> _Packets:
     packets = _Packets()
     # The length that Matroska declares is that of its longest stream: all are followed to see whether the file goes that far.
     streams = [s for s in container.streams if s.type in ("video", "audio")] if _is_matroska(container) else [stream]
     try:
         for packet in container.demux(*streams):
+            beat()
             if packet.size == 0:
                 continue  # the end marker
             if packet.pts is not None:

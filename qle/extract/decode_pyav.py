@@ -5,7 +5,7 @@ what OpenCV and decord do too, so pre-trained encoders have seen such pixels; ag
 off on average (rounding, nearest chroma) and costs half as much. 10-bit and 4:4:4 sources go the same way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import av
@@ -14,17 +14,17 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from qle.errors import DecodeError
-from qle.extract.decode import NO_TICK, Decoder, FrameRequest, upright
+from qle.extract.decode import NO_TICK, Decoder, FrameRequest, no_beat, upright
 from qle.extract.decode_probe import open_video
 
 
 class PyavDecoder(Decoder):
     """Goes straight through or jumps to key frames as the request says; goes back further when a jump did not lead there."""
 
-    def frames(self, request: FrameRequest) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
         to_rgb = VideoReformatter()  # keeps its tables from frame to frame
         with ExitStack() as open_files:
-            walk = _Walk(request, open_files)
+            walk = _Walk(request, open_files, beat)
             for wanted, number in enumerate(request.numbers):
                 frame = walk.to(wanted)
                 rgb = to_rgb.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1)
@@ -34,9 +34,10 @@ class PyavDecoder(Decoder):
 class _Walk:
     """One pass over the file: where it stands, and how many frames are known to be good up to there."""
 
-    def __init__(self, request: FrameRequest, open_files: ExitStack) -> None:
+    def __init__(self, request: FrameRequest, open_files: ExitStack, beat: Callable[[], None]) -> None:
         self._request = request
         self._open_files = open_files
+        self._beat = beat
         self._ahead: av.VideoFrame | None = None
         self._base_tick = NO_TICK
         self._base_number = 0
@@ -94,6 +95,7 @@ class _Walk:
             if is_after_jump and packet.size and not packet.is_keyframe:
                 continue  # some containers land between key frames: what comes out before one is not to be trusted
             is_after_jump = False
+            self._beat()
             if packet.pts is not None:
                 place = int(np.searchsorted(ticks, packet.pts))
                 is_wanted = place < len(ticks) and ticks[place] == packet.pts

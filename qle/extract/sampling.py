@@ -132,7 +132,7 @@ def screen_time_s(pts_s: np.ndarray, end_s: float, frames: np.ndarray) -> np.nda
     gaps = np.append(
         np.diff(pts_s), max(end_s - float(pts_s[-1]), 0.0)
     )  # when the last one ends the container itself says
-    lasting = gaps[frames]
+    lasting: np.ndarray = gaps[frames]
     inner = frames < len(gaps) - 1
     suspects = np.flatnonzero(
         inner & (lasting > HOLE_FACTOR * gaps[:-1].min(initial=np.inf))
@@ -214,7 +214,8 @@ def _is_on_screen(pts_s: np.ndarray, end_s: float, times: np.ndarray, shown: np.
     """True where the time lies in the frame's screen time or within half a frame of it."""
     lasting = screen_time_s(pts_s, end_s, shown)
     begin = pts_s[shown]
-    return np.asarray((times >= begin - lasting / 2 - slack) & (times < begin + lasting * 1.5 + slack))
+    on_screen: np.ndarray = (times >= begin - lasting / 2 - slack) & (times < begin + lasting * 1.5 + slack)
+    return on_screen
 
 
 def _median_around(gaps: np.ndarray, places: np.ndarray, step: int) -> np.ndarray:
