@@ -32,16 +32,15 @@ class ClipAssembler:
         for clip in self.plan.readers(row):
             if not self._is_wanted[clip]:
                 continue
-            frames, missing = self._open.setdefault(clip, self._new(clip))
+            if clip not in self._open:
+                self._open[clip] = np.empty(self._shape, dtype=np.uint8), set(self.plan.rows(clip).tolist())
+            frames, missing = self._open[clip]
             frames[self.plan.rows(clip) == row] = image
             missing.discard(row)
             if not missing:
                 del self._open[clip]
                 self._is_wanted[clip] = False
                 yield clip, frames
-
-    def _new(self, clip: int) -> tuple[np.ndarray, set[int]]:
-        return np.empty(self._shape, dtype=np.uint8), set(self.plan.rows(clip).tolist())
 
 
 @dataclass(slots=True)

@@ -1,0 +1,87 @@
+"""One device's share of a run: backbones on it, what is missing in their spaces, and an engine over the list.
+
+Whether other processes or machines are at the same list makes no difference here: claims divide the work.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from qle.backbones import build_backbone
+from qle.cache.states import states
+from qle.errors import ConfigError
+from qle.extract.engine import Engine, EngineOptions
+from qle.extract.progress import Progress
+from qle.extract.request import ExtractRequest
+from qle.extract.target import Target, make_target
+from qle.extract.worklist import Pending, WorkList
+from qle.runtime import resolve_device
+from qle.types import VideoSource
+
+OnProgress = Callable[[Progress], None]
+
+
+def run_device(
+    request: ExtractRequest, sources: Sequence[VideoSource], device_name: str, on_progress: OnProgress
+) -> tuple[list[Path], Progress]:
+    """One engine on one device, over the whole list; other processes may be at the same list."""
+    device = resolve_device(device_name)
+    targets = make_targets(request, device)
+    pending = plan_pending(sources, targets, wanted_states(request))
+    work = WorkList(pending, targets)
+    progress = Engine(work, targets, engine_options(request, device), on_progress).run()
+    return [target.folder.path for target in targets], progress
+
+
+def make_targets(request: ExtractRequest, device: torch.device) -> list[Target]:
+    """The backbones on this device, each with its space; makes the spaces that are missing."""
+    backbones = [build_backbone(replace(wanted, device=str(device))) for wanted in request.backbones]
+    targets = [make_target(backbone, request.sampling, request.tokens, request.cache) for backbone in backbones]
+    if len({target.folder.path for target in targets}) < len(targets):
+        names = ", ".join(wanted.name for wanted in request.backbones)
+        raise ConfigError(f"two of the backbones {names} are the same: name each once")
+    return targets
+
+
+def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptions:
+    """Defaults by the device and by its share of this machine's cores."""
+    cores = max(1, len(os.sched_getaffinity(0)) // len(request.devices))
+    is_cpu = device.type == "cpu"
+    return EngineOptions(
+        sampling=request.sampling,
+        store=request.store,
+        decoder=request.decoder,
+        # On a CPU the forward pass takes the cores; beside a GPU all but one decode.
+        num_workers=request.num_workers or max(1, cores // 2 if is_cpu else cores - 1),
+        num_lanes=cores if is_cpu else 1,
+        batch_frames=request.batch_frames or (32 if is_cpu else 256),
+        durability=request.durability,
+        stall_limit_s=request.stall_limit_s,
+    )
+
+
+def wanted_states(request: ExtractRequest) -> frozenset[str]:
+    """States that call for work; a claim may be dead, so what is claimed is looked at again when its turn comes."""
+    wanted = {"pending", "claimed", "stale", "damaged"}
+    return frozenset(wanted | {"failed"} if request.retry_failed else wanted)
+
+
+def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], wanted: frozenset[str]) -> list[Pending]:
+    """The videos that are missing somewhere, longest first, so that no long one is left for the end."""
+    missing: dict[str, list[Target]] = {}
+    replacing: set[str] = set()
+    for target in targets:
+        for state in states(target.folder, sources):
+            if state.state in wanted:
+                missing.setdefault(state.key, []).append(target)
+            if state.state in ("stale", "damaged"):
+                replacing.add(state.key)
+    found = [
+        Pending(source, tuple(missing[source.key]), source.key in replacing)
+        for source in sources
+        if source.key in missing
+    ]
+    return sorted(found, key=lambda pending: -pending.source.path.stat().st_size)

@@ -1,0 +1,57 @@
+"""Everything that a user may ask of `qle extract`, in one value that crosses process borders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qle.backbones import BackboneRequest
+from qle.errors import ConfigError
+from qle.extract.sampling import Sampling
+from qle.extract.tokens import TokenOptions
+from qle.types import StoreKind
+
+DECODERS = ("auto", "pyav", "decord")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractRequest:
+    """What to extract, with which backbones, into which cache, on what."""
+
+    inputs: tuple[str, ...]
+    """Folders, globs, manifests, files."""
+    cache: Path
+    backbones: tuple[BackboneRequest, ...]
+    """Their device is set for each process; what stands there is ignored."""
+    sampling: Sampling
+    tokens: TokenOptions
+    devices: tuple[str, ...] = ("auto",)
+    """One process for each; "cpu" twice means two processes on the CPU."""
+    root: Path | None = None
+    """What keys are relative to."""
+    store: StoreKind = "zarr"
+    decoder: str = "auto"
+    num_workers: int | None = None
+    """Decode processes for each device; None chooses by the cores of this machine."""
+    batch_frames: int | None = None
+    """Frames in a forward pass; None chooses by the device."""
+    limit: int | None = None
+    """Only the first so many videos, in the order of their keys."""
+    retry_failed: bool = False
+    durability: Literal["full", "none"] = "full"
+    """none: no fsync; a power cut may then damage what was reported as done (verify finds it)."""
+    stall_limit_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("nothing to extract: name a folder, a glob, a manifest.csv or video files")
+        if not self.backbones:
+            raise ConfigError("no backbone: pass --backbone tiny, m2crl, or the id or folder of a Hugging Face model")
+        if not self.devices:
+            raise ConfigError("no device: pass --device cpu or --gpus 0,1")
+        if self.decoder not in DECODERS:
+            raise ConfigError(f"--decoder {self.decoder}: choose one of {', '.join(DECODERS)}")
+        for name, value in (("workers", self.num_workers), ("batch", self.batch_frames), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} {value}: expected 1 or more")
+        if self.stall_limit_s <= 0:
+            raise ConfigError(f"--decode-timeout {self.stall_limit_s}: expected seconds above 0")
