@@ -150,6 +150,8 @@ def read_cache_record(root: Path) -> CacheRecord:
         raise CacheMissingError(
             f"{root} {what} (no {CACHE_FILE}){hint}\nmake one with: qle extract --cache {root} ..."
         ) from None
+    except OSError as error:
+        raise CacheError(f"cannot read {root / CACHE_FILE}: {error.strerror}") from error
 
 
 def _create_cache(root: Path) -> None:

@@ -115,8 +115,9 @@ class StoredRows:
             mapped = self._map(extent)
             first = extent.offset - extent.offset % mmap.PAGESIZE
             length = extent.offset + extent.num_rows * self._row_bytes - first
-            assert isinstance(mapped.base, mmap.mmap)
-            mapped.base.madvise(mmap.MADV_WILLNEED, first, length)
+            assert isinstance(mapped.base, memoryview)  # as np.frombuffer leaves it
+            assert isinstance(mapped.base.obj, mmap.mmap)
+            mapped.base.obj.madvise(mmap.MADV_WILLNEED, first, length)
 
     def _stored(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         """Stored values in pieces that lie in one file each, with the row where each begins."""

@@ -193,8 +193,9 @@ class VideoWriter:
         for file in self._files.values():
             _close(file)
         self._syncer.close()
-        is_worth_it = self._record.store == "zarr" and any(file.done for file in self._files.values())
-        if keep_shards and is_worth_it and self._attempt.path.exists():
+        tokens = {stream.name for stream in self._space.record.streams}
+        has_shards = any(file.done and file.path.partition("/")[0] in tokens for file in self._files.values())
+        if keep_shards and has_shards and self._attempt.path.exists():
             attempts.release(self._attempt, self._record)
         else:
             self._attempt.remove()

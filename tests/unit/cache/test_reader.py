@@ -1,0 +1,219 @@
+"""Opening caches and reading rows: names, times, windows, workers, foreign codecs."""
+
+import multiprocessing
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_cache as tiny
+import zarr
+
+import qle
+from qle.cache.durable import hash_file
+from qle.cache.layout import COMMIT_FILE
+from qle.cache.reader import Space, Video, list_videos
+from qle.cache.records import CommitRecord, FileRecord
+from qle.cache.spaces import SpaceFolder, create_space
+from qle.cache.windows import MapPool
+from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError
+
+KEYS = ("day 1/colon.mp4", "day 2/colon.mp4", "day 2/stomach.avi", "x" * 300 + ".mp4", "../../etc/passwd")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> SpaceFolder:
+    space = create_space(tmp_path_factory.mktemp("reader") / "cache", tiny.tiny_spec())
+    for seed, key in enumerate(KEYS):
+        tiny.commit_video(space, key, store="hdf5" if seed % 2 else "zarr", num_rows=600 + seed, seed=seed)
+    return space
+
+
+@pytest.fixture
+def space(folder: SpaceFolder) -> Space:
+    return qle.open_cache(folder.path.parent).space()
+
+
+def memory(key: str) -> np.ndarray:
+    seed = KEYS.index(key)
+    return tiny.tiny_values(600 + seed, seed)["patch"].astype(np.float16)
+
+
+def test_a_space_is_a_mapping_of_keys(space: Space) -> None:
+    assert list(space) == sorted(KEYS)
+    assert len(space) == 5
+    assert all(key in space for key in KEYS)
+    assert "colon.mp4" not in space
+    assert sorted(key for key, _ in list_videos(space.path)) == sorted(KEYS)
+    assert space.record.name == "tiny-float16"
+
+
+def test_videos_are_found_by_unique_parts_of_their_keys(space: Space) -> None:
+    assert space.video("stomach.avi").key == space.video("stomach").key == "day 2/stomach.avi"
+    assert space.video("day 1/colon").key == "day 1/colon.mp4"
+    with pytest.raises(CacheMissingError, match=r"names 2 videos .*day 1/colon.mp4.*whole key"):
+        space.video("colon")
+    with pytest.raises(CacheMissingError, match=r"nearest: 'day 2/stomach.avi'"):
+        space.video("day 2/stomack.avi")
+
+
+def test_spaces_are_found_by_unique_beginnings(folder: SpaceFolder, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    for dtype in ("float16", "float32"):
+        create_space(root, tiny.tiny_spec(dtype))
+    cache = qle.open_cache(root)
+    assert len(cache.spaces) == 2
+    assert cache.space("tiny-float32").record.hashed == {"dtype": "float32"}
+    with pytest.raises(CacheMissingError, match=r"several spaces fit; choose one of tiny-float16-\w+, tiny-float32-"):
+        cache.space()
+    with pytest.raises(CacheMissingError, match="no space begins with 'huge'"):
+        cache.space("huge")
+
+
+def test_what_is_no_cache_is_said(folder: SpaceFolder, tmp_path: Path) -> None:
+    with pytest.raises(CacheMissingError, match="does not exist"):
+        qle.open_cache(tmp_path / "nowhere")
+    with pytest.raises(CacheMissingError, match="is no cache"):
+        qle.open_cache(tmp_path)
+    with pytest.raises(CacheMissingError, match="it is a space inside one: open"):
+        qle.open_cache(folder.path)
+    (tmp_path / "qle-cache.json").write_text('{"format": 9, "uuid": "u", "created": "2030-01-01T00:00:00Z"}')
+    with pytest.raises(CacheMismatchError, match="install a newer qle"):
+        qle.open_cache(tmp_path)
+
+
+def test_times_become_rows(space: Space) -> None:
+    video = space.video("stomach")
+    assert video.pts[3] == 1.75
+    assert video.rows(1.75, 3.25) == slice(3, 6)
+    assert video.rows(1.8, 1.9) == slice(4, 4)
+    assert video.rows(-5.0, 1e9) == slice(0, video.num_rows)
+    assert video.rows(9.0, 3.0) == slice(18, 18)
+    with pytest.raises(ValueError, match="read-only"):
+        video.pts[0] = 0
+
+
+def test_many_windows_go_into_one_buffer(space: Space, rng: np.random.Generator) -> None:
+    windows = [(key, start, start + 16) for key in KEYS for start in rng.integers(0, 580, 8).tolist()]
+    expected = np.stack([memory(key)[start:stop] for key, start, stop in windows])
+    out = np.zeros((40, 16, 2, 2, 8), np.float32)
+    space.prefetch("patch", windows)
+    np.testing.assert_array_equal(space.read_windows("patch", windows), expected)
+    assert space.read_windows("patch", windows, out) is out
+    np.testing.assert_array_equal(out, expected)
+    assert space.read_windows("patch", []).shape == (0, 0, 2, 2, 8)
+    with pytest.raises(CacheError, match=r"has 3 rows, the first one 2"):
+        space.read_windows("patch", [(KEYS[0], 0, 2), (KEYS[1], 0, 3)])
+    with pytest.raises(CacheError, match="expected 0 <= start <= stop <= 600"):
+        space.read_windows("patch", [(KEYS[0], 599, 601)])
+    with pytest.raises(CacheMissingError, match="no stream 'patches'; it has patch, frame, pts, index, valid"):
+        space.read_windows("patches", [(KEYS[0], 0, 2)])
+
+
+def test_few_maps_are_enough(folder: SpaceFolder, rng: np.random.Generator) -> None:
+    pool = MapPool(capacity=3)
+    space = Space(folder, pool)
+    kept = space.video(KEYS[0]).patch[500:520]
+    for _ in range(50):
+        key = KEYS[rng.integers(len(KEYS))]
+        start = int(rng.integers(0, 590))
+        np.testing.assert_array_equal(space.video(key).patch[start : start + 10], memory(key)[start : start + 10])
+        assert len(pool) <= 3
+    np.testing.assert_array_equal(kept, memory(KEYS[0])[500:520])
+
+
+def read_all(space: Space, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        assert np.array_equal(space.video(key).patch[:], memory(key))
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_loader_workers_read_what_the_parent_reads(space: Space, method: str) -> None:
+    read_all(space, KEYS[:2])  # maps are open, a lock exists
+    worker = multiprocessing.get_context(method).Process(target=read_all, args=(space, KEYS))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+def test_a_fork_while_a_thread_reads_does_not_hang(space: Space) -> None:
+    pool = space.video(KEYS[0])._pool
+    with pool._lock:
+        worker = multiprocessing.get_context("fork").Process(target=read_all, args=(space, KEYS))
+        worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+def test_threads_share_a_space(space: Space) -> None:
+    failures = []
+
+    def read() -> None:
+        try:
+            read_all(space, KEYS)
+        except AssertionError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_videos_can_be_pickled(space: Space) -> None:
+    video = space.video(KEYS[0])
+    again: Video = pickle.loads(pickle.dumps(video))
+    np.testing.assert_array_equal(again.patch[590:], memory(KEYS[0])[590:])
+
+
+def test_rows_look_like_an_array(space: Space) -> None:
+    patch = space.video(KEYS[0]).patch
+    assert (len(patch), patch.shape, patch.dtype) == (600, (600, 2, 2, 8), np.float16)
+    np.testing.assert_array_equal(patch[np.arange(600) % 2 == 1], memory(KEYS[0])[1::2])
+    np.testing.assert_array_equal(patch[30:10], memory(KEYS[0])[30:10])
+    assert np.asarray(patch, dtype=np.float32).dtype == np.float32
+    for row in (600, -601):
+        with pytest.raises(IndexError, match="of 600"):
+            patch[row]
+
+
+def test_a_compressed_array_is_read_through_its_library(tmp_path: Path) -> None:
+    """As an archive might hold it: another codec, and a record that says that nothing can be mapped."""
+    space = create_space(tmp_path / "cache", tiny.tiny_spec())
+    record = tiny.commit_video(space)
+    folder = space.folder(tiny.KEY)
+    group = zarr.open_group(folder, mode="a")
+    values = group["patch"][:]
+    del group["patch"]
+    group.create_array("patch", data=values, chunks=(50, 2, 2, 8), compressors=zarr.codecs.ZstdCodec(level=1))
+    files = [
+        FileRecord(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, xxh3=hash_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != COMMIT_FILE
+    ]
+    streams = tuple(
+        stream.model_copy(update={"raw": None}) if stream.name == "patch" else stream for stream in record.streams
+    )
+    changed: CommitRecord = record.model_copy(update={"files": tuple(files), "streams": streams})
+    (folder / COMMIT_FILE).write_text(changed.to_json())
+    video = qle.open_cache(tmp_path / "cache").space().video(tiny.KEY)
+    np.testing.assert_array_equal(video.patch[500:530], values[500:530])
+    windows = [(tiny.KEY, 3, 9), (tiny.KEY, 1090, 1096)]
+    video_space = qle.open_cache(tmp_path / "cache").space()
+    np.testing.assert_array_equal(video_space.read_windows("patch", windows)[1], values[1090:1096])
+
+
+def test_a_shard_in_another_order_is_not_taken_for_rows(tmp_path: Path) -> None:
+    """Same size, same numbers to zarr-python, but not where we would look for them."""
+    space = create_space(tmp_path / "cache", tiny.tiny_spec())
+    tiny.commit_video(space)
+    folder = space.folder(tiny.KEY)
+    path = folder / "patch" / "c.0.0.0.0"
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1  # in the index
+    path.write_bytes(content)
+    with pytest.raises(CacheCorruptError, match="index is not that of plain rows"):
+        qle.open_cache(tmp_path / "cache").space().video(tiny.KEY).patch[0]

@@ -1,0 +1,217 @@
+"""The writer where things go wrong: killed, frozen, robbed, out of space, asked for nonsense."""
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_cache as tiny
+
+from qle.cache.attempts import JOURNAL_FILE
+from qle.cache.integrity import find_damage
+from qle.cache.layout import video_folder
+from qle.cache.spaces import SpaceFolder, create_space
+from qle.cache.writer import VideoWriter
+from qle.errors import CacheError, CacheMismatchError
+from qle.types import RowPlan
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> SpaceFolder:
+    return create_space(tmp_path / "cache", tiny.tiny_spec())
+
+
+def open_writer(space: SpaceFolder, **options) -> VideoWriter:
+    return VideoWriter.open(space, tiny.KEY, tiny.tiny_plan(), tiny.tiny_source(options.pop("seed", 0)), **options)
+
+
+def attempts(space: SpaceFolder) -> list[Path]:
+    return sorted((space.path / "tmp").iterdir())
+
+
+def assert_right(space: SpaceFolder, tmp_path: Path) -> None:
+    """Byte for byte what a calm run writes, and nothing left behind."""
+    calm = create_space(tmp_path / "calm", tiny.tiny_spec())
+    tiny.commit_video(calm)
+    folder, record = space.folder(tiny.KEY), space.committed(tiny.KEY)
+    assert tiny.contents(folder) == tiny.contents(calm.folder(tiny.KEY))
+    assert find_damage(folder, record, deep=True) == []
+    assert attempts(space) == []
+
+
+def test_complete_shards_outlive_a_kill(space: SpaceFolder, tmp_path: Path) -> None:
+    # Three files of times, both streams of rows 0..511 and of 512..1023, and the patches of the rest without their frames.
+    assert tiny.run(tiny.write_until, space.path.parent, "zarr", "file_logged", 8) == -9
+    writer = open_writer(space)
+    assert writer.is_done.tolist() == [True] * 1024 + [False] * 76
+    values = {name: stream.copy() for name, stream in tiny.tiny_values().items()}
+    for name, stream in values.items():
+        stream[:1024] = -1  # were they written again, it would show
+        writer.write(name, np.arange(tiny.NUM_ROWS), stream)
+    writer.commit(attempt=2)
+    assert space.committed(tiny.KEY).attempt == 2
+    assert_right(space, tmp_path)
+
+
+def test_a_shard_of_one_stream_alone_is_not_done(space: SpaceFolder) -> None:
+    assert tiny.run(tiny.write_until, space.path.parent, "zarr", "file_logged", 4) == -9
+    assert not open_writer(space).is_done.any()
+
+
+def test_kept_shards_are_checked_before_they_are_believed(space: SpaceFolder, tmp_path: Path) -> None:
+    assert tiny.run(tiny.write_until, space.path.parent, "zarr", "file_logged", 8) == -9
+    (attempt,) = attempts(space)
+    with open(attempt / "video" / "patch" / "c.0.0.0.0", "r+b") as file:
+        file.write(b"power cut")
+    with open(attempt / JOURNAL_FILE, "a") as file:
+        file.write('{"path": "../../../escape", "size": 0, "xxh3": ""}\n{"path": "torn')
+    writer = open_writer(space)
+    assert writer.is_done.tolist() == [False] * 512 + [True] * 512 + [False] * 76
+    tiny.fill(writer, tiny.tiny_values())
+    writer.commit()
+    assert_right(space, tmp_path)
+
+
+@pytest.mark.parametrize("change", ["source", "rows", "store"])
+def test_nothing_is_kept_when_the_rows_would_differ(space: SpaceFolder, change: str) -> None:
+    assert tiny.run(tiny.write_until, space.path.parent, "zarr", "file_logged", 8) == -9
+    plan = tiny.tiny_plan()
+    if change == "rows":
+        plan = RowPlan(frame_index=plan.frame_index, pts_s=plan.pts_s + 1e-9, is_valid=plan.is_valid)
+    writer = VideoWriter.open(
+        space, tiny.KEY, plan, tiny.tiny_source(change == "source"), store="hdf5" if change == "store" else "zarr"
+    )
+    assert not writer.is_done.any()
+    assert len(attempts(space)) == 1
+
+
+def test_kills_at_random_times_end_in_the_right_video(
+    space: SpaceFolder, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for _ in range(6):
+        process = tiny.PROCESSES.Process(target=write_forever, args=(space.path.parent,))
+        process.start()
+        process.join(rng.uniform(0.01, 0.15))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+        if (folder := space.folder(tiny.KEY)) is not None:
+            assert find_damage(folder, space.committed(tiny.KEY), deep=True) == []
+    assert tiny.run(tiny.write_until, space.path.parent, "zarr", "never", replace=True) == 0
+    assert_right(space, tmp_path)
+
+
+def write_forever(root: Path) -> None:
+    while True:
+        tiny.write_until(root, "zarr", "never", replace=True)
+
+
+def test_a_living_attempt_is_left_alone(space: SpaceFolder, tmp_path: Path) -> None:
+    first, second = open_writer(space), open_writer(space)
+    tiny.fill(first, tiny.tiny_values())
+    tiny.fill(second, tiny.tiny_values())
+    assert first.commit() == second.commit()
+    assert_right(space, tmp_path)
+
+
+def test_a_frozen_owner_is_robbed_and_does_no_harm(space: SpaceFolder, tmp_path: Path) -> None:
+    """Stopped in the middle of the second shard, woken after its work was taken over and finished by another."""
+    frozen = tiny.PROCESSES.Process(target=write_and_stop, args=(space.path.parent,))
+    frozen.start()
+    wait_until_stopped(frozen.pid)
+    writer = open_writer(space, has_claim=True)
+    assert writer.is_done.tolist() == [True] * 512 + [False] * 588
+    os.kill(frozen.pid, signal.SIGCONT)
+    frozen.join(60)
+    assert frozen.exitcode == 7  # it noticed
+    tiny.fill(writer, tiny.tiny_values())
+    writer.commit()
+    assert_right(space, tmp_path)
+
+
+def write_and_stop(root: Path) -> None:
+    writer = open_writer(create_space(root, tiny.tiny_spec()))
+    values, rows = tiny.tiny_values(), np.arange(tiny.NUM_ROWS)
+    for name in values:
+        writer.write(name, rows[:700], values[name][:700])
+    os.kill(os.getpid(), signal.SIGSTOP)
+    try:
+        for name in values:
+            writer.write(name, rows[700:], -values[name][700:])  # what a confused owner might write
+        writer.commit()
+    except CacheError as error:
+        assert "another process has taken over" in str(error)
+        os._exit(7)
+
+
+def wait_until_stopped(pid: int) -> None:
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        os.sched_yield()
+
+
+def test_giving_up_leaves_shards_to_the_next_attempt_of_the_same_process(space: SpaceFolder) -> None:
+    values, rows = tiny.tiny_values(), np.arange(600)
+    with open_writer(space) as writer:
+        for name in values:
+            writer.write(name, rows, values[name][rows])
+    again = open_writer(space)
+    assert again.is_done.sum() == 512
+    again.abandon(keep_shards=False)
+    assert attempts(space) == []
+
+
+def test_a_full_disk_is_explained_and_continued_from(space: SpaceFolder, tmp_path: Path) -> None:
+    assert tiny.run(write_with_limit, space.path.parent, 30_000) == 7
+    assert space.committed(tiny.KEY) is None
+    assert tiny.run(tiny.write_until, space.path.parent, "zarr", "never") == 0
+    assert_right(space, tmp_path)
+
+
+def write_with_limit(root: Path, num_bytes: int) -> None:
+    """A limit on the size of files fails writes like a quota does: some bytes are taken, then an error."""
+    space = create_space(root, tiny.tiny_spec())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+    writer = open_writer(space)
+    try:
+        tiny.fill(writer, tiny.tiny_values())
+    except CacheError as error:
+        assert "cannot write into" in str(error)
+        writer.abandon(keep_shards=True)
+        os._exit(7)
+
+
+def test_an_old_version_gives_way_only_when_asked_to(space: SpaceFolder) -> None:
+    old = tiny.commit_video(space, seed=1)
+    assert tiny.commit_video(space, seed=2) == old
+    with open_writer(space, seed=2, replace=True, store="hdf5") as writer:
+        tiny.fill(writer, tiny.tiny_values())
+        new = writer.commit()
+    assert space.committed(tiny.KEY) == new != old
+    assert not video_folder(space.path, tiny.KEY, "zarr").exists()
+
+
+def test_a_folder_of_another_key_is_not_taken_for_ours(space: SpaceFolder) -> None:
+    tiny.commit_video(space)
+    moved = video_folder(space.path, "other.mp4", "zarr")
+    moved.parent.mkdir(exist_ok=True)
+    os.rename(video_folder(space.path, tiny.KEY, "zarr"), moved)
+    with pytest.raises(CacheMismatchError, match=r"holds video 'ward 3/video.mp4', expected 'other.mp4'"):
+        space.committed("other.mp4")
+
+
+def test_nonsense_is_refused(space: SpaceFolder) -> None:
+    plan = tiny.tiny_plan(4)
+    values = tiny.tiny_values(4)
+    empty = RowPlan(frame_index=plan.frame_index[:0], pts_s=plan.pts_s[:0], is_valid=plan.is_valid[:0])
+    with pytest.raises(CacheError, match="has no rows"):
+        VideoWriter.open(space, tiny.KEY, empty, tiny.tiny_source())
+    bad = RowPlan(frame_index=plan.frame_index, pts_s=np.array([0, 1, np.nan, 3]), is_valid=plan.is_valid)
+    with pytest.raises(CacheError, match="not finite"):
+        VideoWriter.open(space, tiny.KEY, bad, tiny.tiny_source())
+    with VideoWriter.open(space, tiny.KEY, plan, tiny.tiny_source()) as writer:
+        with pytest.raises(CacheError, match=r"rows 3\.\.4 of a video of 4 rows"):
+            writer.write("frame", np.array([3, 4]), values["frame"][:2])
+        with pytest.raises(CacheError, match=r"got \(4, 8\) for 2 rows"):
+            writer.write("frame", np.array([0, 1]), values["frame"])
+    assert attempts(space) == []
