@@ -167,7 +167,7 @@ class DecodePool:
             self._num_dead_starts += 1
             if worker.process.returncode > 0 or self._num_dead_starts > MAX_DEAD_STARTS:
                 raise RuntimeError(
-                    f"decode processes do not start (exit {worker.process.returncode}):\n{worker.last_words()}"
+                    f"decode processes do not start (exit {worker.process.returncode}):\n{worker.last_words}"
                 )
         reason = reason or f"the decoder crashed ({_exit_name(worker.process.returncode)})"
         log.warning("decode process %d ended: %s", worker.process.pid, reason)
@@ -203,6 +203,7 @@ class _Worker:
         self.pipe = Connection(ours.detach())
         self.task: ProbeTask | DecodeTask | None = None
         self.is_up = False
+        self.last_words = ""
         self.last_sign_s = time.monotonic()
         self._num_beats = 0
         self._num_out = 0
@@ -279,15 +280,14 @@ class _Worker:
         path = self.task.source.path if self.task is not None else Path()
         return DecodeError(f"{path}: {reason}, while its packets were read", kind=kind)
 
-    def last_words(self) -> str:
-        """The end of what the process wrote before it was up."""
-        self._stderr.seek(0)
-        return self._stderr.read()[-2000:].decode("utf-8", "replace")
-
     def end(self) -> None:
+        """Kills the process and keeps the end of what it wrote before it was up."""
         self.process.kill()
         self.process.wait()
         self.pipe.close()
+        self._stderr.seek(0)
+        self.last_words = self._stderr.read()[-2000:].decode("utf-8", "replace")
+        self._stderr.close()
 
     def _done(self) -> int:
         if self.task is None:
