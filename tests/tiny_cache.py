@@ -21,7 +21,7 @@ KEY = "ward 3/video.mp4"
 
 PROCESSES = multiprocessing.get_context("forkserver")
 """Real processes that start fast: forked from a clean server that has the imports done."""
-PROCESSES.set_forkserver_preload(["tiny_cache", "zarr", "h5py", "qle.cache.claims", "qle.cache.reader"])
+PROCESSES.set_forkserver_preload(["tests.tiny_cache", "zarr", "h5py", "qle.cache.claims", "qle.cache.reader"])
 
 
 def tiny_spec(dtype: str = "float16") -> SpaceSpec:

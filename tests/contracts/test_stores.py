@@ -7,7 +7,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import tiny_cache as tiny
 import zarr
 
 import qle
@@ -20,6 +19,7 @@ from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.writer import STEPS, VideoWriter
 from qle.errors import CacheCorruptError, CacheError
 from qle.types import StoreKind
+from tests import tiny_cache as tiny
 
 STORES = list(STORE_SUFFIXES)
 DTYPES = ["float16", "bfloat16", "float32", "int8"]

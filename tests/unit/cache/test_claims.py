@@ -7,11 +7,11 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-import tiny_cache as tiny
 
 from qle.cache.claims import Claims
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.errors import CacheError
+from tests import tiny_cache as tiny
 
 LEASE_S = 1.0
 

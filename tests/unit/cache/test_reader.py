@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_cache as tiny
 import zarr
 
 import qle
@@ -18,6 +17,7 @@ from qle.cache.records import CommitRecord, FileRecord
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.windows import MapPool
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError
+from tests import tiny_cache as tiny
 
 KEYS = ("day 1/colon.mp4", "day 2/colon.mp4", "day 2/stomach.avi", "x" * 300 + ".mp4", "../../etc/passwd")
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import tiny_cache as tiny
 
 from qle.cache.records import CommitRecord, ErrorRecord, SourceFacts, SpaceRecord, is_same_source, parse_record
 from qle.cache.spaces import create_space
 from qle.errors import CacheCorruptError, CacheMismatchError
 from qle.types import SourceFingerprint
+from tests import tiny_cache as tiny
 
 WHERE = Path("cache/record.json")
 

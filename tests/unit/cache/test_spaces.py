@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import tiny_cache as tiny
 
 from qle.cache.layout import CACHE_FILE, SPACE_FILE
 from qle.cache.records import ErrorRecord
 from qle.cache.spaces import create_space, open_space
 from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError, ConfigError
 from qle.types import Stream
+from tests import tiny_cache as tiny
 
 
 def test_a_space_is_made_once(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_cache as tiny
 
 from qle.cache.attempts import JOURNAL_FILE
 from qle.cache.integrity import find_damage
@@ -16,6 +15,7 @@ from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.writer import VideoWriter
 from qle.errors import CacheError, CacheMismatchError
 from qle.types import RowPlan
+from tests import tiny_cache as tiny
 
 
 @pytest.fixture
@@ -136,13 +136,15 @@ def write_and_stop(root: Path) -> None:
     for name in values:
         writer.write(name, rows[:700], values[name][:700])
     os.kill(os.getpid(), signal.SIGSTOP)
-    try:
-        for name in values:
-            writer.write(name, rows[700:], -values[name][700:])  # what a confused owner might write
-        writer.commit()
-    except CacheError as error:
-        assert "another process has taken over" in str(error)
-        os._exit(7)
+    with pytest.raises(CacheError, match="another process has taken over"):
+        write_the_rest(writer, {name: -stream for name, stream in values.items()})  # as a confused owner might
+    os._exit(7)
+
+
+def write_the_rest(writer: VideoWriter, values: dict[str, np.ndarray]) -> None:
+    for name, stream in values.items():
+        writer.write(name, np.arange(700, tiny.NUM_ROWS), stream[700:])
+    writer.commit()
 
 
 def wait_until_stopped(pid: int) -> None:
@@ -173,12 +175,10 @@ def write_with_limit(root: Path, num_bytes: int) -> None:
     space = create_space(root, tiny.tiny_spec())
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
     writer = open_writer(space)
-    try:
+    with pytest.raises(CacheError, match="cannot write into"):
         tiny.fill(writer, tiny.tiny_values())
-    except CacheError as error:
-        assert "cannot write into" in str(error)
-        writer.abandon(keep_shards=True)
-        os._exit(7)
+    writer.abandon(keep_shards=True)
+    os._exit(7)
 
 
 def test_an_old_version_gives_way_only_when_asked_to(space: SpaceFolder) -> None:
