@@ -167,8 +167,9 @@ class _Block(nn.Module):
         self, tokens: Float[Tensor, "batch time 1+patches width"]
     ) -> Float[Tensor, "batch time 1+patches width"]:
         batch, time, _, _ = tokens.shape
-        # Time: one sequence for each patch place. CLS takes no part. This is the one reordering of a block.
-        moving = self.temporal_norm1(tokens)[:, :, 1:].transpose(1, 2).flatten(0, 1)
+        # Time: one sequence for each patch place. CLS takes no part. This is the one reordering of a block; left as a view
+        # it would turn the linear layer into a batched product with a copy of the weights for each sequence.
+        moving = self.temporal_norm1(tokens)[:, :, 1:].transpose(1, 2).flatten(0, 1).contiguous()
         moved = self.temporal_attn(moving).unflatten(0, (batch, -1)).transpose(1, 2)
         tokens[:, :, 1:] += moved
         # Space: one sequence for each frame; CLS gets the mean of what its copies were told.
