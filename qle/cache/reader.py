@@ -197,7 +197,7 @@ class Space:
         return iter(self.keys())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and (key in self._open or self._folder.folder(key) is not None)
+        return isinstance(key, str) and (key in self._open or self._find(key) is not None)
 
     def video(self, key: str) -> Video:
         """A video by its key, or by a part that only one key has: the key without suffix, the file name, its stem."""
@@ -205,10 +205,10 @@ class Space:
         if found is not None:
             self._open.move_to_end(key)
             return found
-        folder = self._folder.folder(key)
-        if folder is None:
+        place = self._find(key)
+        if place is None:
             return self.video(self._resolve(key))
-        record = read_commit(folder, key, self.record)
+        folder, record = place
         check_sizes(folder, record)
         while len(self._open) >= OPEN_VIDEOS:
             self._open.popitem(last=False)
@@ -243,6 +243,11 @@ class Space:
 
     def __repr__(self) -> str:
         return f"Space({self.path.name!r}, streams: {', '.join(self.streams)})"
+
+    def _find(self, key: str) -> tuple[Path, CommitRecord] | None:
+        """Where a video's files are, and its record; None where it is not committed."""
+        folder = self._folder.folder(key)
+        return None if folder is None else (folder, read_commit(folder, key, self.record))
 
     def _resolve(self, name: str) -> str:
         """The one key that a part of it names."""

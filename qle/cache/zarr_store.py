@@ -83,7 +83,7 @@ def _documents(streams: tuple[Stream, ...]) -> dict[str, str]:
 
 
 def attributes(stream: Stream) -> dict[str, Any]:
-    """What a reader of a single array must know; the same in both formats."""
+    """What a reader of a single array must know."""
     known: dict[str, Any] = {"axes": ["time", *stream.axes], "qle_dtype": stream.dtype}
     if stream.name == "pts":
         known["units"] = "seconds"
