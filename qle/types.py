@@ -110,6 +110,8 @@ class VideoInfo:
     has_edit_list: bool
     declared_frames: int
     """What the container's header claims, 0 where it is silent."""
+    has_stamps: bool = True
+    """False where frames do not carry their display time (raw streams, H.264 in AVI): they are counted from the beginning."""
 
     @property
     def num_frames(self) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qle.errors import ConfigError
+from qle.errors import ConfigError, DecodeError
 from qle.extract.sampling import NO_SEEK, decode_runs
 from qle.types import VideoInfo
 
@@ -34,22 +34,22 @@ class FrameRequest:
     """Wanted frames of one file, and the way to them."""
 
     path: Path
-    time_base: Fraction
     rotation: int
     """Degrees clockwise that turn the stored picture upright."""
     num_frames: int
     """Of the whole video, for messages."""
     numbers: np.ndarray
     """(wanted,) int64: numbers in display order, strictly increasing."""
+    pts_s: np.ndarray
+    """(wanted,) float64: their display times."""
+    has_stamps: bool
+    """Otherwise frames are counted from the beginning, and ticks are numbers."""
     ticks: np.ndarray
-    """(wanted,) int64: their stamps in ticks of `time_base`."""
+    """(wanted,) int64: their stamps in ticks of the container's time base."""
     seek_numbers: np.ndarray
     """(wanted,) int64: number of the key frame to jump to first, or NO_SEEK."""
     seek_ticks: np.ndarray
     """(wanted,) int64: stamp of that key frame, or NO_TICK."""
-
-    def time_s(self, tick: int) -> float:
-        return float(tick * self.time_base)
 
 
 def no_beat() -> None:
@@ -70,15 +70,20 @@ class Decoder(ABC):
 def request_frames(info: VideoInfo, frame_index: np.ndarray) -> FrameRequest:
     """What a decoder needs to know to give these frames (non-decreasing, repeats allowed)."""
     runs = decode_runs(frame_index, info.is_key)
-    is_seek = runs.seek_to != NO_SEEK
-    ticks = to_ticks(info.pts_s[runs.frames], info.time_base)
-    seek_ticks = np.where(is_seek, to_ticks(info.pts_s[np.maximum(runs.seek_to, 0)], info.time_base), NO_TICK)
+    seek_ticks = np.full(len(runs.frames), NO_TICK)
+    if info.has_stamps:
+        ticks = to_ticks(info.pts_s[runs.frames], info.time_base)
+        is_seek = runs.seek_to != NO_SEEK
+        seek_ticks[is_seek] = to_ticks(info.pts_s[runs.seek_to[is_seek]], info.time_base)
+    else:
+        ticks = runs.frames
     return FrameRequest(
         path=info.path,
-        time_base=info.time_base,
         rotation=info.rotation,
         num_frames=info.num_frames,
         numbers=runs.frames,
+        pts_s=info.pts_s[runs.frames],
+        has_stamps=info.has_stamps,
         ticks=ticks,
         seek_numbers=runs.seek_to,
         seek_ticks=seek_ticks,
@@ -96,12 +101,40 @@ def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
 
 
 def choose_decoder(info: VideoInfo, requested: str) -> str:
-    """The decoder for one video: "auto" or a name of DECODERS, checked against what the decoder can do."""
+    """The decoder for one video. auto is PyAV: it is exact everywhere and was never slower (docs/decisions/0002-decoders.md).
+
+    decord by name is taken at its word only on files where it was found to agree; on others it gives wrong frames silently.
+    """
     if requested == "auto":
         return "pyav"
     if requested not in DECODERS and ":" not in requested:
         raise ConfigError(f"unknown decoder {requested!r}: choose auto, {', '.join(sorted(DECODERS))}")
+    if requested == "decord" and (reason := _unfit_for_decord(info)):
+        raise DecodeError(
+            f"{info.path}: decord is not exact on this file ({reason}).\nUse --decoder auto or pyav.",
+            kind="decoder",
+            frames_decoded=0,
+            frames_expected=info.num_frames,
+        )
     return requested
+
+
+def _unfit_for_decord(info: VideoInfo) -> str:
+    """Each of these gave wrong, missing or turned pictures with decord 0.6, or none at all."""
+    steps = np.diff(info.pts_s)
+    tick = float(info.time_base)
+    checks = {
+        f"{info.codec}, not h264": info.codec != "h264",
+        f"{info.pixel_format}, not 8-bit 4:2:0": info.pixel_format not in ("yuv420p", "yuvj420p"),
+        "frames without stamps": not info.has_stamps,
+        "an edit list hides frames": info.has_edit_list,
+        f"turned by {info.rotation} degrees": info.rotation != 0,
+        "one frame only": info.num_frames == 1,
+        f"odd size {info.width}x{info.height}": info.width % 2 == 1 or info.height % 2 == 1,
+        f"starts at {info.start_s:g} s": abs(info.start_s) > tick,
+        "variable frame rate": bool(len(steps)) and float(np.ptp(steps)) > 1.5 * tick,
+    }
+    return ", ".join(reason for reason, is_true in checks.items() if is_true)
 
 
 def make_decoder(name: str) -> Decoder:

@@ -41,7 +41,8 @@ class _Packets:
     """Needed for decoding but never shown (edit lists)."""
     num_corrupt: int = 0
     """Cut off by the end of the file, or marked as damaged."""
-    is_stamped: bool = True
+    has_stamps: bool = True
+    """Every packet says when its frame is shown."""
     first_key_tick: int | None = None
     end_s: float = 0.0
     """Where the last packet of any stream ends."""
@@ -57,6 +58,9 @@ def probe(path: Path, beat: Callable[[], None] = no_beat) -> VideoInfo:
     with open_video(path) as (container, stream):
         packets = _read_packets(container, stream, beat)
         _check_complete(path, container, stream, packets)
+        if container.format.name == "avi" and stream.codec_context.has_b_frames:
+            # AVI keeps no display times. The demuxer makes some up, in the order of decoding, unless it can parse the codec.
+            packets.has_stamps &= bool((np.diff(np.frombuffer(packets.ticks, np.int64)) < 0).any())
         declared = int(stream.frames)
         time_base = Fraction(stream.time_base or 0)
         codec = stream.codec_context.codec.canonical_name
@@ -66,8 +70,13 @@ def probe(path: Path, beat: Callable[[], None] = no_beat) -> VideoInfo:
             f"{path}: the video stream holds no frame", kind="no-video", frames_decoded=0, frames_expected=0
         )
     ticks, is_key, last_duration = _in_display_order(packets)
-    first, shown = _first_frame(path, packets, ticks)
-    ticks, is_key = ticks[shown:], is_key[shown:]
+    first = _first_frame(path, len(ticks))
+    if packets.has_stamps:
+        # A recording cut out of a longer one may begin with frames that refer to others before the cut: nobody shows them.
+        shown = int(np.searchsorted(ticks, first.pts))
+        ticks, is_key = ticks[shown:], is_key[shown:]
+    else:
+        is_key = np.arange(len(ticks)) == 0
     rotation = -round(first.rotation / 90) * 90 % 360  # the container's angle counts counter-clockwise
     is_turned = rotation in (90, 270)
     pts_s = ticks * (time_base.numerator / time_base.denominator)
@@ -85,6 +94,7 @@ def probe(path: Path, beat: Callable[[], None] = no_beat) -> VideoInfo:
         end_s=float(pts_s[-1]) + _last_duration_s(pts_s, last_duration * float(time_base), rate),
         has_edit_list=packets.num_hidden > 0,
         declared_frames=declared,
+        has_stamps=packets.has_stamps,
     )
 
 
@@ -145,8 +155,8 @@ def _note(packets: _Packets, packet: av.Packet) -> None:
         return
     tick = packet.pts
     if tick is None:
-        packets.is_stamped = False
-        tick = packet.dts if packet.dts is not None else len(packets.ticks)
+        packets.has_stamps = False
+        tick = packet.dts if packet.dts is not None else len(packets.ticks) * (packet.duration or 1)
     if packet.is_keyframe and packets.first_key_tick is None:
         packets.first_key_tick = tick
     if packet.is_discard:
@@ -193,24 +203,20 @@ def _in_display_order(packets: _Packets) -> tuple[np.ndarray, np.ndarray, int]:
     return unique, is_key, packets.durations[int(index[-1])]
 
 
-def _first_frame(path: Path, packets: _Packets, ticks: np.ndarray) -> tuple[av.VideoFrame, int]:
-    """The first frame that comes out of the decoder, and how many promised ones before it do not.
-
-    A recording cut out of a longer one may begin with frames that refer to others before the cut: no player shows them.
-    """
+def _first_frame(path: Path, num_frames: int) -> av.VideoFrame:
+    """The first frame that comes out of the decoder: its true size, format and rotation."""
     with open_video(path) as (container, stream):
         try:
             for frame in container.decode(stream):
-                return frame, int(np.searchsorted(ticks, frame.pts if frame.pts is not None else ticks[0]))
-        except av.error.FFmpegError as error:
-            reason = f"{error.strerror}"
-        else:
+                return frame
             reason = "no frame comes out"
+        except av.error.FFmpegError as error:
+            reason = error.strerror
     raise DecodeError(
         f"{path}: the first frame cannot be decoded: {reason}",
         kind="decode",
         frames_decoded=0,
-        frames_expected=len(ticks),
+        frames_expected=num_frames,
     )
 
 
