@@ -1,0 +1,289 @@
+"""index.parquet: the commit records of a space as columns, so that nobody has to open 100,000 small files to list them.
+
+Enters a space on disk, leaves a table with a row for each video. The records are the truth and this is a cache of them:
+deleting, corrupting or never writing the file changes nothing but time. Freshness comes from folders: a commit or removal
+changes the mtime of videos/<hh>/, so only those of the 256 folders are listed again whose mtime is not the one that was
+stored with the table. A folder that was changed within RACY_NS before it was listed may change once more without showing
+it (mtimes are coarse), so its mtime is not believed the next time. In a listed folder a record is read again only if its
+inode, mtime or size is new.
+"""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from qle.cache import packs
+from qle.cache.durable import replace_file
+from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, TMP, VIDEOS, key_from_name, video_folder
+from qle.cache.records import CommitRecord, SpaceRecord, read_record
+from qle.cache.spaces import SpaceFolder
+from qle.errors import CacheError
+
+INDEX_FILE = "index.parquet"
+INDEX_VERSION = 1
+RACY_NS = 2_000_000_000
+
+SCHEMA = pa.schema(
+    [
+        ("shelf", pa.int16()),  # the <hh> of videos/<hh>/ as a number
+        ("name", pa.string()),  # of the video's folder; empty for a packed one
+        ("pack", pa.string()),  # name of the pack; empty for a video that stands alone
+        ("key", pa.string()),
+        ("problem", pa.string()),  # why the record cannot be used; empty for a good one
+        ("num_rows", pa.int64()),
+        ("num_valid", pa.int64()),
+        ("size_bytes", pa.int64()),
+        ("first_pts_s", pa.float64()),
+        ("last_pts_s", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("source_path", pa.string()),
+        ("source_size", pa.int64()),
+        ("source_mtime_ns", pa.int64()),
+        ("source_edge_hash", pa.string()),
+        ("created", pa.timestamp("us", tz="UTC")),
+        ("record_id", pa.string()),  # inode, mtime and size of the record file
+        ("file_paths", pa.list_(pa.string())),
+        ("file_sizes", pa.list_(pa.int64())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is committed in a space at one moment. Packed videos have a `pack`, and neither `name` nor files of their own."""
+
+    space: SpaceFolder
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of numbers."""
+        values: np.ndarray = self.table[name].to_numpy()
+        return values
+
+    def texts(self, name: str) -> list[str]:
+        """A column of text."""
+        values: list[str] = self.table[name].to_pylist()
+        return values
+
+    @cached_property
+    def row_of_key(self) -> Mapping[str, int]:
+        """Where each key stands; of a key that is there in two formats, the one that readers take."""
+        suffix = next(iter(STORE_SUFFIXES.values()))
+        rows: dict[str, int] = {}
+        for row, (key, name) in enumerate(zip(self.texts("key"), self.texts("name"), strict=True)):
+            if key not in rows or name.endswith(suffix):
+                rows[key] = row
+        return rows
+
+    @cached_property
+    def num_problems(self) -> int:
+        """Folders whose record cannot be used."""
+        return int(pc.sum(pc.not_equal(self.table["problem"], "")).as_py() or 0)
+
+    def folder(self, row: int) -> Path:
+        """Where the video of a row stands; not for packed ones."""
+        shelf, name = int(self.table["shelf"][row].as_py()), str(self.table["name"][row].as_py())
+        return self.space.path / VIDEOS / f"{shelf:02x}" / name
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A table and what the folders looked like when it was made."""
+
+    table: pa.Table
+    mtimes_ns: Mapping[int, int]
+
+
+def load_index(space: SpaceFolder, on_progress: Callable[[int], None] = lambda num_read: None) -> Index:
+    """The index as the disk is now; brought up to date and written where it was behind. Needs no write permission.
+
+    `on_progress` is called with the number of records that had to be read so far.
+    """
+    stored = _read(space)
+    shelves = _shelves(space.path)
+    changed = {shelf: mtime for shelf, mtime in shelves.items() if stored.mtimes_ns.get(shelf) != mtime}
+    gone = set(stored.mtimes_ns) - set(shelves)
+    if not changed and not gone:
+        return Index(space, _with_packed(space, stored.table))
+    now_ns = _clock_of(space.path)  # before anything is listed
+    table = _rescan(space, stored.table, set(changed) | gone, on_progress)
+    mtimes = {shelf: mtime if now_ns - mtime > RACY_NS else -1 for shelf, mtime in shelves.items()}
+    if table is not stored.table or dict(mtimes) != dict(stored.mtimes_ns):
+        _write(space, _Stored(table, mtimes))
+    return Index(space, _with_packed(space, table))
+
+
+def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
+    """A record as a row; `place` gives shelf, name and record_id."""
+    source = record.source
+    return {
+        "key": record.key,
+        "pack": "",
+        "problem": "",
+        "num_rows": record.num_rows,
+        "num_valid": record.num_valid,
+        "size_bytes": record.size_bytes,
+        "first_pts_s": record.first_pts_s,
+        "last_pts_s": record.last_pts_s,
+        "duration_s": source.duration_s,
+        "source_path": source.path,
+        "source_size": source.fingerprint.size,
+        "source_mtime_ns": source.fingerprint.mtime_ns,
+        "source_edge_hash": source.fingerprint.edge_hash,
+        "created": record.created,
+        "file_paths": [file.path for file in record.files],
+        "file_sizes": [file.size for file in record.files],
+        **place,
+    }
+
+
+def _read(space: SpaceFolder) -> _Stored:
+    """What was written last, or an empty table where that is missing, torn, of another version or of another space."""
+    try:
+        table = pq.read_table(space.path / INDEX_FILE, memory_map=False)
+        about = json.loads(table.schema.metadata[b"qle_index"])
+        is_ours = about["version"] == INDEX_VERSION and about["space"] == space.record.hash
+        if is_ours and table.schema.equals(SCHEMA):
+            return _Stored(table, {int(shelf): mtime for shelf, mtime in about["mtimes_ns"].items()})
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return _Stored(SCHEMA.empty_table(), {})
+
+
+def _write(space: SpaceFolder, stored: _Stored) -> None:
+    """Best effort: on a disk that is full or read-only the next call does the work again."""
+    about = {
+        "version": INDEX_VERSION,
+        "space": space.record.hash,
+        "mtimes_ns": {str(shelf): mtime for shelf, mtime in stored.mtimes_ns.items()},
+    }
+    table = stored.table.replace_schema_metadata({b"qle_index": json.dumps(about).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=1)
+    try:
+        replace_file(space.path / INDEX_FILE, sink.getvalue().to_pybytes())
+    except OSError:
+        return
+
+
+def _shelves(space: Path) -> dict[int, int]:
+    """The folders videos/<hh>/ with their mtimes."""
+    try:
+        with os.scandir(space / VIDEOS) as entries:
+            return {
+                int(entry.name, 16): entry.stat().st_mtime_ns
+                for entry in entries
+                if len(entry.name) == 2 and set(entry.name) <= set("0123456789abcdef") and entry.is_dir()
+            }
+    except FileNotFoundError:
+        return {}
+
+
+def _clock_of(space: Path) -> int:
+    """Now, by the clock that stamps the folders: that of a file server may be off."""
+    probe = space / TMP / f".qle-clock-{secrets.token_hex(6)}"
+    try:
+        probe.touch()
+        now_ns = probe.stat().st_mtime_ns
+        probe.unlink()
+    except OSError:
+        return time.time_ns()
+    return now_ns
+
+
+def _rescan(space: SpaceFolder, table: pa.Table, shelves: set[int], on_progress: Callable[[int], None]) -> pa.Table:
+    """The table with the rows of these shelves as they are on the disk; the same object where they are as they were."""
+    is_listed = np.isin(table["shelf"].to_numpy(), sorted(shelves))
+    listed = table.filter(pa.array(is_listed))
+    known = {
+        (shelf, name): (row, record_id)
+        for row, (shelf, name, record_id) in enumerate(
+            zip(*(listed[column].to_pylist() for column in ("shelf", "name", "record_id")), strict=True)
+        )
+    }
+    kept, fresh = [], []
+    for shelf in sorted(shelves):
+        for name, record_id in _entries(space.path / VIDEOS / f"{shelf:02x}"):
+            row, known_id = known.get((shelf, name), (-1, None))
+            if record_id and record_id == known_id:
+                kept.append(row)
+            else:
+                fresh.append(_read_row(space, shelf, name, record_id))
+                on_progress(len(fresh))
+    if not fresh and len(kept) == len(listed):
+        return table
+    new = pa.Table.from_pylist(fresh, schema=SCHEMA)
+    parts = [table.filter(pa.array(~is_listed)), listed.take(pa.array(kept, pa.int64())), new]
+    return pa.concat_tables([part.cast(SCHEMA) for part in parts]).combine_chunks()
+
+
+def _entries(shelf: Path) -> Iterator[tuple[str, str]]:
+    """Names of the video folders with what identifies the present record of each, empty where there is none."""
+    suffixes = tuple(STORE_SUFFIXES.values())
+    try:
+        names = [name for name in os.listdir(shelf) if name.endswith(suffixes)]
+    except FileNotFoundError:
+        return
+    for name in sorted(names):
+        try:
+            stat = os.stat(os.path.join(shelf, name, COMMIT_FILE))
+        except OSError:
+            yield name, ""
+        else:
+            yield name, f"{stat.st_ino}.{stat.st_mtime_ns}.{stat.st_size}"
+
+
+def _read_row(space: SpaceFolder, shelf: int, name: str, record_id: str) -> dict[str, Any]:
+    folder = space.path / VIDEOS / f"{shelf:02x}" / name
+    try:
+        record = read_record(CommitRecord, folder / COMMIT_FILE)
+        problem = _misplaced(space.path, space.record, record, folder)
+    except FileNotFoundError:
+        problem = f"it has no {COMMIT_FILE}"
+    except (OSError, CacheError) as error:
+        problem = str(error).splitlines()[0]
+    if problem:
+        empty: dict[str, Any] = {field.name: [] if pa.types.is_list(field.type) else 0 for field in SCHEMA}
+        texts: dict[str, Any] = {field.name: "" for field in SCHEMA if pa.types.is_string(field.type)}
+        place = {"shelf": shelf, "name": name, "record_id": record_id, "problem": problem}
+        return {**empty, **texts, **place, "key": key_from_name(os.path.splitext(name)[0]) or ""}
+    return record_row(record, shelf=shelf, name=name, record_id=record_id)
+
+
+def _misplaced(space: Path, about: SpaceRecord, record: CommitRecord, folder: Path) -> str:
+    if record.space != about.hash:
+        return f"it was made for space {record.space[:12]}, not for {about.hash[:12]}"
+    if video_folder(space, record.key, record.store) != folder:
+        return f"it holds video {record.key!r}, which belongs elsewhere"
+    return ""
+
+
+def _with_packed(space: SpaceFolder, table: pa.Table) -> pa.Table:
+    """Own videos, then those of packs; an own video hides a packed one of the same key."""
+    packed = packs.members(space.path)
+    if packed is None:
+        return table
+    absent = {pa.string(): "", pa.int16(): -1}
+    filled = [
+        packed[field.name].cast(field.type)
+        if field.name in packed.schema.names
+        else pa.repeat(pa.scalar(absent.get(field.type), field.type), len(packed))
+        for field in SCHEMA
+    ]
+    extra = pa.table(filled, schema=SCHEMA)
+    extra = extra.filter(pc.invert(pc.is_in(extra["key"], value_set=table["key"].combine_chunks())))
+    return pa.concat_tables([table, extra])

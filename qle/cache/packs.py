@@ -1,0 +1,139 @@
+"""Packs: many short videos in few arrays, read like any other video.
+
+    <space>/packs/<name>/               a Zarr group; row ranges of its arrays are videos
+        patch/ frame/ pts/ index/ valid/ ...    all videos end to end
+        members.parquet                 a row for each video: the columns of the index, and its commit record
+        _PACK.json                      written last: layouts, and size and hash of every file
+
+A pack never changes: it appears by one rename and goes as a whole. A video's record in a pack is the one that it was
+committed with, but its streams begin at `first_row` of the pack's arrays. A video that stands under videos/ hides a packed
+one of the same key, so extracting again needs no pack to be touched. Read here, made in pack.py.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qle.cache.extents import extents
+from qle.cache.records import CommitRecord, Count, FileRecord, Record, StreamRecord, parse_record, read_record
+from qle.errors import CacheCorruptError
+
+PACKS = "packs"
+PACK_FILE = "_PACK.json"
+MEMBERS_FILE = "members.parquet"
+
+
+class PackRecord(Record):
+    """_PACK.json: this pack is complete, and this is what it consists of."""
+
+    space: str
+    """Hash of the space."""
+    num_videos: Count
+    num_rows: Count
+    streams: tuple[StreamRecord, ...]
+    files: tuple[FileRecord, ...]
+    """Every file but this one, sorted by path."""
+    created: datetime
+    versions: dict[str, str]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One pack, opened."""
+
+    path: Path
+    record: PackRecord
+    members: pa.Table
+
+    @cached_property
+    def row_of_key(self) -> dict[str, int]:
+        return {key: row for row, key in enumerate(self.members["key"].to_pylist())}
+
+    @cached_property
+    def _files(self) -> dict[str, FileRecord]:
+        return {file.path: file for file in self.record.files}
+
+    def member(self, key: str) -> CommitRecord:
+        """The record of a video, with those files of the pack that hold its rows."""
+        text = self.members["record"][self.row_of_key[key]].as_py()
+        record = parse_record(CommitRecord, text.encode(), self.path / MEMBERS_FILE)
+        paths = {path for stream in record.streams for path in files_of(stream)}
+        return record.model_copy(update={"files": tuple(self._files[path] for path in sorted(paths))})
+
+
+def files_of(stream: StreamRecord) -> set[str]:
+    """The files that hold the rows of a stream."""
+    if stream.raw is None:
+        return set()
+    return {extent.path for extent in extents(stream.raw, stream.stream.row_bytes, 0, stream.shape[0])}
+
+
+def wrong_sizes(pack: Pack) -> dict[str, str]:
+    """Files of a pack that are missing or of another size, and what is wrong with each."""
+    wrong = {}
+    for file in pack.record.files:
+        try:
+            size = os.stat(pack.path / file.path).st_size
+        except OSError:
+            wrong[file.path] = f"{file.path} is missing"
+            continue
+        if size != file.size:
+            wrong[file.path] = f"{file.path} has {size} bytes, expected {file.size}"
+    return wrong
+
+
+def find(space: Path, key: str) -> tuple[Path, CommitRecord] | None:
+    """The folder and the record of a packed video."""
+    for pack in open_packs(space):
+        if key in pack.row_of_key:
+            return pack.path, pack.member(key)
+    return None
+
+
+def keys(space: Path) -> set[str]:
+    """Of all packed videos."""
+    return {key for pack in open_packs(space) for key in pack.row_of_key}
+
+
+def open_packs(space: Path) -> list[Pack]:
+    """Every complete pack of a space, in the order of their names; each is read once in a process."""
+    return [_open_pack(path) for path in pack_folders(space)]
+
+
+def pack_folders(space: Path) -> list[Path]:
+    """Where the packs stand."""
+    try:
+        names = os.listdir(space / PACKS)
+    except FileNotFoundError:
+        return []
+    return [space / PACKS / name for name in sorted(names) if not name.startswith(".")]
+
+
+def members(space: Path) -> pa.Table | None:
+    """The videos of all packs below each other, with the name of their pack; None where there is no pack."""
+    tables = [
+        pack.members.append_column("pack", pa.array([pack.path.name] * len(pack.members), pa.string()))
+        for pack in open_packs(space)
+    ]
+    return pa.concat_tables(tables) if tables else None
+
+
+@lru_cache(maxsize=256)
+def _open_pack(path: Path) -> Pack:
+    """Names of packs are random and their content never changes, so what was read once stays true."""
+    try:
+        record = read_record(PackRecord, path / PACK_FILE)
+        return Pack(path, record, pq.read_table(path / MEMBERS_FILE))
+    except (OSError, pa.ArrowException) as error:
+        raise CacheCorruptError(
+            f"pack {path} cannot be read: {error}\nif it is beyond help, delete the folder and extract its videos again"
+        ) from error
