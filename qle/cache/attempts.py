@@ -15,6 +15,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,8 @@ from qle.types import RowPlan, SourceFingerprint, StoreKind
 
 ATTEMPT_FILE = "_ATTEMPT.json"
 JOURNAL_FILE = "_SHARDS.jsonl"
+RELEASED = ".released"
+"""Ends the name of a folder that its owner has given up."""
 
 
 class AttemptRecord(Record):
@@ -46,8 +49,6 @@ class AttemptRecord(Record):
     """Host, boot and process namespace: inside it `pid` and `pid_start` name one process for ever."""
     pid: int
     pid_start: int
-    is_released: bool = False
-    """The owner has given up, alive or not."""
 
     def makes_same(self, other: Self) -> bool:
         """Rows of the one are rows of the other, to the bit."""
@@ -60,7 +61,7 @@ class AttemptRecord(Record):
 
     def is_owner_dead(self) -> bool:
         """Only what this machine can prove; the owner of another machine counts as alive."""
-        return self.is_released or (self.owner == _machine() and _process_start(self.pid) != self.pid_start)
+        return self.owner == _machine() and _process_start(self.pid) != self.pid_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def begin(space: Path, record: AttemptRecord, *, durability: Durability, has_cla
     own = space / TMP / _new_name(record.key)
     usable: list[tuple[int, Path]] = []
     for path, found in _attempts(space, record.key):
-        if has_claim or (found is not None and found.is_owner_dead()):
+        if has_claim or is_abandoned(path):
             is_same = found is not None and found.makes_same(record) and record.store == "zarr"
             usable.append((len(_journal(path)) if is_same else 0, path))
     usable.sort(reverse=True)
@@ -123,10 +124,18 @@ def begin(space: Path, record: AttemptRecord, *, durability: Durability, has_cla
     return Attempt(path=own, durability=durability, kept=kept)
 
 
-def release(attempt: Attempt, record: AttemptRecord) -> None:
-    """Leave the folder to whoever comes next, though this process lives on."""
-    left = record.model_copy(update={"is_released": True})
-    replace_file(attempt.path / ATTEMPT_FILE, left.to_json().encode(), "none")
+def is_abandoned(path: Path) -> bool:
+    """Whether nobody works in a temp folder any more, as far as this machine can prove it."""
+    if path.name.endswith(RELEASED):
+        return True
+    found = _read(path)
+    return found is not None and found.is_owner_dead()
+
+
+def release(attempt: Attempt) -> None:
+    """Leave the folder to whoever comes next, though this process lives on. A rename, since a full disk takes no more."""
+    with suppress(OSError):  # taken over, or a disk that is read-only by now: it counts when this process has ended
+        os.rename(attempt.path, attempt.path.with_name(attempt.path.name + RELEASED))
 
 
 def _create(own: Path, record: AttemptRecord) -> None:
@@ -172,12 +181,17 @@ def _is_intact(video: Path, file: FileRecord) -> bool:
 
 
 def _attempts(space: Path, key: str) -> Iterator[tuple[Path, AttemptRecord | None]]:
-    """Every temp folder of a key, with what it makes (None: killed before it could say)."""
+    """Every temp folder of a key, with what it makes."""
     for path in sorted((space / TMP).glob(f"{key_hash(key)[:16]}.*")):
-        try:
-            yield path, AttemptRecord.model_validate_json((path / ATTEMPT_FILE).read_bytes())
-        except (OSError, ValidationError):
-            yield path, None
+        yield path, _read(path)
+
+
+def _read(path: Path) -> AttemptRecord | None:
+    """None where it is broken or gone."""
+    try:
+        return AttemptRecord.model_validate_json((path / ATTEMPT_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _journal(path: Path) -> list[FileRecord]:

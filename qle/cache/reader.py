@@ -21,7 +21,7 @@ from qle.cache.integrity import check_sizes
 from qle.cache.layout import COMMIT_FILE, SPACE_FILE, STORE_SUFFIXES, VIDEOS, key_from_name
 from qle.cache.records import CacheRecord, CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder, open_space, read_cache_record, read_commit
-from qle.cache.windows import MapPool, StoredRows
+from qle.cache.windows import MapPool, StoredRows, VideoFolder
 from qle.errors import CacheError, CacheMissingError
 from qle.types import Stream
 
@@ -73,15 +73,20 @@ class Rows:
 class Video:
     """One committed video. Made by `Space.video`."""
 
-    def __init__(self, folder: Path, record: CommitRecord, pool: MapPool) -> None:
-        self.folder, self.record = folder, record
-        self._pool = pool
+    def __init__(self, folder: VideoFolder, record: CommitRecord, pool: MapPool) -> None:
+        self.record = record
+        self._folder, self._pool = folder, pool
         self._stored: dict[str, StoredRows] = {}
         self._times: dict[str, np.ndarray] = {}
 
     @property
     def key(self) -> str:
         return self.record.key
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder.path
 
     @property
     def num_rows(self) -> int:
@@ -140,11 +145,11 @@ class Video:
     def stored(self, stream: str) -> StoredRows:
         found = self._stored.get(stream)
         if found is None:
-            found = self._stored[stream] = StoredRows(self.folder, self.record, stream, self._pool)
+            found = self._stored[stream] = StoredRows(self._folder, self.record, stream, self._pool)
         return found
 
-    def __reduce__(self) -> tuple[type["Video"], tuple[Path, CommitRecord, MapPool]]:
-        return Video, (self.folder, self.record, self._pool)
+    def __reduce__(self) -> tuple[type["Video"], tuple[VideoFolder, CommitRecord, MapPool]]:
+        return Video, (self._folder, self.record, self._pool)
 
     def __repr__(self) -> str:
         return f"Video({self.key!r}, {self.num_rows} rows, {', '.join(self.streams)})"
@@ -209,7 +214,7 @@ class Space:
         if place is None:
             return self.video(self._resolve(key))
         folder, record = place
-        check_sizes(folder, record)
+        check_sizes(folder.path, record)
         while len(self._open) >= OPEN_VIDEOS:
             self._open.popitem(last=False)
         opened = self._open[key] = Video(folder, record, self._pool)
@@ -244,10 +249,13 @@ class Space:
     def __repr__(self) -> str:
         return f"Space({self.path.name!r}, streams: {', '.join(self.streams)})"
 
-    def _find(self, key: str) -> tuple[Path, CommitRecord] | None:
+    def _find(self, key: str) -> tuple[VideoFolder, CommitRecord] | None:
         """Where a video's files are, and its record; None where it is not committed."""
-        folder = self._folder.folder(key)
-        return None if folder is None else (folder, read_commit(folder, key, self.record))
+        path = self._folder.folder(key)
+        if path is None:
+            return None
+        folder = VideoFolder.at(path)  # before the record is read, so that a replacement in between is noticed
+        return folder, read_commit(path, key, self.record)
 
     def _resolve(self, name: str) -> str:
         """The one key that a part of it names."""

@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from qle.cache import hdf5_store, quantise, zarr_store
 from qle.cache.extents import Extent, extents
 from qle.cache.quantise import SCALE
 from qle.cache.records import CommitRecord
-from qle.errors import CacheCorruptError, CacheError
+from qle.errors import CacheCorruptError, CacheError, CacheMismatchError
 from qle.types import Stream
 
 MAX_MAPS = 4096
@@ -70,10 +71,30 @@ class MapPool:
         self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
 
 
+class VideoFolder(NamedTuple):
+    """A folder of files as it was when its record was read. Replacing a video makes another folder of the same name."""
+
+    path: Path
+    inode: int
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        return cls(path, os.stat(path).st_ino)
+
+    def check(self) -> None:
+        """Raise unless a file that was just opened by its name was one of this folder."""
+        try:
+            inode = os.stat(self.path).st_ino
+        except FileNotFoundError:
+            inode = -1
+        if inode != self.inode:
+            raise CacheMismatchError(f"{self.path} was replaced or removed after it was opened; open the cache again")
+
+
 class StoredRows:
     """The rows of one stream of one video: as numbers, or as they are stored."""
 
-    def __init__(self, folder: Path, record: CommitRecord, name: str, pool: MapPool) -> None:
+    def __init__(self, folder: VideoFolder, record: CommitRecord, name: str, pool: MapPool) -> None:
         found = record.stream(name)
         self.stream: Stream = found.stream
         self.shape: tuple[int, ...] = found.shape
@@ -81,7 +102,7 @@ class StoredRows:
         """Of the numbers that `read` gives."""
         self._raw, self._key, self._store = found.raw, record.key, record.store
         self._folder, self._pool = folder, pool
-        self._sizes = {os.path.join(folder, file.path): file.size for file in record.files}
+        self._sizes = {os.path.join(folder.path, file.path): file.size for file in record.files}
         self._row_bytes = self.stream.row_bytes
         self._is_plain = self.stream.dtype not in ("bfloat16", "int8")
         self._scale = StoredRows(folder, record, SCALE, pool) if self.stream.dtype == "int8" else None
@@ -123,7 +144,7 @@ class StoredRows:
         """Stored values in pieces that lie in one file each, with the row where each begins."""
         if self._raw is None:
             read = zarr_store.read_rows if self._store == "zarr" else hdf5_store.read_rows
-            yield start, read(self._folder, self.stream.name, start, stop)
+            yield start, read(self._folder.path, self.stream.name, start, stop)
             return
         for extent in extents(self._raw, self._row_bytes, start, stop):
             size = extent.num_rows * self._row_bytes
@@ -131,11 +152,16 @@ class StoredRows:
             yield extent.first_row, content.view(self.stream.stored_dtype).reshape(extent.num_rows, *self.shape[1:])
 
     def _map(self, extent: Extent) -> np.ndarray:
-        return self._pool.get(os.path.join(self._folder, extent.path), self._open_map)
+        return self._pool.get(os.path.join(self._folder.path, extent.path), self._open_map)
 
     def _open_map(self, path: str) -> np.ndarray:
         """Map a file of the size that the record says, and make sure that a shard's rows lie as we take them to lie."""
-        content = np.frombuffer(_map_file(path, self._sizes[path]), np.uint8)
+        try:
+            content = np.frombuffer(_map_file(path, self._sizes[path]), np.uint8)
+        except CacheCorruptError:
+            self._folder.check()  # then it is not damaged but gone
+            raise
+        self._folder.check()
         if self._raw is not None and self._raw.rows_per_chunk:
             index = zarr_store.expected_index(len(content), self.stream, self._raw)
             if content[-len(index) :].tobytes() != index:

@@ -196,9 +196,16 @@ class VideoWriter:
         tokens = {stream.name for stream in self._space.record.streams}
         has_shards = any(file.done and file.path.partition("/")[0] in tokens for file in self._files.values())
         if keep_shards and has_shards and self._attempt.path.exists():
-            attempts.release(self._attempt, self._record)
+            self._drop_incomplete()
+            attempts.release(self._attempt)
         else:
             self._attempt.remove()
+
+    def _drop_incomplete(self) -> None:
+        """Nobody can use half a file, and the disk may be full."""
+        for file in self._files.values():
+            if file.done is None:
+                (self._attempt.video / file.path).unlink(missing_ok=True)
 
     def _begin(self) -> None:
         """Lay out the arrays, recognise what an earlier attempt left, write the times."""

@@ -1,5 +1,6 @@
 """What every store promises: the same numbers as an array in memory, and a video that is there whole or not at all."""
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -60,6 +61,36 @@ def test_standard_readers_see_the_stored_bytes(tmp_path: Path, store: StoreKind,
     np.testing.assert_array_equal(video.pts, plan.pts_s)
     np.testing.assert_array_equal(video.index, plan.frame_index)
     np.testing.assert_array_equal(video.valid, plan.is_valid)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_the_published_format_is_enough_for_a_reader(tmp_path: Path, store: StoreKind, dtype: str) -> None:
+    """A reader written from docs/format.md alone: JSON, two divisions, plain reads."""
+    space = create_space(tmp_path, tiny.tiny_spec(dtype))
+    tiny.commit_video(space, store=store)
+    (record_path,) = tmp_path.glob("*/videos/*/*/_COMMIT.json")
+    record = json.loads(record_path.read_text())
+    streams = {stream["name"]: stream for stream in record["streams"]}
+    found = {}
+    for name, stream in streams.items():
+        raw, stored = stream["raw"], np.dtype({"bfloat16": "<u2"}.get(stream["dtype"], stream["dtype"]))
+        row_bytes = int(np.prod(stream["shape"][1:], dtype=int)) * stored.itemsize
+        rows = []
+        for row in range(record["num_rows"]):
+            number, inside = divmod(raw["first_row"] + row, raw["rows_per_file"])
+            with open(record_path.parent / raw["path"].replace("{}", str(number)), "rb") as file:
+                file.seek(raw["offset"] + inside * row_bytes)
+                rows.append(np.frombuffer(file.read(row_bytes), stored).reshape(stream["shape"][1:]))
+        found[name] = np.stack(rows)
+    tokens = found["patch"]
+    if dtype == "bfloat16":
+        tokens = (tokens.astype(np.uint32) << 16).view(np.float32)
+    elif dtype == "int8":
+        tokens = tokens * found["scale"][..., None]
+    video = opened(space).video(tiny.KEY)
+    np.testing.assert_array_equal(tokens, video.patch[:])
+    np.testing.assert_array_equal(found["pts"], video.pts)
+    np.testing.assert_array_equal(found["valid"], video.valid)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -15,7 +15,8 @@ from qle.cache.layout import COMMIT_FILE
 from qle.cache.reader import Space, Video, list_videos
 from qle.cache.records import CommitRecord, FileRecord
 from qle.cache.spaces import SpaceFolder, create_space
-from qle.cache.windows import MapPool
+from qle.cache.windows import MapPool, VideoFolder
+from qle.cache.writer import VideoWriter
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError
 from tests import tiny_cache as tiny
 
@@ -217,3 +218,36 @@ def test_a_shard_in_another_order_is_not_taken_for_rows(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(CacheCorruptError, match="index is not that of plain rows"):
         qle.open_cache(tmp_path / "cache").space().video(tiny.KEY).patch[0]
+
+
+def test_a_video_that_was_replaced_is_not_mixed_with_its_successor(tmp_path: Path) -> None:
+    space = create_space(tmp_path / "cache", tiny.tiny_spec())
+    tiny.commit_video(space)
+    video = qle.open_cache(tmp_path / "cache").space().video(tiny.KEY)
+    before = video.patch[0:4]
+    with VideoWriter.open(space, tiny.KEY, tiny.tiny_plan(), tiny.tiny_source(1), replace=True) as writer:
+        tiny.fill(writer, tiny.tiny_values(seed=1))
+        writer.commit()
+    np.testing.assert_array_equal(video.patch[0:4], before)  # the map of the old shard lives on
+    with pytest.raises(CacheMismatchError, match="was replaced or removed after it was opened"):
+        video.patch[600:604]  # the other shard has never been opened
+    fresh = qle.open_cache(tmp_path / "cache").space().video(tiny.KEY)
+    np.testing.assert_array_equal(fresh.frame[:], tiny.tiny_values(seed=1)["frame"])
+
+
+def test_videos_that_share_an_array_begin_at_their_first_row(tmp_path: Path) -> None:
+    """The record of a part of an array, as many short videos in one have it."""
+    space = create_space(tmp_path / "cache", tiny.tiny_spec())
+    whole = tiny.commit_video(space)
+    streams = tuple(
+        stream.model_copy(
+            update={"shape": (500, *stream.shape[1:]), "raw": stream.raw.model_copy(update={"first_row": 450})}
+        )
+        for stream in whole.streams
+    )
+    part = whole.model_copy(update={"streams": streams, "num_rows": 500})
+    video = Video(VideoFolder.at(space.folder(tiny.KEY)), part, MapPool())
+    expected = tiny.tiny_values()["patch"].astype(np.float16)[450:950]
+    np.testing.assert_array_equal(video.patch[:], expected)
+    np.testing.assert_array_equal(video.patch[55:70], expected[55:70])
+    np.testing.assert_array_equal(video.pts, tiny.tiny_plan().pts_s[450:950])

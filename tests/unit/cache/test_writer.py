@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +181,39 @@ def write_with_limit(root: Path, num_bytes: int) -> None:
         tiny.fill(writer, tiny.tiny_values())
     writer.abandon(keep_shards=True)
     os._exit(7)
+
+
+FULL_DISK = """
+import subprocess, sys
+from pathlib import Path
+import pytest
+from qle.cache.spaces import create_space
+from qle.cache.writer import VideoWriter
+from qle.errors import CacheError
+from tests import tiny_cache as tiny
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=" + sys.argv[2], "none", disk], check=True)
+space = create_space(disk / "cache", tiny.tiny_spec())
+writer = VideoWriter.open(space, tiny.KEY, tiny.tiny_plan(), tiny.tiny_source())
+with pytest.raises(CacheError, match="No space left on device\\nfree some space and run the same command again"):
+    tiny.fill(writer, tiny.tiny_values())
+writer.abandon(keep_shards=True)
+subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+writer = VideoWriter.open(space, tiny.KEY, tiny.tiny_plan(), tiny.tiny_source())
+assert writer.is_done.sum() == 512
+tiny.fill(writer, tiny.tiny_values())
+assert writer.commit() == space.committed(tiny.KEY)
+"""
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0,
+    reason="needs the right to mount in a namespace of its own",
+)
+def test_a_real_disk_runs_full(tmp_path: Path) -> None:
+    """A disk of 148 kB takes the metadata and one shard of both streams; given more room, the rest follows."""
+    command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, str(tmp_path), "148k"]
+    subprocess.run(command, check=True, timeout=60, cwd=Path(__file__).parents[3])
 
 
 def test_an_old_version_gives_way_only_when_asked_to(space: SpaceFolder) -> None:
