@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from qle.cache import packs
 from qle.cache.durable import append_line, publish_once
 from qle.cache.layout import (
     CACHE_FILE,
@@ -79,7 +80,7 @@ class SpaceFolder:
         return ErrorLog(self.path / ERRORS_FILE)
 
     def folder(self, key: str) -> Path | None:
-        """Where the video stands, or None while it is not committed."""
+        """Where the video stands by itself, or None while it is not committed, or only in a pack."""
         for store in STORE_SUFFIXES:
             folder = video_folder(self.path, key, store)
             if (folder / COMMIT_FILE).exists():
@@ -88,8 +89,13 @@ class SpaceFolder:
 
     def committed(self, key: str) -> CommitRecord | None:
         """The record of a committed video; whether its files are still as recorded is `integrity.py`'s to say."""
+        found = self.locate(key)
+        return None if found is None else found[1]
+
+    def locate(self, key: str) -> tuple[Path, CommitRecord] | None:
+        """The folder that holds a committed video's files, its own or a pack's, and its record."""
         folder = self.folder(key)
-        return None if folder is None else read_commit(folder, key, self.record)
+        return packs.find(self.path, key) if folder is None else (folder, read_commit(folder, key, self.record))
 
 
 def read_commit(folder: Path, key: str, space: SpaceRecord) -> CommitRecord:
