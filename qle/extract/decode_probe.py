@@ -28,6 +28,8 @@ from qle.types import SourceFingerprint, VideoInfo
 
 LEFT_OVER = 0.02
 """A file that ends this share before its declared length broke off; less is rounding, or a stream that ends earlier."""
+LEFT_OVER_S = 0.25
+"""The same for files of a few seconds."""
 
 
 @dataclass(slots=True)
@@ -184,7 +186,7 @@ def _check_complete(
         expected = int(stream.frames)
     elif _is_matroska(container) and container.duration:
         declared_s = container.duration / av.time_base
-        if packets.end_s < declared_s * (1 - LEFT_OVER) - 1:
+        if packets.end_s < declared_s * (1 - LEFT_OVER) - LEFT_OVER_S:
             expected = max(expected + 1, round(packets.num_stored * declared_s / max(packets.end_s, 1e-3)))
     if packets.num_stored < expected:
         raise DecodeError(

@@ -19,8 +19,8 @@ from qle.types import RowPlan
 
 HOLE_FACTOR = 4.0
 """A frame that stays longer than this many times what its neighbours do was not shown all that time: frames are missing."""
-NEIGHBOURS = 8
-"""Distances on each side that say how long frames last around here."""
+NEIGHBOURS = 3
+"""Distances on each side that say how long frames last around here: few, so that four slow frames are a slow stretch."""
 SEEK_COST_FRAMES = 6
 """A seek costs about as much as decoding this many frames (measured: docs/decisions/0002-decoders.md)."""
 NO_SEEK = -1
