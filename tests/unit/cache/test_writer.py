@@ -14,7 +14,7 @@ from qle.cache.attempts import JOURNAL_FILE
 from qle.cache.integrity import find_damage
 from qle.cache.layout import video_folder
 from qle.cache.spaces import SpaceFolder, create_space
-from qle.cache.writer import VideoWriter
+from qle.cache.writer import STEPS, VideoWriter
 from qle.errors import CacheError, CacheMismatchError
 from qle.types import RowPlan
 from tests import tiny_cache as tiny
@@ -154,6 +154,34 @@ def wait_until_stopped(pid: int) -> None:
         os.sched_yield()
 
 
+@pytest.mark.parametrize("durability", ["full", "none"])
+def test_nothing_is_named_before_it_is_on_the_disk(
+    space: SpaceFolder, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    """Every file and folder of the video, then its record and its folder again, then the rename, then the shelf."""
+    log: list[str] = []
+    fsync = os.fsync
+
+    def logged_fsync(fd: int) -> None:
+        log.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    writer = open_writer(space, durability=durability, on_step=log.append)
+    tiny.fill(writer, tiny.tiny_values())
+    record = writer.commit()
+    if durability == "none":
+        assert set(log) <= set(STEPS)
+        return
+    start = log.index("all_synced")
+    (video,) = {os.path.dirname(path) for path in log[start:] if path.endswith("/_COMMIT.json")}
+    streams = {f"{video}/{stream.name}" for stream in record.streams}
+    assert {video, *streams, *(f"{video}/{file.path}" for file in record.files)} <= set(log[:start])
+    shelf = space.folder(tiny.KEY).parent
+    ends = ["all_synced", f"{video}/_COMMIT.json", video, "record_written", str(shelf.parent), "renamed", str(shelf)]
+    assert log[start:] == [*ends, "parent_synced", "cleaned"]
+
+
 def test_giving_up_leaves_shards_to_the_next_attempt_of_the_same_process(space: SpaceFolder) -> None:
     values, rows = tiny.tiny_values(), np.arange(600)
     with open_writer(space) as writer:
@@ -188,7 +216,7 @@ import subprocess, sys
 from pathlib import Path
 import pytest
 from qle.cache.spaces import create_space
-from qle.cache.writer import VideoWriter
+from qle.cache.writer import STEPS, VideoWriter
 from qle.errors import CacheError
 from tests import tiny_cache as tiny
 disk = Path(sys.argv[1])
