@@ -60,7 +60,8 @@ class ClipPlan:
 
     def keeper(self, rows: np.ndarray) -> np.ndarray:
         """For each row the clip that keeps it."""
-        return np.clip((np.asarray(rows) - self._margin) // self.context.step, 0, self.num_clips - 1)
+        keepers: np.ndarray = np.clip((np.asarray(rows) - self._margin) // self.context.step, 0, self.num_clips - 1)
+        return keepers
 
     def readers(self, row: int) -> range:
         """The clips that read this row."""

@@ -77,7 +77,7 @@ def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], want
         for state in states(target.folder, sources):
             if state.state in wanted:
                 missing.setdefault(state.key, []).append(target)
-            if state.state in ("stale", "damaged"):
+            if state.state in ("stale", "damaged"):  # something stands in the place of the new version
                 replacing.add(state.key)
     found = [
         Pending(source, tuple(missing[source.key]), source.key in replacing)

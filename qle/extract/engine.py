@@ -27,6 +27,7 @@ from qle.extract.assembly import Batch, ClipAssembler
 from qle.extract.clips import ClipPlan
 from qle.extract.decode import choose_decoder
 from qle.extract.job import Job, JobTarget, Opened
+from qle.extract.mailbox import CancelledError
 from qle.extract.pool import DecodePool
 from qle.extract.progress import Progress
 from qle.extract.sampling import Sampling, plan_rows, split_rows
@@ -102,6 +103,9 @@ class Engine:
                     self._turn()
             self._forwards.close()
             self._writes.close()
+        except CancelledError:  # a stage has died, and the loop was waiting for it
+            self._give_up()
+            raise (self._crash or RuntimeError("a stage was cancelled without a reason")) from None
         except BaseException:
             self._give_up()
             raise
@@ -169,6 +173,7 @@ class Engine:
             job.parts.append(self._open_part(job, opened, target, decoder))
         needed = np.unique(np.concatenate([part.assembler.rows_needed for part in job.parts]))
         job.tasks.extend(self._tasks(opened, needed, decoder))
+        self._progress.videos_opened += 1
         self._progress.videos_opened += 1
         self._progress.rows_planned += sum(part.num_missing for part in job.parts)
         for part in job.parts:
@@ -319,15 +324,18 @@ class Engine:
         """From any thread: the run cannot go on. Wakes whoever waits for the thread that died."""
         if self._crash is None:
             self._crash = error
-        self._forwards.inbox.cancel()
-        self._writes.inbox.cancel()
+        self._forwards.cancel()
+        self._writes.cancel()
 
     def _give_up(self) -> None:
-        self._forwards.inbox.cancel()
-        self._writes.inbox.cancel()
+        """Leaves every open video uncommitted, with its whole shards kept."""
+        self._forwards.cancel()
+        self._writes.cancel()
         for job in self._jobs:
             for part in job.parts:
                 part.close()
+        self._forwards.join()
+        self._writes.join()
 
     def _report(self, is_last: bool = False) -> None:
         now_s = time.monotonic()

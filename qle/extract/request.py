@@ -1,4 +1,4 @@
-"""Everything that a user may ask of `qle extract`, in one value that crosses process borders."""
+"""Everything that a user may ask of `qle extract`, in one value that crosses process borders. No torch: usage errors are fast."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,11 +6,29 @@ from typing import Literal
 
 from qle.backbones import BackboneRequest
 from qle.errors import ConfigError
+from qle.extract.decode import DECODERS
 from qle.extract.sampling import Sampling
-from qle.extract.tokens import TokenOptions
-from qle.types import StoreKind
+from qle.types import StoreDtype, StoreKind
 
-DECODERS = ("auto", "pyav", "decord")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenOptions:
+    """Which tokens are kept, and how exactly."""
+
+    tokens: Literal["patch", "frame"] = "patch"
+    """patch: the whole map beside the pooled vectors. frame: pooled vectors only."""
+    grid: int | None = None
+    """Mean-pool the patch map to grid x grid."""
+    dtype: StoreDtype = "float16"
+    """Of the patch map. int8 has one scale per token; pooled vectors stay float16 beside it."""
+
+    def __post_init__(self) -> None:
+        if self.tokens == "frame" and self.grid is not None:
+            raise ConfigError("--grid pools the patch map, which --tokens frame does not keep: drop one of the two")
+        if self.tokens == "frame" and self.dtype == "int8":
+            raise ConfigError("--dtype int8 is for patch tokens: use float16 with --tokens frame")
+        if self.grid is not None and self.grid < 1:
+            raise ConfigError(f"--grid {self.grid}: expected 1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +66,8 @@ class ExtractRequest:
             raise ConfigError("no backbone: pass --backbone tiny, m2crl, or the id or folder of a Hugging Face model")
         if not self.devices:
             raise ConfigError("no device: pass --device cpu or --gpus 0,1")
-        if self.decoder not in DECODERS:
-            raise ConfigError(f"--decoder {self.decoder}: choose one of {', '.join(DECODERS)}")
+        if self.decoder not in ("auto", *DECODERS) and ":" not in self.decoder:
+            raise ConfigError(f"--decoder {self.decoder}: choose one of auto, {', '.join(sorted(DECODERS))}")
         for name, value in (("workers", self.num_workers), ("batch", self.batch_frames), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: expected 1 or more")

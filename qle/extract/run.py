@@ -1,14 +1,13 @@
 """`qle extract` from request to summary."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from qle.cache.spaces import open_space
-from qle.cache.states import states
+from qle.cache.states import count_states, states
 from qle.extract.device import OnProgress, run_device
 from qle.extract.launch import DeviceProcesses
 from qle.extract.plan import discover
@@ -72,6 +71,6 @@ def _summarise(folder: Path, sources: Sequence[VideoSource]) -> SpaceSummary:
     found = states(open_space(folder), sources)
     return SpaceSummary(
         space=folder.name,
-        states=dict(Counter(state.state for state in found)),
+        states=count_states(found),
         failures={state.key: state.reason for state in found if state.state == "failed"},
     )

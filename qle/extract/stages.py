@@ -79,6 +79,14 @@ class ForwardStage:
     def close(self) -> None:
         """Ends the lanes once they have done what was put before."""
         self.inbox.finish()
+        self.join()
+
+    def cancel(self) -> None:
+        """Drops what waits. A pass that has begun goes on to its end: `join` waits for it."""
+        self.inbox.cancel()
+
+    def join(self) -> None:
+        # An interpreter that ends while a thread is inside a pass aborts the process.
         for thread in self._threads:
             thread.join()
 
@@ -170,6 +178,13 @@ class WriteStage:
     def close(self) -> None:
         """Ends when all that was put is on disk and committed."""
         self.inbox.finish()
+        self.join()
+
+    def cancel(self) -> None:
+        """Drops what waits. A commit that has begun goes on to its end: `join` waits for it."""
+        self.inbox.cancel()
+
+    def join(self) -> None:
         self._thread.join()
         self._committer.shutdown()
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from qle.backbones.base import Backbone
 from qle.cache.spaces import SpaceFolder, create_space
+from qle.extract.request import TokenOptions
 from qle.extract.sampling import Sampling
-from qle.extract.tokens import TokenOptions, stored_streams
+from qle.extract.tokens import stored_streams
 from qle.types import SpaceSpec, Stream
 
 

@@ -4,8 +4,6 @@ Runs on the device, so that only stored bytes travel to the host. The one place 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,29 +12,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from qle.errors import ConfigError
-from qle.types import StoreDtype, Stream
+from qle.extract.request import TokenOptions
+from qle.types import Stream
 
 TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenOptions:
-    """Which tokens are kept, and how exactly."""
-
-    tokens: Literal["patch", "frame"] = "patch"
-    """patch: the whole map beside the pooled vectors. frame: pooled vectors only."""
-    grid: int | None = None
-    """Mean-pool the patch map to grid x grid."""
-    dtype: StoreDtype = "float16"
-    """Of the patch map. int8 has one scale per token; pooled vectors stay float16 beside it."""
-
-    def __post_init__(self) -> None:
-        if self.tokens == "frame" and self.grid is not None:
-            raise ConfigError("--grid pools the patch map, which --tokens frame does not keep: drop one of the two")
-        if self.tokens == "frame" and self.dtype == "int8":
-            raise ConfigError("--dtype int8 is for patch tokens: use float16 with --tokens frame")
-        if self.grid is not None and self.grid < 1:
-            raise ConfigError(f"--grid {self.grid}: expected 1 or more")
 
 
 def stored_streams(native: Sequence[Stream], options: TokenOptions) -> tuple[Stream, ...]:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from qle.errors import ConfigError
-from qle.extract.tokens import TokenOptions, finite_rows, stored_streams, to_numpy, to_stored
+from qle.extract.request import TokenOptions
+from qle.extract.tokens import finite_rows, stored_streams, to_numpy, to_stored
 from qle.types import Stream
 
 NATIVE = (

@@ -1,0 +1,237 @@
+"""The command line: each command parses, builds a request, calls one function and shows the result.
+
+Results go to stdout (`--json` everywhere), everything else to stderr. torch is imported inside the commands, so that help
+answers at once.
+"""
+
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import qle
+from qle import console
+from qle.cli_cache import cache_app
+from qle.errors import ConfigError
+
+app = typer.Typer(
+    name="qle",
+    help="Query, Localize, Explain: find any event that words can describe in long video, and show why.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cache_app, name="cache")
+
+MOST_FAILURES = 10
+"""Shown in full at the end of a run; the rest stands in errors.jsonl."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+EXTRACT_HELP = """Decode videos once, run them once through frozen backbones, and commit their tokens to a cache.
+
+Run the same command again to resume: what is committed is skipped. Run it on several machines over a shared folder to
+divide the work. Exit code 0: all done, 4: some videos failed (see errors.jsonl in the space), 3: the run could not go on.
+
+[bold]Examples[/bold]
+
+  qle extract --videos recordings/ --cache cache --backbone tiny --fps 1
+  qle extract --videos 'day*/**/*.mp4' --cache cache --backbone m2crl --weights m2crl.pth --fps 1 --gpus 0,1
+  qle extract --videos list.csv --cache cache --backbone openai/clip-vit-base-patch16 --grid 7 --dry-run
+"""
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Query, Localize, Explain."""
+    if version:
+        print(qle.__version__)  # noqa: T201 - the result
+        raise typer.Exit
+
+
+@app.command(help=EXTRACT_HELP)
+def extract(
+    inputs: Annotated[list[str] | None, typer.Argument(help="More videos: folders, globs, manifests or files.")] = None,
+    videos: Annotated[list[str] | None, typer.Option(help="Folder, glob, manifest.csv or file; may be repeated.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the cache; made if missing. Default: $QLE_CACHE.")] = None,
+    backbone: Annotated[list[str] | None, typer.Option(help="tiny, m2crl, id or folder of a Hugging Face model; repeatable.")] = None,
+    weights: Annotated[list[Path] | None, typer.Option(help="Checkpoint, one for each backbone that needs one.")] = None,
+    fps: Annotated[str, typer.Option(help="Rows per second of video, or 'native' for every frame.")] = "1",
+    stride: Annotated[int | None, typer.Option(help="Every Nth frame instead of --fps.")] = None,
+    context: Annotated[str | None, typer.Option(help="Clips of video backbones: centre, tile or single.")] = None,
+    resize: Annotated[str | None, typer.Option(help="squash, shorter-crop or letterbox; default as the backbone has it.")] = None,
+    crop_borders: Annotated[bool, typer.Option("--crop-borders", help="Cut black borders, found once for each video.")] = False,
+    image_size: Annotated[int | None, typer.Option(help="Side in pixels of what the backbone sees.")] = None,
+    tokens: Annotated[str, typer.Option(help="patch (maps and pooled vectors) or frame (pooled vectors only).")] = "patch",
+    grid: Annotated[int | None, typer.Option(help="Mean-pool the patch map to GRID x GRID.")] = None,
+    dtype: Annotated[str, typer.Option(help="Stored numbers: float16, bfloat16, float32 or int8.")] = "float16",
+    compute_dtype: Annotated[str, typer.Option(help="Of the forward pass: auto, float32, bfloat16, float16.")] = "auto",
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the backbone: slower start, faster passes.")] = False,
+    store: Annotated[str, typer.Option(help="zarr or hdf5.")] = "zarr",
+    gpus: Annotated[str | None, typer.Option(help="Numbers of CUDA devices, e.g. 0,1: one process each.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...; with commas: one process each.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Decode processes for each device.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Frames in a forward pass.")] = None,
+    decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
+    decode_timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a decoder is given up.")] = 120,
+    root: Annotated[Path | None, typer.Option(help="Folder that keys are relative to.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N videos.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try videos again that failed before.")] = False,
+    no_fsync: Annotated[bool, typer.Option("--no-fsync", help="Skip fsync, for scratch disks.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate frames, bytes and time; write nothing.")] = False,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:  # fmt: skip
+    from qle.extract.request import ExtractRequest, TokenOptions
+
+    request = ExtractRequest(
+        inputs=(*(inputs or ()), *(videos or ())),
+        cache=_cache(cache),
+        backbones=_backbones(
+            backbone or [], weights or [], context=context, resize=resize, crop_borders=crop_borders,
+            image_size=image_size, compute_dtype=compute_dtype, compile=compile_,
+        ),
+        sampling=_sampling(fps, stride),
+        tokens=TokenOptions(
+            tokens=_choice("tokens", tokens, "patch", "frame"), grid=grid,
+            dtype=_choice("dtype", dtype, "float16", "bfloat16", "float32", "int8"),
+        ),
+        devices=_devices(gpus, device),
+        root=root, store=_choice("store", store, "zarr", "hdf5"), decoder=decoder, num_workers=workers,
+        batch_frames=batch, limit=limit, retry_failed=retry_failed, durability="none" if no_fsync else "full",
+        stall_limit_s=decode_timeout,
+    )  # fmt: skip
+    if dry_run:
+        from qle.extract.estimate import estimate
+
+        plan = estimate(request)
+        console.print_json(asdict(plan)) if json else _show_estimate(plan)
+        return
+    from qle.extract.run import run
+
+    with console.ExtractProgress(is_quiet=quiet) as progress:
+        summary = run(request, progress.update)
+    console.print_json(summary.to_json()) if json else _show_summary(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def doctor(
+    cache: Annotated[Path | None, typer.Option(help="Also test the file system of this cache.")] = None,
+    json: Json = False,
+) -> None:
+    """What this machine has: devices, decoders, weights folders, disks; each line with a fix where it falls short.
+
+    Example: qle doctor --cache /data/cache
+    """
+    from qle.doctor import checks
+
+    found = checks(cache)
+    console.print_json([asdict(check) for check in found]) if json else console.show_checks(found)
+    raise typer.Exit(3 if any(check.status == "fail" for check in found) else 0)
+
+
+def main() -> None:
+    """The command `qle`: errors that we expect end with their message and exit code, everything else is a bug."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    console.run(app)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _cache(given: Path | None) -> Path:
+    from qle.runtime import environment
+
+    if given is not None:
+        return given
+    if (named := environment("QLE_CACHE")) is None:
+        raise ConfigError("no cache: pass --cache FOLDER or set QLE_CACHE")
+    return Path(named)
+
+
+def _choice(flag: str, value: str, *choices: str) -> Any:
+    if value not in choices:
+        raise ConfigError(f"--{flag} {value}: choose one of {', '.join(choices)}")
+    return value
+
+
+def _sampling(fps: str, stride: int | None) -> Any:
+    from qle.extract.sampling import Sampling
+
+    if stride is not None:
+        return Sampling(mode="stride", stride=stride)
+    if fps == "native":
+        return Sampling(mode="native")
+    try:
+        return Sampling(mode="fps", fps=float(fps))
+    except ValueError as error:
+        raise ConfigError(f"--fps {fps}: expected a number or 'native'") from error
+
+
+def _devices(gpus: str | None, device: str) -> tuple[str, ...]:
+    if gpus is None:
+        return tuple(part.strip() for part in device.split(",") if part.strip())
+    numbers = [part.strip() for part in gpus.split(",") if part.strip()]
+    if not all(number.isdigit() for number in numbers):
+        raise ConfigError(f"--gpus {gpus}: expected numbers with commas between them, e.g. 0,1")
+    return tuple(f"cuda:{number}" for number in numbers)
+
+
+def _backbones(names: list[str], weights: list[Path], **options: Any) -> tuple[Any, ...]:
+    from qle.backbones import BackboneRequest, needs_weights
+
+    options["context"] = options["context"] and _choice("context", options["context"], "centre", "tile", "single")
+    options["resize"] = options["resize"] and _choice(
+        "resize", options["resize"], "squash", "shorter-crop", "letterbox"
+    )
+    _choice("compute-dtype", options["compute_dtype"], "auto", "float32", "bfloat16", "float16")
+    remaining = list(weights)
+    requests = []
+    for name in names:
+        file = remaining.pop(0) if remaining and needs_weights(name) else None
+        requests.append(BackboneRequest(name=name, weights=file, **options))
+    if remaining:
+        raise ConfigError(f"--weights {remaining[0]}: none of the backbones {', '.join(names)} takes it")
+    return tuple(requests)
+
+
+def _show_summary(summary: Any) -> None:
+    columns = ["space", *(f"#{state}" for state in summary.spaces[0].states)]
+    console.table(columns, [[space.space, *space.states.values()] for space in summary.spaces])
+    console.print_text(
+        f"{console.format_count(summary.rows_written)} rows written in {console.format_duration(summary.seconds)}"
+        + (f" ({summary.rows_per_s:,.0f} rows/s, {summary.binding}-bound)" if summary.rows_written else "")
+    )
+    for space in summary.spaces:
+        for key, reason in list(space.failures.items())[:MOST_FAILURES]:
+            console.print_text(f"failed  {key}: {reason}")
+        if space.failures:
+            console.print_text(
+                f"all {len(space.failures)} failures: {Path(summary.cache, space.space, 'errors.jsonl')}"
+            )
+
+
+def _show_estimate(plan: Any) -> None:
+    facts = {
+        "videos": f"{plan.num_pending} of {plan.num_videos} to do ({plan.num_probed} probed, {len(plan.unreadable)} unreadable)",
+        "video time": console.format_duration(plan.hours * 3600),
+        "rows": console.format_count(plan.rows),
+        "frames to decode": console.format_count(plan.frames_decoded),
+    }
+    for space, size in plan.bytes_written.items():
+        facts[f"bytes of {space}"] = console.format_bytes(size)
+    facts |= {
+        "decode": f"{plan.decode_rows_per_s:,.1f} rows/s",
+        "forward": f"{plan.forward_rows_per_s:,.1f} rows/s",
+        "time": f"about {console.format_duration(plan.seconds)}, {plan.binding}-bound",
+    }
+    console.facts(facts)
+    for key, reason in plan.unreadable.items():
+        console.print_text(f"unreadable  {key}: {reason}")

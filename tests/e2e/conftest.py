@@ -1,0 +1,53 @@
+"""Small real videos, and runs over them in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qle.backbones import BackboneRequest
+from qle.extract.decode_write import write_video
+from qle.extract.device import OnProgress
+from qle.extract.request import ExtractRequest, TokenOptions
+from qle.extract.run import Summary, run
+from qle.extract.sampling import Sampling
+
+FPS = 10
+
+
+@pytest.fixture(scope="session")
+def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """a.mp4 (41 frames), b.mp4 (3) and below/a.mp4 (23), 96x64 at 10 fps, each frame with its own pattern."""
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "below").mkdir()
+    for seed, (name, num_frames) in enumerate([("a.mp4", 41), ("b.mp4", 3), ("below/a.mp4", 23)]):
+        rng = np.random.default_rng(seed)
+        blocks = rng.integers(0, 255, (num_frames, 4, 6, 3), dtype=np.uint8)
+        write_video(folder / name, (block.repeat(16, axis=0).repeat(16, axis=1) for block in blocks), FPS)
+    return folder
+
+
+@pytest.fixture
+def extract(small_videos: Path, tmp_path: Path) -> Callable[..., Summary]:
+    """Runs the engine in this process; keyword arguments replace fields of the request."""
+
+    def call(
+        *inputs: Path,
+        cache: Path = tmp_path / "cache",
+        on_progress: OnProgress = lambda progress: None,
+        **changes: object,
+    ) -> Summary:
+        fields: dict = {
+            "inputs": tuple(str(path) for path in inputs or (small_videos,)),
+            "cache": cache,
+            "backbones": (BackboneRequest(name="tiny"),),
+            "sampling": Sampling(mode="native"),
+            "tokens": TokenOptions(),
+            "devices": ("cpu",),
+            "num_workers": 1,
+            "durability": "none",
+        }
+        return run(ExtractRequest(**(fields | changes)), on_progress)
+
+    return call

@@ -1,0 +1,169 @@
+"""What a run survives: real kills, full disks, decoders that die. Nothing finished is lost, nothing half looks finished."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import qle
+from qle.extract.decode_write import write_video
+from tests.running import command, committed_bytes
+
+NUM_FRAMES = 1100
+"""Two whole shards and a part."""
+
+
+@pytest.fixture(scope="module")
+def long_videos(tmp_path_factory):
+    """long.mp4 of NUM_FRAMES frames beside two short ones."""
+    folder = tmp_path_factory.mktemp("long")
+    rng = np.random.default_rng(0)
+    for name, num_frames in (("long.mp4", NUM_FRAMES), ("short1.mp4", 60), ("short2.mp4", 61)):
+        blocks = rng.integers(0, 255, (num_frames, 2, 3, 3), dtype=np.uint8)
+        write_video(folder / name, (block.repeat(32, axis=0).repeat(32, axis=1) for block in blocks), 10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_videos, tmp_path_factory):
+    """What a run that nobody disturbs leaves."""
+    cache = tmp_path_factory.mktemp("undisturbed") / "cache"
+    assert command(*arguments(long_videos, cache)).returncode == 0
+    return committed_bytes(cache)
+
+
+def arguments(videos, cache, *more):
+    device = ("--device", "cpu") if "--device" not in more else ()
+    return (
+        "extract",
+        "--videos",
+        videos,
+        "--cache",
+        cache,
+        "--backbone",
+        "tiny",
+        "--fps",
+        "native",
+        *device,
+        "--workers",
+        1,
+        *more,
+    )
+
+
+def assert_intact(cache):
+    """Each video that is there can be read to its last row."""
+    space = qle.open_cache(cache).space()
+    for key in space:
+        video = space.video(key)
+        assert np.isfinite(video.patch[:]).all()
+        assert len(video.pts) == video.num_rows
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_times_it_ends_with_the_same_bytes(long_videos, undisturbed, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    cache = tmp_path / "cache"
+    line = [sys.executable, "-m", "qle", *map(str, arguments(long_videos, cache, "--quiet"))]
+    for _ in range(3):
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=float(rng.uniform(1.5, 5.0)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if any(cache.glob("*/space.json")):
+            assert_intact(cache)
+    assert command(*arguments(long_videos, cache)).returncode == 0
+    assert committed_bytes(cache) == undisturbed
+    assert not any(path for path in cache.glob("*/tmp/*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed, tmp_path, extract, number):
+    """From within, when more than a shard is on disk: the resumed run must not do that shard again."""
+    cache = tmp_path / "cache"
+    watcher = (
+        "import os, signal, sys\n"
+        "from qle import cli, console\n"
+        "class Progress(console.ExtractProgress):\n"
+        "    def update(self, progress):\n"
+        f"        if progress.rows_done > 900: os.kill(os.getpid(), {int(number)})\n"
+        "console.ExtractProgress = Progress\n"
+        "cli.main()\n"
+    )
+    line = [sys.executable, "-c", watcher, *map(str, arguments(long_videos / "long.mp4", cache))]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 130, ended.stderr
+    assert "Traceback" not in ended.stderr
+    summary = extract(long_videos / "long.mp4", cache=cache)
+    assert summary.exit_code == 0
+    assert summary.rows_written < NUM_FRAMES
+    expected = {path: digest for path, digest in undisturbed.items() if "long.mp4" in path}
+    assert committed_bytes(cache) == expected
+
+
+def test_two_processes_share_a_list_and_one_may_die(extract, long_videos, undisturbed, tmp_path):
+    killed: list[int] = []
+
+    def kill_one(progress):
+        if progress.rows_done > 100 and not killed:
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    cache = tmp_path / "cache"
+    summary = extract(long_videos, cache=cache, devices=("cpu", "cpu"), on_progress=kill_one)
+    assert killed
+    assert summary.exit_code == 0
+    assert committed_bytes(cache) == undisturbed
+
+
+class AbortingDecoder:
+    """Dies as a broken codec does, on the second frame of videos whose name says so."""
+
+    def frames(self, request, beat):
+        from qle.extract.decode import make_decoder
+
+        for count, frame in enumerate(make_decoder("pyav").frames(request, beat)):
+            if count == 1 and "short1" in request.path.name:
+                os.abort()
+            yield frame
+
+
+def test_a_decoder_that_aborts_costs_one_video(extract, long_videos, undisturbed, tmp_path):
+    cache = tmp_path / "cache"
+    summary = extract(long_videos, cache=cache, decoder=f"{__name__}:AbortingDecoder")
+    assert summary.exit_code == 4
+    assert (summary.spaces[0].states["done"], summary.spaces[0].states["failed"]) == (2, 1)
+    assert "SIGABRT" in summary.spaces[0].failures["short1.mp4"]
+    assert committed_bytes(cache) == {path: digest for path, digest in undisturbed.items() if "short1" not in path}
+
+
+def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, undisturbed, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    cache = disk / "cache"
+    kept = tmp_path / "kept"
+    line = " ".join(map(str, arguments(long_videos, cache)))
+    script = (
+        f"mount -t tmpfs -o size=12m tmpfs {disk} || exit 77\n"
+        f"{sys.executable} -m qle {line}; code=$?; cp -r {cache} {kept}; exit $code\n"
+    )
+    namespace = ["unshare", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    ended = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    if ended.returncode == 77:
+        pytest.skip("a tmpfs cannot be mounted here")
+    assert ended.returncode == 3, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "space" in ended.stderr
+    assert_intact(kept)
+    resumed = command(*arguments(long_videos, kept))
+    assert resumed.returncode == 0, resumed.stderr
+    assert committed_bytes(kept) == undisturbed

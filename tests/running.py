@@ -1,0 +1,21 @@
+"""The command line in processes of its own, and what a cache holds afterwards."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    line = [sys.executable, "-m", "qle", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+
+def committed_bytes(cache: Path) -> dict[str, str]:
+    """Hash of every data file below `videos/`, by its path; records hold times and hosts and are left out."""
+    return {
+        str(path.relative_to(cache)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(cache.glob("*/videos/**/*"))
+        if path.is_file() and path.name != "_COMMIT.json"
+    }
