@@ -282,7 +282,8 @@ class VideoWriter:
         video = self._attempt.video
         done = {file.path: file.done for file in self._files.values() if file.done}
         for folder, _, names in os.walk(video):
-            self._syncer.add(Path(folder))
+            if Path(folder) != video:  # that one follows with the record
+                self._syncer.add(Path(folder))
             for path in (Path(folder, name) for name in names):
                 name = path.relative_to(video).as_posix()
                 if name not in done:
@@ -328,8 +329,10 @@ class VideoWriter:
 
     def _write_record(self, record: CommitRecord) -> None:
         video = self._attempt.video
-        write_file(video / COMMIT_FILE, record.to_json(indent=None).encode(), self._attempt.durability)
-        sync_file(video, self._attempt.durability)
+        write_file(video / COMMIT_FILE, record.to_json(indent=None).encode(), "none")
+        self._syncer.add(video / COMMIT_FILE)
+        self._syncer.add(video)
+        self._syncer.wait()
         self._on_step("record_written")
 
     def _publish(self) -> CommitRecord | None:
