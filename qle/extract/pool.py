@@ -112,7 +112,8 @@ class DecodePool:
 
     def _examine(self, worker: WorkerProcess, now_s: float) -> list[Event]:
         if worker.process.poll() is not None:
-            return self._read(worker)  # what it said before it died comes first, then the end of the pipe
+            events = self._read(worker)  # what it said before it died comes first
+            return events if worker not in self._workers else events + self._bury(worker)
         if worker.task is None:
             return []
         worker.look(now_s)
@@ -126,14 +127,11 @@ class DecodePool:
 
     def _bury(self, worker: WorkerProcess, kind: str = "crash", reason: str = "") -> list[Event]:
         """Replaces a worker that is dead or must die, and fails its task."""
-        last_words = "" if worker.is_up else worker.last_words()
         worker.end()
         if not worker.is_up:
             self._num_dead_starts += 1
             if worker.process.returncode > 0 or self._num_dead_starts > MAX_DEAD_STARTS:
-                raise RuntimeError(
-                    f"decode processes do not start (exit {worker.process.returncode}):\n{worker.last_words}"
-                )
+                raise RuntimeError(f"decode processes do not start ({worker.exit_name}):\n{worker.last_words}")
         reason = reason or f"the decoder crashed ({worker.exit_name})"
         log.warning("decode process %d ended: %s", worker.process.pid, reason)
         self._workers[self._workers.index(worker)] = WorkerProcess(self._ring)

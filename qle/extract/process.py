@@ -147,13 +147,17 @@ class WorkerProcess:
         path = self.task.source.path if self.task is not None else Path()
         return DecodeError(f"{path}: {reason}, while its packets were read", kind=kind)
 
+    @property
+    def exit_name(self) -> str:
+        """How the process ended, e.g. SIGSEGV."""
+        code = self.process.returncode
+        return signal.Signals(-code).name if code < 0 else f"exit {code}"
+
     def end(self) -> None:
         """Kills the process and keeps the end of what it wrote before it was up."""
-        """Kills it; it holds nothing that could be lost."""
         self.process.kill()
         self.process.wait()
         self.pipe.close()
-        self._stderr.close()
         self._stderr.seek(0)
         self.last_words = self._stderr.read()[-2000:].decode("utf-8", "replace")
         self._stderr.close()
