@@ -72,10 +72,10 @@ def refuse_clips(request: BackboneRequest, what: str) -> None:
         raise ConfigError(f"--context {request.context}: {what} sees one frame at a time; drop the flag or say single")
 
 
-def compiled(network: torch.nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
+def compiled(network: torch.nn.Module, device: torch.device) -> Callable[..., Any]:
     """The network through torch.compile; shapes are constant in a run. On a CPU the weights are packed into the program."""
     options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
-    wrapped: Callable[..., torch.Tensor] = torch.compile(network, dynamic=False, options=options)
+    wrapped: Callable[..., Any] = torch.compile(network, dynamic=False, options=options)
     return wrapped
 
 
