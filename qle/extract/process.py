@@ -158,9 +158,10 @@ class WorkerProcess:
         self.process.kill()
         self.process.wait()
         self.pipe.close()
-        self._stderr.seek(0)
-        self.last_words = self._stderr.read()[-2000:].decode("utf-8", "replace")
-        self._stderr.close()
+        if not self._stderr.closed:
+            self._stderr.seek(0)
+            self.last_words = self._stderr.read()[-2000:].decode("utf-8", "replace")
+            self._stderr.close()
 
     def _done(self) -> int:
         if self.task is None:

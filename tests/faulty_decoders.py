@@ -1,0 +1,74 @@
+"""Decoders that do to their process what real ones have done: abort, hang, leak. Named in tasks as "tests.faulty_decoders:X"."""
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from qle.extract.decode import Decoder, FrameRequest, no_beat
+
+GOOD_FRAMES = 20
+"""What comes out before the fault."""
+
+
+class _Faulty(Decoder):
+    def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
+        for place, number in enumerate(request.numbers.tolist()):
+            if place == GOOD_FRAMES:
+                self.misbehave()
+            yield number, np.full((48, 64, 3), number % 256, np.uint8)
+
+    def misbehave(self) -> None:
+        raise NotImplementedError
+
+
+class Aborting(_Faulty):
+    def misbehave(self) -> None:
+        os.abort()
+
+
+class Crashing(_Faulty):
+    def misbehave(self) -> None:
+        ctypes.string_at(0)
+
+
+class Hanging(_Faulty):
+    def misbehave(self) -> None:
+        while True:
+            time.sleep(60)
+
+
+class Leaking(_Faulty):
+    def misbehave(self) -> None:
+        kept = []
+        while True:
+            kept.append(np.ones(1 << 20))
+            time.sleep(0.005)
+
+
+class Raising(_Faulty):
+    def misbehave(self) -> None:
+        raise ZeroDivisionError("a bug in a decoder")
+
+
+class Patient(Decoder):
+    """Takes its time between frames, but shows that it is alive."""
+
+    def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
+        for number in request.numbers.tolist():
+            for _ in range(30):
+                time.sleep(0.1)
+                beat()
+            yield number, np.zeros((48, 64, 3), np.uint8)
+
+
+class Endless(Decoder):
+    """Never done with its frames, for tests that end it from outside."""
+
+    def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
+        for number in request.numbers.tolist():
+            time.sleep(0.01)
+            beat()
+            yield number, np.full((48, 64, 3), number % 256, np.uint8)
