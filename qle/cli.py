@@ -59,7 +59,7 @@ def extract(
     inputs: Annotated[list[str] | None, typer.Argument(help="More videos: folders, globs, manifests or files.")] = None,
     videos: Annotated[list[str] | None, typer.Option(help="Folder, glob, manifest.csv or file; may be repeated.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache; made if missing. Default: $QLE_CACHE.")] = None,
-    backbone: Annotated[list[str] | None, typer.Option(help="tiny, m2crl, id or folder of a Hugging Face model; repeatable.")] = None,
+    backbone: Annotated[list[str] | None, typer.Option(help="tiny, m2crl, or a Hugging Face id or folder; repeatable.")] = None,
     weights: Annotated[list[Path] | None, typer.Option(help="Checkpoint, one for each backbone that needs one.")] = None,
     fps: Annotated[str, typer.Option(help="Rows per second of video, or 'native' for every frame.")] = "1",
     stride: Annotated[int | None, typer.Option(help="Every Nth frame instead of --fps.")] = None,

@@ -13,7 +13,8 @@ import torch
 from qle.backbones import build_backbone
 from qle.cache.states import states
 from qle.errors import ConfigError
-from qle.extract.engine import Engine, EngineOptions
+from qle.extract.engine import Engine
+from qle.extract.opening import EngineOptions
 from qle.extract.progress import Progress
 from qle.extract.request import ExtractRequest
 from qle.extract.target import Target, make_target
@@ -54,8 +55,8 @@ def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptio
         sampling=request.sampling,
         store=request.store,
         decoder=request.decoder,
-        # On a CPU the forward pass takes the cores; beside a GPU all but one decode.
-        num_workers=request.num_workers or max(1, cores // 2 if is_cpu else cores - 1),
+        # On a CPU decoders and lanes share the cores: whichever is ahead waits and leaves them to the other.
+        num_workers=request.num_workers or (cores if is_cpu else max(1, cores - 1)),
         num_lanes=cores if is_cpu else 1,
         batch_frames=request.batch_frames or (32 if is_cpu else 256),
         durability=request.durability,

@@ -13,52 +13,26 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import torch
 
-from qle.cache.durable import Durability
-from qle.cache.records import ErrorRecord, SourceFacts
-from qle.cache.writer import VideoWriter
+from qle.cache.records import ErrorRecord
 from qle.errors import DecodeError
-from qle.extract.assembly import Batch, ClipAssembler
-from qle.extract.clips import ClipPlan
-from qle.extract.decode import choose_decoder
-from qle.extract.job import Job, JobTarget, Opened
+from qle.extract.assembly import Batch
+from qle.extract.job import Job, JobTarget
 from qle.extract.mailbox import CancelledError
+from qle.extract.opening import EngineOptions, Opener
 from qle.extract.pool import DecodePool
 from qle.extract.progress import Progress
-from qle.extract.sampling import Sampling, plan_rows, split_rows
 from qle.extract.stages import ForwardStage, Outcome, WriteStage
 from qle.extract.target import Target
 from qle.extract.tasks import DecodeTask, Event, Failed, Frames, Probed, ProbeTask, bytes_per_row
 from qle.extract.worklist import WorkList
-from qle.types import StoreKind
 
 TICK_S = 0.05
 """Longest wait of the loop before it looks at everything again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """How the work is done. Nothing here changes a stored number."""
-
-    sampling: Sampling
-    store: StoreKind = "zarr"
-    decoder: str = "auto"
-    num_workers: int = 1
-    """Decode processes."""
-    num_lanes: int = 1
-    """Forward threads: 1 on an accelerator, one for each core on a CPU."""
-    batch_frames: int = 32
-    """Frames in a forward pass."""
-    durability: Durability = "full"
-    stall_limit_s: float = 120.0
-    """A decoder that gives nothing for so long is killed, and its video fails."""
-    decode_memory_bytes: int = 4 << 30
-    """A decoder that grows beyond this is killed, and its video fails."""
 
 
 class Engine:
@@ -84,6 +58,7 @@ class Engine:
         self._attempts = {
             target: {key: record.attempt for key, record in target.folder.errors.latest().items()} for target in targets
         }
+        self._opener = Opener(options, self._geometries, self._attempts, self._tags)
         self._progress = Progress(videos_total=work.num_fresh)
         self._last_report_s = 0.0
 
@@ -156,73 +131,13 @@ class Engine:
         job.tasks_running += 1
         self._pool.submit(task)
 
-    def _plan(self, job: Job, event: Probed) -> None:
-        info, source = event.info, job.source
-        rows = plan_rows(
-            info.pts_s, info.end_s, info.time_base, self._options.sampling, from_s=source.start_s, until_s=source.end_s
-        )
-        if rows.num_rows == 0:
-            raise DecodeError(
-                f"{source.path}: no frame between {source.start_s} and {source.end_s} s; "
-                f"the video runs from {info.start_s:.3f} to {info.end_s:.3f} s",
-                kind="no-rows",
-            )
-        job.opened = opened = Opened(info, rows, event.content_box)
-        decoder = choose_decoder(info, self._options.decoder)
-        for target in job.targets:
-            job.parts.append(self._open_part(job, opened, target, decoder))
-        needed = np.unique(np.concatenate([part.assembler.rows_needed for part in job.parts]))
-        job.tasks.extend(self._tasks(opened, needed, decoder))
-        self._progress.videos_opened += 1
+    def _begin(self, job: Job, event: Probed) -> None:
+        self._opener.open(job, event)
         self._progress.videos_opened += 1
         self._progress.rows_planned += sum(part.num_missing for part in job.parts)
         for part in job.parts:
             if part.is_complete:  # every row survived in finished shards of an earlier attempt
                 self._writes.commit(part)
-
-    def _open_part(self, job: Job, opened: Opened, target: Target, decoder: str) -> JobTarget:
-        info = opened.info
-        facts = SourceFacts(
-            path=str(job.source.path),
-            fingerprint=info.fingerprint,
-            codec=info.codec,
-            width=info.width,
-            height=info.height,
-            duration_s=info.duration_s,
-            fps=info.average_fps,
-            num_frames=info.num_frames,
-            decoder=decoder,
-        )
-        writer = VideoWriter.open(
-            target.folder,
-            job.source.key,
-            rows=opened.rows,
-            source=facts,
-            store=self._options.store,
-            durability=self._options.durability,
-            replace=job.is_replacing,
-            has_claim=True,
-        )
-        plan = ClipPlan(opened.rows.num_rows, target.backbone.context)
-        assembler = ClipAssembler(plan, writer.is_done, target.backbone.preprocess.output_shape)
-        attempt = self._attempts[target].get(job.source.key, 0) + 1
-        return JobTarget(job, target, opened, writer, assembler, attempt)
-
-    def _tasks(self, opened: Opened, needed: np.ndarray, decoder: str) -> list[DecodeTask]:
-        frame_index = opened.rows.frame_index[needed]
-        ranges = split_rows(frame_index, opened.info.is_key, self._options.num_workers)
-        return [
-            DecodeTask(
-                tag=next(self._tags),
-                info=opened.info,
-                decoder=decoder,
-                rows=needed[start:stop],
-                frame_index=frame_index[start:stop],
-                geometries=self._geometries,
-                content_box=opened.content_box,
-            )
-            for start, stop in ranges
-        ]
 
     # Frames: from shared memory to clips to batches.
 
@@ -238,7 +153,7 @@ class Engine:
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Probed):
-                self._plan(job, event)
+                self._begin(job, event)
         except DecodeError as error:
             self._fail(job, error)
         self._forget_if_done(job)

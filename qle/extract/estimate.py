@@ -19,7 +19,7 @@ from qle.cache.spaces import open_space
 from qle.cache.states import states
 from qle.extract.decode import choose_decoder
 from qle.extract.device import engine_options, wanted_states
-from qle.extract.engine import EngineOptions
+from qle.extract.opening import EngineOptions
 from qle.extract.plan import discover
 from qle.extract.pool import DecodePool
 from qle.extract.request import ExtractRequest
