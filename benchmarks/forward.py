@@ -63,7 +63,10 @@ def matmul_limit(dtype: torch.dtype, num_tokens: int, device: torch.device, repe
     total_flop, total_s = 0.0, 0.0
     for inner, outer, count in ((768, 2304, 2), (768, 768, 2), (768, 3072, 1), (3072, 768, 1)):
         tokens = torch.randn(num_tokens, inner, dtype=dtype, device=device)
-        weight, bias = torch.randn(outer, inner, dtype=dtype, device=device), torch.randn(outer, dtype=dtype, device=device)
+        weight, bias = (
+            torch.randn(outer, inner, dtype=dtype, device=device),
+            torch.randn(outer, dtype=dtype, device=device),
+        )
         seconds = best_seconds(lambda x=tokens, w=weight, b=bias: F.linear(x, w, b), device, 2 * repeats)  # type: ignore[misc]
         total_flop += count * 2 * num_tokens * inner * outer
         total_s += count * seconds
@@ -120,7 +123,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         weights = random_weights(Path(folder)) if options.backbone == "m2crl" else None
         requests = [
-            BackboneRequest(name=options.backbone, weights=weights, device=device, compute_dtype=dtype, compile=options.compile)
+            BackboneRequest(
+                name=options.backbone, weights=weights, device=device, compute_dtype=dtype, compile=options.compile
+            )
             for dtype in dtypes
         ]
         print(json.dumps({"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}))

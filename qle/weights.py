@@ -107,14 +107,19 @@ def _load_torch(path: Path) -> Any:
 
 
 def _refusal(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
-    found = re.search(r"(?:GLOBAL|class|Unsupported global:?)\s+([A-Za-z_][\w.]*\.\w+)", str(error))
-    if found is None:
+    message = str(error)
+    if found := re.search(r"(?:GLOBAL|class|global:?)\s+([A-Za-z_][\w.]*\.\w+)", message):
         return CheckpointError(
-            f"{path}: not a readable torch checkpoint ({_first_line(error)})\nit may be cut short: download it again"
+            f"{path}: refused, because loading it would call {found.group(1)}; a file of weights needs no code\n"
+            "if you trust its source, save its state dict as safetensors where it was made, and pass that file"
+        )
+    if "Unsupported operand" in message:  # an instruction that torch.save never writes
+        return CheckpointError(
+            f"{path}: refused: a pickle, but not one that torch wrote, and it may hold code\n"
+            "if you trust its source, save its tensors as safetensors where it was made, and pass that file"
         )
     return CheckpointError(
-        f"{path}: refused, because loading it would call {found.group(1)}; a file of weights needs no code\n"
-        "if you trust its source, save its state dict as safetensors where it was made, and pass that file"
+        f"{path}: damaged or cut short (the pickle in it ends early or makes no sense)\ndownload it again"
     )
 
 

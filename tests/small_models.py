@@ -28,7 +28,7 @@ M2CRL = M2crlConfig(width=64, depth=2, num_heads=1, mlp_width=96, patch_size=16,
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = SIZES | {"image_size": 48, "patch_size": 16}
-TEXT = SIZES | {"vocab_size": 50, "max_position_embeddings": 16}
+TEXT = SIZES | {"vocab_size": 50, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def m2crl_state(config: M2crlConfig = M2CRL, seed: int = 0) -> dict[str, Tensor]:

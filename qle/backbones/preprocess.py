@@ -82,14 +82,14 @@ class Preprocess:
         return self.height, self.width
 
     def geometry(self, rgb: np.ndarray, box: Box | None = None) -> np.ndarray:
-        """(height, width, 3) uint8 of one decoded frame; `box` is cut out first. The input is left as it is."""
+        """(height, width, 3) uint8, a new array, of one decoded frame; `box` is cut out first. The input is left as it is."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"geometry takes one uint8 frame (height, width, 3), got {rgb.dtype} {rgb.shape}")
         if box is not None:
             rgb = rgb[box.top : box.bottom, box.left : box.right]
         image = Image.fromarray(np.ascontiguousarray(rgb))
         if self.resize == "squash":
-            return np.asarray(self._resized(image, self.height, self.width))
+            return np.array(self._resized(image, self.height, self.width))
         if self.resize == "letterbox":
             return self._letterbox(image)
         return self._shorter_crop(image)
@@ -143,7 +143,7 @@ class Preprocess:
         )  # int, not round: as published processors
         top, left = (new_height - self.height) // 2, (new_width - self.width) // 2
         pixels = np.asarray(self._resized(image, new_height, new_width))
-        return np.ascontiguousarray(pixels[top : top + self.height, left : left + self.width])
+        return pixels[top : top + self.height, left : left + self.width].copy()
 
     def _letterbox(self, image: Image.Image) -> np.ndarray:
         width, height = image.size

@@ -43,6 +43,8 @@ def test_any_picture_gets_the_wanted_shape_and_stays_untouched(height, width, re
     assert result.shape == (*preprocess.output_shape, 3)
     assert result.dtype == np.uint8
     assert np.array_equal(rgb, before)
+    assert result.flags.writeable
+    assert not np.shares_memory(result, rgb)
     assert np.array_equal(result, preprocess.geometry(rgb))
 
 

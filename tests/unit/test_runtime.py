@@ -1,0 +1,54 @@
+"""Devices, number formats, seeds and the environment."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from qle.errors import ConfigError
+from qle.runtime import environment, has_fast_bfloat16, resolve_device, resolve_dtype, seed_everything, set_threads
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    for name in ("gpu", "cuda:77", "meta", "cpu:x"):
+        with pytest.raises(ConfigError, match=r"device"):
+            resolve_device(name)
+
+
+def test_auto_takes_the_fast_format_of_the_device() -> None:
+    expected = torch.bfloat16 if has_fast_bfloat16() else torch.float32
+    assert resolve_dtype("auto", torch.device("cpu")) == expected
+    assert resolve_dtype("float16", torch.device("cpu")) == torch.float16
+    with pytest.raises(ConfigError, match="auto, float32, bfloat16, float16"):
+        resolve_dtype("int8", torch.device("cpu"))
+
+
+def test_threads_come_from_the_argument_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("QLE_THREADS", "1")
+        assert set_threads() == 1
+        assert set_threads(2) == 2
+        monkeypatch.setenv("QLE_THREADS", "many")
+        with pytest.raises(ConfigError, match="QLE_THREADS"):
+            set_threads()
+        monkeypatch.setenv("QLE_THREADS", "")
+        assert set_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_only_listed_variables_are_read() -> None:
+    with pytest.raises(KeyError):
+        environment("HOME")
+
+
+def test_one_seed_sets_every_generator() -> None:
+    def draw() -> tuple[float, float, float]:
+        seed_everything(7)
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    assert draw() == draw()
