@@ -63,6 +63,19 @@ class Syncer:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+def sync_tree(root: Path, durability: Durability = "full") -> None:
+    """Put every file and every folder of a tree on the disk."""
+    syncer = Syncer(durability)
+    try:
+        for folder, _, names in os.walk(root):
+            for name in names:
+                syncer.add(Path(folder, name))
+            syncer.add(Path(folder))
+        syncer.wait()
+    finally:
+        syncer.close()
+
+
 def write_file(path: Path, content: bytes, durability: Durability) -> None:
     """Write a new file in place; for files inside a folder that has no name yet."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)

@@ -58,6 +58,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+PLACE_COLUMNS = ("shelf", "name", "pack", "record_id", "file_paths", "file_sizes")
+"""Where a video stands by itself; everything else is true of it in a pack too."""
+
 
 @dataclass(frozen=True)
 class Index:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from qle.cache.durable import hash_file
+from qle.cache.packs import PackRecord
 from qle.cache.records import CommitRecord
 from qle.errors import CacheCorruptError
 
@@ -27,7 +28,7 @@ class Damage:
         return f"{self.path}: {self.kind}, got {self.got}, expected {self.expected}"
 
 
-def find_damage(folder: Path, record: CommitRecord, *, deep: bool = False) -> list[Damage]:
+def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool = False) -> list[Damage]:
     """Every file that is missing or has another size; deep: or other content."""
     damages = []
     for file in record.files:

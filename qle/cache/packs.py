@@ -106,7 +106,7 @@ def keys(space: Path) -> set[str]:
 
 def open_packs(space: Path) -> list[Pack]:
     """Every complete pack of a space, in the order of their names; each is read once in a process."""
-    return [_open_pack(path) for path in pack_folders(space)]
+    return [open_pack(path) for path in pack_folders(space)]
 
 
 def pack_folders(space: Path) -> list[Path]:
@@ -127,9 +127,14 @@ def members(space: Path) -> pa.Table | None:
     return pa.concat_tables(tables) if tables else None
 
 
+def videos_in_file(pack: Pack, path: str) -> tuple[str, ...]:
+    """The videos that have rows in a file of a pack; none for a file that holds no rows."""
+    return tuple(key for key in pack.row_of_key if any(file.path == path for file in pack.member(key).files))
+
+
 @lru_cache(maxsize=256)
-def _open_pack(path: Path) -> Pack:
-    """Names of packs are random and their content never changes, so what was read once stays true."""
+def open_pack(path: Path) -> Pack:
+    """One pack. Names of packs are random and their content never changes, so what was read once stays true."""
     try:
         record = read_record(PackRecord, path / PACK_FILE)
         return Pack(path, record, pq.read_table(path / MEMBERS_FILE))

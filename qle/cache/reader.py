@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from qle.cache import packs
 from qle.cache.integrity import check_sizes
 from qle.cache.layout import COMMIT_FILE, SPACE_FILE, STORE_SUFFIXES, VIDEOS, key_from_name
 from qle.cache.records import CacheRecord, CommitRecord, SpaceRecord, read_record
@@ -187,7 +188,7 @@ class Space:
     def keys(self) -> tuple[str, ...]:
         """Keys of the committed videos, sorted; listed once, see `refresh`."""
         if self._keys is None:
-            self._keys = tuple(sorted({key for key, _ in list_videos(self.path)}))
+            self._keys = tuple(sorted({key for key, _ in list_videos(self.path)} | packs.keys(self.path)))
         return self._keys
 
     def refresh(self) -> None:
@@ -253,7 +254,8 @@ class Space:
         """Where a video's files are, and its record; None where it is not committed."""
         path = self._folder.folder(key)
         if path is None:
-            return None
+            packed = packs.find(self.path, key)
+            return packed and (VideoFolder.at(packed[0]), packed[1])
         folder = VideoFolder.at(path)  # before the record is read, so that a replacement in between is noticed
         return folder, read_commit(path, key, self.record)
 
@@ -309,7 +311,8 @@ def open_cache(path: str | Path) -> Cache:
 
 
 def list_videos(space: Path) -> Iterator[tuple[str, Path]]:
-    """Key and folder of every committed video, in no order. A folder under videos/ has its record, so none is read here."""
+    """Key and folder of every committed video that is in no pack, in no order. A folder under videos/ has its record,
+    so none is read here."""
     suffixes = tuple(STORE_SUFFIXES.values())
     for shelf in _folders(space / VIDEOS):
         for entry in _folders(Path(shelf.path)):

@@ -1,0 +1,57 @@
+"""Which spaces and videos a tool works on, and how it tells how far it is."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS
+from qle.cache.reader import open_cache
+from qle.cache.records import CommitRecord, read_record
+from qle.cache.spaces import SpaceFolder, open_space
+from qle.errors import CacheError
+
+OnProgress = Callable[[int, int, str], None]
+"""Called with what is done, what there is to do, and what it is just at."""
+
+
+def no_progress(done: int, total: int, what: str) -> None:
+    """Nobody is watching."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A folder under videos/, and its record or what is wrong with it."""
+
+    folder: Path
+    record: CommitRecord | None
+    problem: str = ""
+
+
+def chosen_spaces(root: Path, names: Sequence[str] = ()) -> list[SpaceFolder]:
+    """The spaces that begin with the given names, each name meaning one; all of them without names."""
+    cache = open_cache(root)
+    if not names:
+        return [open_space(root / name) for name in cache.spaces]
+    return [open_space(cache.space(name).path) for name in dict.fromkeys(names)]
+
+
+def list_folders(space: Path) -> list[Path]:
+    """Every folder under videos/ that stands for a video, sorted; their records may be anything."""
+    suffixes = tuple(STORE_SUFFIXES.values())
+    found = []
+    for shelf in sorted(os.listdir(space / VIDEOS)):
+        if len(shelf) == 2:
+            found += [Path(space, VIDEOS, shelf, name) for name in os.listdir(space / VIDEOS / shelf)]
+    return sorted(folder for folder in found if folder.name.endswith(suffixes))
+
+
+def listed(space: Path) -> Iterator[Listed]:
+    """Every video folder with its record as it is on the disk, past the index."""
+    for folder in list_folders(space):
+        try:
+            yield Listed(folder, read_record(CommitRecord, folder / COMMIT_FILE))
+        except FileNotFoundError:
+            yield Listed(folder, None, f"no {COMMIT_FILE}")
+        except (CacheError, OSError) as error:
+            yield Listed(folder, None, str(error).splitlines()[0])

@@ -1,0 +1,168 @@
+"""Packed videos read as they did before, and a kill at any moment loses none."""
+
+import os
+import pickle
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from qle.cache import packs, removal
+from qle.cache.index import load_index
+from qle.cache.pack import pack
+from qle.cache.reader import Space, open_cache
+from qle.cache.spaces import SpaceFolder, create_space
+from qle.cache.states import states
+from qle.cache.verify import verify
+from qle.errors import CacheCorruptError
+from qle.types import VideoSource
+from tests.tiny_cache import PROCESSES, commit_video, tiny_spec
+
+NUM_ROWS = {"a.mp4": 7, "b/c.mp4": 1, "b/d.mp4": 600, "e.mp4": 30}
+STREAMS = ("patch", "frame", "pts", "index", "valid")
+
+
+def _fill(root: Path, dtype: str = "float16") -> SpaceFolder:
+    space = create_space(root, tiny_spec(dtype))
+    for number, (key, num_rows) in enumerate(NUM_ROWS.items()):
+        commit_video(space, key, num_rows=num_rows, seed=number, store="hdf5" if key == "e.mp4" else "zarr")
+    return space
+
+
+def _read(root: Path) -> dict[str, dict[str, np.ndarray]]:
+    space = open_cache(root).space()
+    return {key: {name: space.video(key).rows_of(name)[:] for name in space.streams} for key in space}
+
+
+def _assert_equal(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str, np.ndarray]]) -> None:
+    assert one.keys() == other.keys()
+    for key, streams in one.items():
+        for name, values in streams.items():
+            np.testing.assert_array_equal(values, other[key][name], err_msg=f"{key} {name}")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_packed_videos_read_as_before(tmp_path: Path, dtype: str) -> None:
+    space = _fill(tmp_path, dtype)
+    before = _read(tmp_path)
+    report = pack(tmp_path)
+    assert (report.num_packed, report.num_packs, report.num_removed) == (4, 1, 4)
+    assert list((space.path / "videos").rglob("*.zarr")) == []
+    _assert_equal(before, _read(tmp_path))
+    assert open_cache(tmp_path).space().video("d").num_rows == 600
+    assert (pack(tmp_path).num_packed, len(load_index(space))) == (0, 4)
+
+
+def test_windows_and_loader_workers_read_packs(tmp_path: Path) -> None:
+    space = _fill(tmp_path)
+    windows = [("b/d.mp4", 510, 530), ("e.mp4", 3, 23), ("b/d.mp4", 0, 20)]  # the first crosses a file of the pack
+    before = Space(space).read_windows("patch", windows)
+    pack(tmp_path)
+    reader = pickle.loads(pickle.dumps(Space(space)))
+    np.testing.assert_array_equal(reader.read_windows("patch", windows), before)
+
+
+def test_plain_zarr_opens_a_pack(tmp_path: Path) -> None:
+    space = _fill(tmp_path)
+    before = _read(tmp_path)
+    pack(tmp_path)
+    (folder,) = packs.pack_folders(space.path)
+    group = zarr.open_group(folder, mode="r")
+    order = sorted(NUM_ROWS)
+    for name in STREAMS:
+        np.testing.assert_array_equal(group[name][:], np.concatenate([before[key][name] for key in order]))
+
+
+def test_long_videos_stay_by_themselves_and_packs_have_a_limit(tmp_path: Path) -> None:
+    space = _fill(tmp_path)
+    sizes = {key: space.committed(key).size_bytes for key in NUM_ROWS}  # type: ignore[union-attr]
+    pack(tmp_path, max_video_bytes=sizes["b/d.mp4"] - 1, max_pack_bytes=sizes["a.mp4"] + sizes["b/c.mp4"])
+    assert space.folder("b/d.mp4") is not None
+    assert {key for key in NUM_ROWS if space.folder(key) is None} == {"a.mp4", "b/c.mp4"}  # e.mp4 was left alone
+
+
+def test_states_of_packed_videos(tmp_path: Path) -> None:
+    space = _fill(tmp_path)
+    pack(tmp_path)
+    sources = [VideoSource(key=key, path=Path("gone")) for key in [*NUM_ROWS, "new.mp4"]]
+    assert [state.state for state in states(space, sources)] == ["done"] * 4 + ["pending"]
+    (folder,) = packs.pack_folders(space.path)
+    os.truncate(folder / "patch" / "c.1.0.0.0", 10)
+    found = {state.key: state.state for state in states(space, sources)}
+    # Videos lie in the order of their keys: rows 512 and later belong to the third and the fourth.
+    assert found == {"a.mp4": "done", "b/c.mp4": "done", "b/d.mp4": "damaged", "e.mp4": "damaged", "new.mp4": "pending"}
+    with pytest.raises(CacheCorruptError, match=r"c\.1\.0\.0\.0"):
+        Space(space).video("e.mp4")
+    assert Space(space).video("a.mp4").patch[:].shape == (7, 2, 2, 8)
+
+
+def test_a_video_that_comes_anew_hides_its_packed_one(tmp_path: Path) -> None:
+    space = _fill(tmp_path)
+    pack(tmp_path)
+    commit_video(space, "a.mp4", num_rows=5, seed=77)
+    assert Space(space).video("a.mp4").num_rows == 5
+    index = load_index(space)
+    assert index.column("num_rows")[index.row_of_key["a.mp4"]] == 5
+    assert len(index) == 4
+    commit_video(space, "f.mp4", num_rows=3)
+    commit_video(space, "g.mp4", num_rows=3)
+    assert (
+        pack(tmp_path).num_packed == 2
+    )  # not the new a.mp4: of two packed versions nobody could tell which one counts
+    assert Space(space).video("a.mp4").num_rows == 5
+
+
+def test_verify_names_the_videos_of_a_flipped_bit(tmp_path: Path) -> None:
+    space = _fill(tmp_path)
+    pack(tmp_path)
+    (folder,) = packs.pack_folders(space.path)
+    shard = folder / "frame" / "c.1.0"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 4
+    shard.write_bytes(content)
+    assert verify(tmp_path).findings == []
+    (finding,) = verify(tmp_path, deep=True).findings
+    assert (finding.key, finding.file, finding.videos) == (folder.name, "frame/c.1.0", ("b/d.mp4", "e.mp4"))
+
+
+def _pack_until(root: Path, fatal_call: int, place: str) -> None:
+    """The body of a process that is killed at the n-th call of one of the functions that a pack is made with."""
+    calls = 0
+    module, name = (removal, "remove_tree") if place == "remove" else (os, place)
+    original = getattr(module, name)
+
+    def die(*args: object, **named: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == fatal_call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **named)
+
+    setattr(module, name, die)
+    pack(root)
+
+
+@pytest.mark.parametrize(("place", "call"), [("fsync", 2), ("fsync", 9), ("rename", 1), ("rename", 3), ("remove", 2)])
+def test_killed_packing_goes_on(tmp_path: Path, place: str, call: int) -> None:
+    space = _fill(tmp_path / "cache")
+    before = _read(tmp_path / "cache")
+    process = PROCESSES.Process(target=_pack_until, args=(tmp_path / "cache", call, place))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    _assert_equal(before, _read(tmp_path / "cache"))
+    pack(tmp_path / "cache")
+    _assert_equal(before, _read(tmp_path / "cache"))
+    assert list((space.path / "videos").rglob("*.zarr")) == []
+    assert verify(tmp_path / "cache", deep=True).findings == []
+
+
+def test_a_moved_cache_finds_its_packs(tmp_path: Path) -> None:
+    _fill(tmp_path / "here")
+    pack(tmp_path / "here")
+    before = _read(tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    _assert_equal(before, _read(tmp_path / "there"))
