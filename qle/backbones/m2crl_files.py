@@ -8,6 +8,7 @@ A 2-D ViT has no temporal path. It gets one that adds zero, and so runs as the p
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +71,10 @@ def read_encoder(path: Path, *, entry: str | None = None, num_heads: int | None 
     state = {name: tensor for name, tensor in found.items() if not name.startswith(BESIDE) and name != "masked_embed"}
     is_video = any(".temporal_" in name for name in state)
     config = _infer(state, num_heads, path)
-    if config.patch_size:
-        weight = state["patch_embed.proj.weight"]  # some write it as a matrix, some with a time axis of one
-        if weight.ndim != 4 and weight.numel() == config.width * 3 * config.patch_size**2:
-            state["patch_embed.proj.weight"] = weight.reshape(config.width, 3, config.patch_size, config.patch_size)
+    weight = state["patch_embed.proj.weight"]
+    if weight.ndim in (2, 5) and weight.numel() == config.width * 3 * config.patch_size**2:
+        # Some write it as a matrix, some with a time axis of one.
+        state["patch_embed.proj.weight"] = weight.reshape(config.width, 3, config.patch_size, config.patch_size)
     if not is_video:
         state = _with_silent_time(state, config)
     check_tensors(expected_shapes(config), state, where=str(path))
@@ -144,9 +145,10 @@ def _unwrap(loaded: Any, entry: str | None, path: Path) -> tuple[dict[str, Tenso
 
 
 def _infer(state: Mapping[str, Tensor], num_heads: int | None, path: Path) -> M2crlConfig:
-    width = state["cls_token"].shape[-1]
-    grid = math.isqrt(max(0, state["pos_embed"].shape[1] - 1)) if state["pos_embed"].ndim == 3 else 0
-    depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    """Sizes from counts, not from axes: what is shaped otherwise shows in the comparison that follows."""
+    width = max(1, state["cls_token"].numel())
+    blocks = [int(found.group(1)) for name in state if (found := re.match(r"blocks\.(\d{1,3})\.", name))]
+    time_embed = state.get("time_embed")
     if num_heads is None and width % HEAD_DIM:
         raise CheckpointError(
             f"{path}: width {width} is not a multiple of {HEAD_DIM}, the tensors do not tell the number of heads\npass num_heads"
@@ -158,12 +160,12 @@ def _infer(state: Mapping[str, Tensor], num_heads: int | None, path: Path) -> M2
         )
     return M2crlConfig(
         width=width,
-        depth=depth,
+        depth=1 + max(blocks),
         num_heads=num_heads,
-        mlp_width=state["blocks.0.mlp.fc1.weight"].shape[0],
+        mlp_width=state["blocks.0.mlp.fc1.weight"].numel() // width,
         patch_size=math.isqrt(state["patch_embed.proj.weight"].numel() // (3 * width)),
-        grid=grid,
-        num_frames=state["time_embed"].shape[1] if "time_embed" in state else NUM_FRAMES_2D,
+        grid=math.isqrt(max(0, state["pos_embed"].numel() // width - 1)),
+        num_frames=NUM_FRAMES_2D if time_embed is None else time_embed.numel() // width,
     )
 
 

@@ -1,6 +1,7 @@
 """The M2CRL encoder and the files that it comes in."""
 
 import argparse
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +200,15 @@ def test_what_is_missing_unexpected_or_misshapen_is_listed(tmp_path: Path) -> No
         build(tmp_path / "odd")
 
 
+@pytest.mark.parametrize("name", sorted(m2crl_state()))
+def test_any_tensor_of_another_shape_is_an_error_of_the_file(tmp_path: Path, name) -> None:
+    state = m2crl_state()
+    state[name] = torch.ones(3, 7)
+    save_file(state, tmp_path / "odd")
+    with pytest.raises(CheckpointError, match="odd"):
+        build(tmp_path / "odd")
+
+
 @pytest.mark.parametrize(
     "content", [{"weights": torch.ones(3)}, {"model": {"conv1.weight": torch.ones(3)}}, [1, 2], {"epoch": 3}]
 )
@@ -217,3 +227,12 @@ def test_the_number_of_heads_is_never_guessed_wrongly(tmp_path: Path) -> None:
         build(tmp_path / "narrow", num_heads=5)
     three, four = build(tmp_path / "narrow", num_heads=3), build(tmp_path / "narrow", num_heads=4)
     assert three.provenance() != four.provenance()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_gives_the_same_numbers(tmp_path: Path) -> None:
+    plain, quick = build(svt(tmp_path)), build(svt(tmp_path), compile=True)
+    torch.testing.assert_close(quick.encode(clip())["patch"], plain.encode(clip())["patch"], atol=1e-4, rtol=1e-4)
+    assert quick.provenance() == plain.provenance()
