@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m qle.demo demo
+	$(BIN)/qle demo demo
 
 test: setup
 	$(BIN)/python -m pytest

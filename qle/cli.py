@@ -136,6 +136,28 @@ def doctor(
     raise typer.Exit(3 if any(check.status == "fail" for check in found) else 0)
 
 
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where videos, cache and picture go.")] = Path("demo"),
+    videos: Annotated[int, typer.Option(help="How many videos to make.")] = 4,
+    seconds: Annotated[float, typer.Option(help="Length of each.")] = 12,
+) -> None:
+    """Make a few videos, extract them with the built-in backbone, inspect the cache, draw the tokens.
+
+    Example: qle demo /tmp/demo
+    """
+    from qle.demo import draw_tokens, make_videos
+
+    for video in make_videos(folder / "videos", num_videos=videos, seconds=seconds):
+        events = ", ".join(f"{event.name} {event.start_s:.1f}-{event.end_s:.1f} s" for event in video.events)
+        console.note(f"made {video.path}: {events}")
+    arguments = ["--videos", str(folder / "videos"), "--cache", str(folder / "cache"), "--backbone", "tiny", "--fps", "5"]
+    for line in (["extract", *arguments], ["cache", "inspect", str(folder / "cache")]):
+        console.note(f"$ qle {' '.join(line)}")
+        app(line, standalone_mode=False)
+    console.print_text(f"tokens as colours below their frames: {draw_tokens(folder / 'tokens.png', folder / 'cache')}")
+
+
 def main() -> None:
     """The command `qle`: errors that we expect end with their message and exit code, everything else is a bug."""
     signal.signal(signal.SIGTERM, _interrupt)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from qle.cache.colours import TokenColours
+from qle.cache.reader import open_cache
 from qle.extract.decode import make_decoder, request_frames
 from qle.extract.decode_probe import probe
 from qle.extract.decode_write import write_video
@@ -140,6 +141,13 @@ class _Scene:
         ring = ((far > length - 44) & (far < length - 34)) * 0.35
         grey = 0.42 + 0.45 * np.exp(-(((side + 4) / 5) ** 2)) - ring
         picture += inside * (grey[..., None] * np.array([0.92, 0.97, 1.0], np.float32) - picture)
+
+
+def draw_tokens(path: Path, cache: Path) -> Path:
+    """The picture for the first video of a cache that `make_videos` was extracted into."""
+    space = open_cache(cache).space()
+    video = space.video(next(iter(space)))
+    return token_picture(path, Path(video.record.source.path), video.patch[:], video.pts, video.index)
 
 
 def token_picture(
