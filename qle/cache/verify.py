@@ -109,16 +109,21 @@ def _units(space: SpaceFolder, keys: set[str], report: VerifyReport) -> Iterator
         if record is None:
             continue
         report.num_files += len(record.files)
-        mark = f"{found.folder.name} {record.created.isoformat()}"
-        if mark in known:
-            report.num_from_before += 1
-        elif report.is_deep and record.size_bytes > SPLIT_BYTES:
-            for file in record.files:
-                yield _Unit(space, found.folder, record.model_copy(update={"files": (file,)}), "")
-        else:
-            yield _Unit(space, found.folder, record, mark if report.is_deep else "")
+        units = list(_split(space, found.folder, record, report.is_deep))
+        todo = [unit for unit in units if unit.mark not in known]
+        report.num_from_before += not todo
+        yield from todo
     if not keys:
         yield from _packs(space, report)
+
+
+def _split(space: SpaceFolder, folder: Path, record: CommitRecord, is_deep: bool) -> Iterator[_Unit]:
+    mark = f"{folder.name} {record.created.isoformat()}"
+    if is_deep and record.size_bytes > SPLIT_BYTES:
+        for file in record.files:
+            yield _Unit(space, folder, record.model_copy(update={"files": (file,)}), f"{mark} {file.path}")
+    else:
+        yield _Unit(space, folder, record, mark if is_deep else "")
 
 
 def _packs(space: SpaceFolder, report: VerifyReport) -> Iterator[_Unit]:
