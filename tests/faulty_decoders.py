@@ -17,39 +17,40 @@ class _Faulty(Decoder):
     def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
         for place, number in enumerate(request.numbers.tolist()):
             if place == GOOD_FRAMES:
-                self.misbehave()
+                self.misbehave(beat)
             yield number, np.full((48, 64, 3), number % 256, np.uint8)
 
-    def misbehave(self) -> None:
+    def misbehave(self, beat: Callable[[], None]) -> None:
         raise NotImplementedError
 
 
 class Aborting(_Faulty):
-    def misbehave(self) -> None:
+    def misbehave(self, beat: Callable[[], None]) -> None:
         os.abort()
 
 
 class Crashing(_Faulty):
-    def misbehave(self) -> None:
+    def misbehave(self, beat: Callable[[], None]) -> None:
         ctypes.string_at(0)
 
 
 class Hanging(_Faulty):
-    def misbehave(self) -> None:
+    def misbehave(self, beat: Callable[[], None]) -> None:
         while True:
             time.sleep(60)
 
 
 class Leaking(_Faulty):
-    def misbehave(self) -> None:
+    def misbehave(self, beat: Callable[[], None]) -> None:
         kept = []
         while True:
             kept.append(np.ones(1 << 20))
+            beat()
             time.sleep(0.005)
 
 
 class Raising(_Faulty):
-    def misbehave(self) -> None:
+    def misbehave(self, beat: Callable[[], None]) -> None:
         raise ZeroDivisionError("a bug in a decoder")
 
 

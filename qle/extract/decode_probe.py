@@ -45,9 +45,13 @@ class _Packets:
     """Cut off by the end of the file, or marked as damaged."""
     has_stamps: bool = True
     """Every packet says when its frame is shown."""
-    first_key_tick: int | None = None
-    end_s: float = 0.0
-    """Where the last packet of any stream ends."""
+    first_frame: av.VideoFrame | None = None
+    """What comes out of the decoder first: true size, format and rotation."""
+    first_error: str = "no frame comes out"
+    is_tried: bool = False
+    """The first frame has come, or will not."""
+    ends: dict[int, int] = field(default_factory=dict)
+    """Stream number -> tick where its last packet ends; kept for containers that declare one length for all."""
 
     @property
     def num_stored(self) -> int:
@@ -60,35 +64,27 @@ def probe(path: Path, beat: Callable[[], None] = no_beat) -> VideoInfo:
     with open_video(path) as (container, stream):
         packets = _read_packets(container, stream, beat)
         _check_complete(path, container, stream, packets)
-        if container.format.name == "avi" and stream.codec_context.has_b_frames:
-            # AVI keeps no display times. The demuxer makes some up, in the order of decoding, unless it can parse the codec.
-            packets.has_stamps &= bool((np.diff(np.frombuffer(packets.ticks, np.int64)) < 0).any())
-        declared = int(stream.frames)
-        time_base = Fraction(stream.time_base or 0)
-        codec = stream.codec_context.codec.canonical_name
-        rate = stream.average_rate
-    if not len(packets.ticks):
-        raise DecodeError(
-            f"{path}: the video stream holds no frame", kind="no-video", frames_decoded=0, frames_expected=0
-        )
+        _distrust_invented_stamps(container, stream, packets)
+        codec, declared = stream.codec_context.codec.canonical_name, int(stream.frames)
+        time_base, rate = Fraction(stream.time_base or 0), stream.average_rate
+    first = _first_frame(path, packets)
     ticks, is_key, last_duration = _in_display_order(packets)
-    first = _first_frame(path, len(ticks))
     if packets.has_stamps:
         # A recording cut out of a longer one may begin with frames that refer to others before the cut: nobody shows them.
         shown = int(np.searchsorted(ticks, first.pts))
         ticks, is_key = ticks[shown:], is_key[shown:]
     else:
         is_key = np.arange(len(ticks)) == 0
-    rotation = -round(first.rotation / 90) * 90 % 360  # the container's angle counts counter-clockwise
-    is_turned = rotation in (90, 270)
     pts_s = ticks * (time_base.numerator / time_base.denominator)
+    rotation = -round(first.rotation / 90) * 90 % 360  # the container's angle counts counter-clockwise
+    width, height = (first.width, first.height) if rotation in (0, 180) else (first.height, first.width)
     return VideoInfo(
         path=path,
         fingerprint=print_of_file,
         codec=codec,
         pixel_format=first.format.name,
-        width=first.height if is_turned else first.width,
-        height=first.width if is_turned else first.height,
+        width=width,
+        height=height,
         rotation=rotation,
         time_base=time_base,
         pts_s=pts_s,
@@ -136,19 +132,34 @@ def _read_packets(
 ) -> _Packets:
     packets = _Packets()
     # The length that Matroska declares is that of its longest stream: all are followed to see whether the file goes that far.
-    streams = [s for s in container.streams if s.type in ("video", "audio")] if _is_matroska(container) else [stream]
+    follows_all = _is_matroska(container)
+    streams = [s for s in container.streams if s.type in ("video", "audio")] if follows_all else [stream]
+    ends, index = packets.ends, stream.index
     try:
         for packet in container.demux(*streams):
             beat()
+            stream_index = packet.stream_index
+            if stream_index == index and not packets.is_tried:
+                _try_first_frame(packets, packet)
             if packet.size == 0:
                 continue  # the end marker
-            if packet.pts is not None:
-                packets.end_s = max(packets.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index == stream.index:
+            if follows_all and (pts := packet.pts) is not None:
+                ends[stream_index] = max(ends.get(stream_index, pts), pts + (packet.duration or 0))
+            if stream_index == index:
                 _note(packets, packet)
     except av.error.FFmpegError:
         packets.num_corrupt += 1  # reading stops here: what came before is judged like a file that broke off
     return packets
+
+
+def _try_first_frame(packets: _Packets, packet: av.Packet) -> None:
+    """In passing, because opening a long file twice takes its index into memory twice."""
+    try:
+        frames = packet.decode()
+        packets.first_frame = frames[0] if frames else None
+        packets.is_tried = bool(frames)
+    except av.error.FFmpegError as error:
+        packets.is_tried, packets.first_error = True, error.strerror
 
 
 def _note(packets: _Packets, packet: av.Packet) -> None:
@@ -159,8 +170,6 @@ def _note(packets: _Packets, packet: av.Packet) -> None:
     if tick is None:
         packets.has_stamps = False
         tick = packet.dts if packet.dts is not None else len(packets.ticks) * (packet.duration or 1)
-    if packet.is_keyframe and packets.first_key_tick is None:
-        packets.first_key_tick = tick
     if packet.is_discard:
         packets.num_hidden += 1
         return
@@ -186,8 +195,9 @@ def _check_complete(
         expected = int(stream.frames)
     elif _is_matroska(container) and container.duration:
         declared_s = container.duration / av.time_base
-        if packets.end_s < declared_s * (1 - LEFT_OVER) - LEFT_OVER_S:
-            expected = max(expected + 1, round(packets.num_stored * declared_s / max(packets.end_s, 1e-3)))
+        end_s = max((float(end * container.streams[i].time_base) for i, end in packets.ends.items()), default=0.0)
+        if end_s < declared_s * (1 - LEFT_OVER) - LEFT_OVER_S:
+            expected = max(expected + 1, round(packets.num_stored * declared_s / max(end_s, 1e-3)))
     if packets.num_stored < expected:
         raise DecodeError(
             f"{path} is truncated: {packets.num_stored} of {expected} frames are there. Copy or record it again.",
@@ -197,29 +207,34 @@ def _check_complete(
         )
 
 
+def _distrust_invented_stamps(
+    container: av.container.InputContainer, stream: av.video.VideoStream, packets: _Packets
+) -> None:
+    """AVI keeps no display times. The demuxer makes some up, in the order of decoding, unless it can parse the codec."""
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        packets.has_stamps &= bool((np.diff(np.frombuffer(packets.ticks, np.int64)) < 0).any())
+
+
+def _first_frame(path: Path, packets: _Packets) -> av.VideoFrame:
+    num_frames = len(packets.ticks)
+    if num_frames and packets.first_frame is not None:
+        return packets.first_frame
+    raise DecodeError(
+        f"{path}: the first frame cannot be decoded: {packets.first_error}"
+        if num_frames
+        else f"{path}: the video stream holds no frame",
+        kind="decode" if num_frames else "no-video",
+        frames_decoded=0,
+        frames_expected=num_frames,
+    )
+
+
 def _in_display_order(packets: _Packets) -> tuple[np.ndarray, np.ndarray, int]:
     """Stamps strictly increasing, key flags in the same order, duration of the last."""
     ticks = np.frombuffer(packets.ticks, np.int64)
     unique, index = np.unique(ticks, return_index=True)
     is_key = np.frombuffer(packets.is_key, np.uint8)[index].astype(bool)
     return unique, is_key, packets.durations[int(index[-1])]
-
-
-def _first_frame(path: Path, num_frames: int) -> av.VideoFrame:
-    """The first frame that comes out of the decoder: its true size, format and rotation."""
-    with open_video(path) as (container, stream):
-        try:
-            for frame in container.decode(stream):
-                return frame
-            reason = "no frame comes out"
-        except av.error.FFmpegError as error:
-            reason = error.strerror
-    raise DecodeError(
-        f"{path}: the first frame cannot be decoded: {reason}",
-        kind="decode",
-        frames_decoded=0,
-        frames_expected=num_frames,
-    )
 
 
 def _last_duration_s(pts_s: np.ndarray, declared_s: float, rate: Fraction | None) -> float:

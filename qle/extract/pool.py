@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 CHECK_S = 0.5
 """Between looks at the health of all workers."""
+START_LIMIT_S = 60.0
+"""For a new process to be up: a busy machine or a slow disk is no hang."""
 MAX_DEAD_STARTS = 3
 """Workers in a row that may be killed before they are up; more is not bad luck."""
 
@@ -118,7 +120,8 @@ class DecodePool:
             return []
         worker.look(now_s)
         still_s = now_s - worker.last_sign_s
-        if still_s > self._stall_limit_s:
+        limit_s = self._stall_limit_s if worker.is_up else max(self._stall_limit_s, START_LIMIT_S)
+        if still_s > limit_s:
             return self._bury(worker, "timeout", f"no sign of life from the decoder for {still_s:.0f} s")
         if (size := worker.private_bytes()) > self._memory_limit_bytes:
             limit = self._memory_limit_bytes >> 20

@@ -9,6 +9,7 @@ Started by qle/extract/pool.py with an interpreter of its own, so that nothing o
 torch is never imported here, which makes the start fast and keeps a worker small.
 """
 
+import ctypes
 import mmap
 import os
 import signal
@@ -66,7 +67,7 @@ class _Worker:
     def __init__(self, pipe: Connection, memory: np.ndarray, ring: Ring) -> None:
         self._pipe = pipe
         self._memory = memory
-        self._life = memory[:8].view(np.uint64)
+        self._life = memory[:8].data.cast("Q")
         self._ring = ring
         self._free = list(range(ring.num_slots))
         self._is_cancelled = False
@@ -75,6 +76,7 @@ class _Worker:
         self._pipe.send(("ready",))
         while True:
             self._handle(self._pipe.recv())
+            _give_back_memory()
 
     def _handle(self, message: tuple[Any, ...]) -> None:
         match message:
@@ -106,7 +108,7 @@ class _Worker:
         self._pipe.send(answer)
 
     def _beat(self) -> None:
-        self._life += np.uint64(1)
+        self._life[0] += 1
 
     def _probe(self, task: ProbeTask) -> tuple[Any, ...]:
         from qle.extract.decode_probe import probe  # loads the video library: not needed where only decord runs
@@ -167,6 +169,13 @@ def _die_with(parent_pid: int) -> None:
     while os.getppid() == parent_pid:
         time.sleep(PARENT_CHECK_S)
     os._exit(1)
+
+
+def _give_back_memory() -> None:
+    """What the tables of a long video took goes back to the system; the C library would keep it for the next."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # GNU only
+    if trim is not None:
+        trim(0)
 
 
 def _silence_stderr() -> None:
