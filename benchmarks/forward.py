@@ -68,7 +68,7 @@ def matmul_limit(dtype: torch.dtype, num_tokens: int, device: torch.device, repe
         tokens = torch.randn(num_tokens, inner, dtype=dtype, device=device)
         weight = torch.randn(outer, inner, dtype=dtype, device=device)
         bias = torch.randn(outer, dtype=dtype, device=device)
-        _, seconds = best_seconds(partial(F.linear, tokens, weight, bias), device, 2 * repeats)
+        _, seconds = best_seconds(partial(F.linear, tokens, weight, bias), device, 5 * repeats)
         total_flop += count * 2 * num_tokens * inner * outer
         total_s += count * seconds
     return total_flop / total_s / 1e9
