@@ -36,7 +36,7 @@ from qle.extract.sampling import Sampling
 from qle.extract.tasks import DecodeTask, Finished, Frames, bytes_per_row
 from qle.extract.tokens import to_stored
 from qle.extract.worklist import WorkList
-from qle.runtime import resolve_device
+from qle.runtime import keep_freed_memory, resolve_device
 
 
 def make_videos(folder: Path, num_videos: int, seconds: float) -> None:
@@ -146,6 +146,8 @@ def main() -> None:
 
 def run(request: ExtractRequest, folder: Path, repeats: int) -> dict[str, object]:
     device = resolve_device(request.devices[0])
+    if device.type == "cpu":
+        keep_freed_memory()
     chosen = engine_options(request, device)
     backbone = build_backbone(request.backbones[0])
     targets = make_targets(request, device)

@@ -33,7 +33,11 @@ def main() -> None:
         "help_s": round(seconds([sys.executable, "-m", "qle", "--help"]), 3),
         "empty_python_s": round(seconds([sys.executable, "-c", ""]), 3),
     }
-    print(json.dumps(result) if options.json else f"qle --help {result['help_s']} s, empty Python {result['empty_python_s']} s")
+    print(
+        json.dumps(result)
+        if options.json
+        else f"qle --help {result['help_s']} s, empty Python {result['empty_python_s']} s"
+    )
     if options.limit is not None and result["help_s"] > options.limit:
         sys.exit(f"qle --help took {result['help_s']} s, the limit is {options.limit} s")
 

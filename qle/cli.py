@@ -151,8 +151,11 @@ def demo(
     for video in make_videos(folder / "videos", num_videos=videos, seconds=seconds):
         events = ", ".join(f"{event.name} {event.start_s:.1f}-{event.end_s:.1f} s" for event in video.events)
         console.note(f"made {video.path}: {events}")
-    arguments = ["--videos", str(folder / "videos"), "--cache", str(folder / "cache"), "--backbone", "tiny", "--fps", "5"]
-    for line in (["extract", *arguments], ["cache", "inspect", str(folder / "cache")]):
+    extracted = ["--cache", str(folder / "cache"), "--backbone", "tiny", "--fps", "5"]
+    for line in (
+        ["extract", "--videos", str(folder / "videos"), *extracted],
+        ["cache", "inspect", str(folder / "cache")],
+    ):
         console.note(f"$ qle {' '.join(line)}")
         app(line, standalone_mode=False)
     console.print_text(f"tokens as colours below their frames: {draw_tokens(folder / 'tokens.png', folder / 'cache')}")
@@ -207,7 +210,7 @@ def _devices(gpus: str | None, device: str) -> tuple[str, ...]:
 
 
 def _backbones(names: list[str], weights: list[Path], **options: Any) -> tuple[Any, ...]:
-    from qle.backbones import BackboneRequest, needs_weights
+    from qle.backbones import KNOWS_CLIPS, BackboneRequest, needs_weights
 
     options["context"] = options["context"] and _choice("context", options["context"], "centre", "tile", "single")
     options["resize"] = options["resize"] and _choice(
@@ -218,7 +221,9 @@ def _backbones(names: list[str], weights: list[Path], **options: Any) -> tuple[A
     requests = []
     for name in names:
         file = remaining.pop(0) if remaining and needs_weights(name) else None
-        requests.append(BackboneRequest(name=name, weights=file, **options))
+        # Beside a video backbone an image backbone shares the run, not the context.
+        mine = options if len(names) == 1 or name in KNOWS_CLIPS else options | {"context": None}
+        requests.append(BackboneRequest(name=name, weights=file, **mine))
     if remaining:
         raise ConfigError(f"--weights {remaining[0]}: none of the backbones {', '.join(names)} takes it")
     return tuple(requests)

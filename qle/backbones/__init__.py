@@ -25,6 +25,9 @@ BACKBONES = {
 TAKES_WEIGHTS = frozenset({"m2crl", "hf"})
 """Names that mean nothing without `BackboneRequest.weights`: a file for m2crl, a folder for hf."""
 
+KNOWS_CLIPS = frozenset({"m2crl"})
+"""Names whose models see several frames at once; `BackboneRequest.context` is for them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneRequest:
