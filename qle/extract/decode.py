@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from qle.errors import ConfigError, DecodeError
+from qle.errors import ConfigError, DecodeError, MissingDependencyError
 from qle.extract.sampling import NO_SEEK, decode_runs
 from qle.types import VideoInfo
 
@@ -109,6 +110,10 @@ def choose_decoder(info: VideoInfo, requested: str) -> str:
         return "pyav"
     if requested not in DECODERS and ":" not in requested:
         raise ConfigError(f"unknown decoder {requested!r}: choose auto, {', '.join(sorted(DECODERS))}")
+    if requested == "decord" and find_spec("decord") is None:
+        raise MissingDependencyError(
+            "decord is not installed (it exists for Linux on x86 only)\nUse --decoder auto, or: pip install decord"
+        )
     if requested == "decord" and (reason := _unfit_for_decord(info)):
         raise DecodeError(
             f"{info.path}: decord is not exact on this file ({reason}).\nUse --decoder auto or pyav.",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from qle.errors import DecodeError, MissingDependencyError
+from qle.errors import DecodeError
 from qle.extract.decode import Decoder, FrameRequest, no_beat, upright
 
 STAMP_SLACK_S = 1e-3
@@ -19,12 +19,8 @@ class DecordDecoder(Decoder):
     """One thread, one frame at a time: with more, decord decodes ahead without bound."""
 
     def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
-        try:
-            import decord
-        except ImportError as error:
-            raise MissingDependencyError(
-                "decord is not installed (it exists for Linux on x86 only): use --decoder pyav, or pip install decord"
-            ) from error
+        import decord  # choose_decoder has seen that it is there
+
         decord.logging.set_level(decord.logging.QUIET)
         try:
             reader = decord.VideoReader(str(request.path.absolute()), num_threads=1, fault_tol=1)

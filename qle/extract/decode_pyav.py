@@ -49,6 +49,7 @@ class _Walk:
         self._base_tick = NO_TICK
         self._base_number = 0
         self._num_since_base = 0
+        self._num_counted = 0
         self._skips_unwanted = request.has_stamps
         self._trusts_jumps = request.has_stamps
         self._restart()

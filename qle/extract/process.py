@@ -117,6 +117,8 @@ class WorkerProcess:
             case ("finished",):
                 return Finished(tag=self._done())
             case ("failed", error):
+                if error.frames_expected is None and isinstance(self.task, DecodeTask):
+                    error.frames_decoded, error.frames_expected = self._last_frame + 1, self.task.info.num_frames
                 return Failed(tag=self._done(), error=error)
         raise RuntimeError(f"unknown message from a decode process: {message[0]!r}")
 

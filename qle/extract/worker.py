@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qle.backbones.preprocess import Preprocess, content_box
-from qle.errors import DecodeError, QleError
+from qle.errors import DecodeError
 from qle.extract.decode import FrameRequest, make_decoder, request_frames
 from qle.extract.tasks import ProbeTask, Ring
 from qle.types import Box, VideoInfo
@@ -81,15 +82,15 @@ class _Worker:
     def _handle(self, message: tuple[Any, ...]) -> None:
         match message:
             case ("probe", task):
-                self._answer(lambda: self._probe(task))
+                self._answer(task.source.path, lambda: self._probe(task))
             case ("decode", order):
-                self._answer(lambda: self._decode(order))
+                self._answer(order.request.path, lambda: self._decode(order))
             case ("release", slot):
                 self._free.append(slot)
             case ("cancel",):
                 self._is_cancelled = True
 
-    def _answer(self, work: Callable[[], tuple[Any, ...]]) -> None:
+    def _answer(self, path: Path, work: Callable[[], tuple[Any, ...]]) -> None:
         self._is_cancelled = False
         try:
             answer = work()
@@ -98,13 +99,11 @@ class _Worker:
         except DecodeError as error:
             answer = ("failed", error)
         except MemoryError:
-            answer = ("failed", DecodeError("the decoder ran out of memory", kind="memory"))
+            answer = ("failed", DecodeError(f"{path}: the decoder ran out of memory", kind="memory"))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:  # noqa: BLE001 - a bug in a decoder costs one video, as its crash would
-            kind = error.kind if isinstance(error, DecodeError) else "decode"
-            detail = str(error) if isinstance(error, QleError) else f"{type(error).__name__}: {error}"
-            answer = ("failed", DecodeError(detail, kind=kind))
+            answer = ("failed", DecodeError(f"{path}: the decoder failed: {type(error).__name__}: {error}"))
         self._pipe.send(answer)
 
     def _beat(self) -> None:

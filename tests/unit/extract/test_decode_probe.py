@@ -92,7 +92,7 @@ def test_h264_in_avi_carries_no_display_times(tmp_path):
     np.testing.assert_allclose(np.diff(info.pts_s), 0.04)
 
 
-@pytest.mark.parametrize("name", ["a:b.mp4", "file:x.mp4", "with space and ü.mp4", "-dash.mp4", "100%d.mp4"])
+@pytest.mark.parametrize("name", ["a:b.mp4", "file:x.mp4", "with space and \u00fc.mp4", "-dash.mp4", "100%d.mp4"])
 def test_strange_names_are_only_names(shared_videos, tmp_path, monkeypatch, name):
     shutil.copy(shared_videos / "one-frame.mp4", tmp_path / name)
     monkeypatch.chdir(tmp_path)

@@ -129,10 +129,10 @@ def test_errors_come_back_with_kind_and_counts(pool, shared_videos):
         0: ("truncated", 62, 420),
         1: ("open", None, None),
         2: ("decode", 28, 50),
-        3: ("decode", None, None),
+        3: ("decode", 16, 200),
     }
     assert all(type(error) is DecodeError for error in errors.values())
-    assert "ZeroDivisionError: a bug in a decoder" in str(errors[3])
+    assert "made-up.mp4: the decoder failed: ZeroDivisionError: a bug in a decoder" in str(errors[3])
     assert pool.pids == pids
 
 
