@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 BROKEN_PIPE_EXIT = 141
 """What a shell reports for a program that died of SIGPIPE, as `cat | head` does."""
 
+RECENT_S = 30.0
+"""Rates look back so far: one over the whole run would hide that it has just become slow."""
+
 _UNLIMITED_WIDTH = 10_000
 _STYLES = {
     "ok": "green",
@@ -154,37 +157,99 @@ def format_count(count: float) -> str:
     return f"{count:,.0f}"
 
 
-class ExtractProgress:
-    """Shows snapshots of a run: one live line on a terminal, else a line every `interval_s`; notes once each."""
+class _StatusLine:
+    """One line on stderr that keeps changing on a terminal, and elsewhere is printed anew every `interval_s`."""
 
-    def __init__(
-        self, *, is_quiet: bool = False, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._is_quiet = is_quiet
+    def __init__(self, *, is_quiet: bool, interval_s: float, clock: Callable[[], float]) -> None:
+        self.is_quiet = is_quiet
         self._is_live = not is_quiet and sys.stderr.isatty()
         self._refresh_s = 0.2 if self._is_live else interval_s
         self._clock = clock
         self._next_s = float("-inf")
-        self._recent: deque[tuple[float, int]] = deque()
-        self._seen: set[str] = set()
         self._live: Live | None = None
-        self._last: Progress | None = None
+        self._last = ""
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         if self._is_live:
             from rich.live import Live
 
             self._live = Live(console=_console(sys.stderr), auto_refresh=False, transient=True)
             self._live.start()
+
+    def stop(self, last: str) -> None:
+        """`last` stays on the screen where lines are printed, unless it stands there already."""
+        if self._live is not None:
+            self._live.stop()
+        elif last and last != self._last and not self.is_quiet:
+            note(last)
+
+    def show(self, line: Callable[[], str]) -> None:
+        """Called as often as you like; the line is only made when it is time for one."""
+        if self.is_quiet or self._clock() < self._next_s:
+            return
+        self._next_s = self._clock() + self._refresh_s
+        self._last = line()
+        if self._live is None:
+            note(self._last)
+        else:
+            from rich.text import Text
+
+            self._live.update(Text(self._last), refresh=True)
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        elif not self.is_quiet:
+            note(text)
+
+
+class StepProgress:
+    """Progress of a tool that calls back with (done, total, what it is at)."""
+
+    def __init__(self, verb: str, *, is_bytes: bool = False, is_quiet: bool = False, interval_s: float = 10.0) -> None:
+        self._verb, self._format = verb, format_bytes if is_bytes else format_count
+        self._status = _StatusLine(is_quiet=is_quiet, interval_s=interval_s, clock=time.monotonic)
+        self._started_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._status.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-        elif self._last is not None and not self._is_quiet:
-            note(self.line(self._last))
+        self._status.stop("")
+
+    def update(self, done: int, total: int, what: str) -> None:
+        self._status.show(lambda: self._line(done, total, what))
+
+    def _line(self, done: int, total: int, what: str) -> str:
+        elapsed_s = time.monotonic() - self._started_s
+        left = f"  ETA {format_duration(elapsed_s / done * (total - done))}" if done and elapsed_s > 1 else ""
+        return f"{self._verb} {self._format(done)}/{self._format(total)}{left}  {what}"
+
+
+class ExtractProgress:
+    """Shows snapshots of a run on a status line, and each of its notes once."""
+
+    def __init__(
+        self, *, is_quiet: bool = False, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._status = _StatusLine(is_quiet=is_quiet, interval_s=interval_s, clock=clock)
+        self._clock = clock
+        self._recent: deque[tuple[float, int]] = deque()
+        self._seen: set[str] = set()
+        self._last: Progress | None = None
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop(self.line(self._last) if self._last is not None else "")
 
     def update(self, progress: "Progress") -> None:
         """Take a snapshot of all workers together; cheap, call it as often as you like."""
@@ -193,18 +258,11 @@ class ExtractProgress:
         self._recent.append((now_s, progress.rows_done))
         while len(self._recent) > 2 and now_s - self._recent[0][0] > RECENT_S:
             self._recent.popleft()
-        if self._is_quiet:
-            return
-        self._show_notes(progress.notes)
-        if now_s < self._next_s:
-            return
-        self._next_s = now_s + self._refresh_s
-        if self._live is None:
-            note(self.line(progress))
-        else:
-            from rich.text import Text
-
-            self._live.update(Text(self.line(progress)), refresh=True)
+        for text in progress.notes:
+            if text not in self._seen:
+                self._seen.add(text)
+                self._status.note(text)
+        self._status.show(lambda: self.line(progress))
 
     @property
     def rows_per_s(self) -> float:
@@ -233,19 +291,6 @@ class ExtractProgress:
         opened = max(progress.videos_opened, progress.videos_done + progress.videos_failed, 1)
         unopened = max(progress.videos_total - opened, 0)
         return max(progress.rows_planned - progress.rows_done, 0) + unopened * progress.rows_planned / opened
-
-    def _show_notes(self, notes: Iterable[str]) -> None:
-        for text in notes:
-            if text not in self._seen:
-                self._seen.add(text)
-                if self._live is not None:
-                    self._live.console.print(text, markup=False, highlight=False)
-                else:
-                    note(text)
-
-
-RECENT_S = 30.0
-"""A rate over the whole run would hide that it has just become slow."""
 
 
 def _console(stream: TextIO) -> "Console":
