@@ -5,7 +5,7 @@ A contiguous dataset without filters is its plain C-order rows at one place of t
 map the rows ourselves; any HDF5 reader opens the result. One writer a file, no SWMR, no appends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +59,45 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
 
     with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
         return np.asarray(file[name][start:stop])
+
+
+def list_arrays(path: Path, array: str) -> list[tuple[str, str]]:
+    """Feature arrays of a foreign file as (id, place): datasets keyed by id, or groups keyed by id that hold `array`.
+
+    The id is empty where the whole file is one video, with `array` at its top.
+    """
+    import h5py
+
+    found: list[tuple[str, str]] = []
+
+    def visit(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset) or item.ndim < 2:
+            return
+        folder, _, last = name.rpartition("/")
+        found.append((folder if last == array else name, name))
+
+    with h5py.File(path, "r", locking=False) as file:
+        file.visititems(visit)
+    return sorted(found)
+
+
+def read_array(path: Path, place: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """A dataset of a foreign file, and the times that stand with it: an attribute or a neighbour named `pts`."""
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        dataset = file[place]
+        values = np.asarray(dataset[()])
+        if "pts" in dataset.attrs:
+            return values, np.asarray(dataset.attrs["pts"])
+        neighbour = dataset.parent.get("pts") if dataset.name.count("/") > 1 or place.count("/") == 0 else None
+        return values, np.asarray(neighbour[()]) if isinstance(neighbour, h5py.Dataset) else None
+
+
+def write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
+    """A file for other programs: a dataset for each (id, values, times), with the times as its attribute `pts`."""
+    import h5py
+
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:  # attributes beyond 64 kB need a format this new
+        for name, values, pts_s in arrays:
+            file.create_dataset(name, data=values).attrs["pts"] = pts_s

@@ -1,0 +1,273 @@
+"""Feature files of others -> a space, and a stream of a space -> feature files.
+
+Rows of a foreign file have no times of their own, and every head needs them. So an import says which rule holds, and the
+space records it:
+
+    clip_length_s c   row i describes the clip [i c, (i + 1) c): its time is the middle, (i + 0.5) c
+    fps f             row i describes the frame shown at i / f
+    neither           the file has an array `pts` (files that qle exported do)
+
+(rows, dim) becomes the stream `frame`, (rows, grid rows, grid cols, dim) the stream `patch`. Both ways video by video, each
+appearing whole, so a killed run is simply repeated.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from qle.cache import hdf5_store
+from qle.cache.feature_files import (
+    FEATURES,
+    FeatureEntry,
+    Form,
+    LoadTensors,
+    SaveTensor,
+    discover_features,
+    read_features,
+    safe_path,
+    write_features,
+)
+from qle.cache.layout import clean_key, safe_name
+from qle.cache.reader import Space, Video, open_cache
+from qle.cache.records import SourceFacts, is_same_source
+from qle.cache.selection import OnProgress, no_progress
+from qle.cache.sources import fingerprint
+from qle.cache.spaces import SpaceFolder, create_space
+from qle.cache.writer import VideoWriter
+from qle.errors import CacheError, CacheMissingError, ConfigError, InputError, QleError
+from qle.types import RowPlan, SpaceSpec, StoreDtype, StoreKind, Stream
+
+AXES = {2: ("dim",), 4: ("rows", "cols", "dim")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """What the files mean."""
+
+    name: str
+    """Readable name of the space, and part of its meaning: features of another encoder need another name."""
+    fps: float | None = None
+    clip_length_s: float | None = None
+    array: str = FEATURES
+    """Which array, where a file holds several."""
+    dtype: StoreDtype | None = None
+    """float16 or float32; default as the first file has it."""
+    store: StoreKind = "zarr"
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and self.clip_length_s is not None:
+            raise ConfigError("--fps and --clip-length are two rules for the times of rows: pass one of them")
+        for flag, value in (("fps", self.fps), ("clip-length", self.clip_length_s)):
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"--{flag} {value}: expected a number above 0")
+        if self.dtype not in (None, "float16", "float32"):
+            raise ConfigError(f"--dtype {self.dtype}: features are stored as float16 or float32")
+
+    def times(self, num_rows: int, from_file: np.ndarray | None) -> np.ndarray:
+        """When each row is, by the rule that was chosen."""
+        rows = np.arange(num_rows, dtype=np.float64)
+        if self.clip_length_s is not None:
+            return (rows + 0.5) * self.clip_length_s
+        if self.fps is not None:
+            return rows / self.fps
+        if from_file is None or from_file.shape != (num_rows,):
+            raise InputError("the file has no times for its rows (array `pts`); pass --fps or --clip-length")
+        return from_file.astype(np.float64)
+
+    def describe_times(self) -> dict[str, Any]:
+        """For the description of the space."""
+        if self.clip_length_s is not None:
+            return {"rule": "(row + 0.5) * clip_length_s", "clip_length_s": self.clip_length_s}
+        return {"rule": "row / fps", "fps": self.fps} if self.fps is not None else {"rule": "pts of the file"}
+
+
+@dataclass(slots=True, kw_only=True)
+class ImportReport:
+    """What came of each file."""
+
+    space: str
+    num_imported: int = 0
+    num_already: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    """Key -> why."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ExportReport:
+    """What was written."""
+
+    num_exported: int = 0
+    num_already: int = 0
+    size_bytes: int = 0
+
+
+def import_features(
+    inputs: Sequence[Path],
+    root: Path,
+    options: ImportOptions,
+    *,
+    load_tensors: LoadTensors | None = None,
+    on_progress: OnProgress = no_progress,
+) -> ImportReport:
+    """Feature files into a space of a cache; both are made where they are missing. Progress in videos."""
+    entries = discover_features(inputs, options.array)
+    first, failed = _first_readable(entries, options, load_tensors)
+    space = create_space(root, _spec(first, options))
+    report = ImportReport(space=space.path.name, failed=failed)
+    prints = {path: fingerprint(path) for path in {entry.path for entry in entries}}
+    for done, entry in enumerate(entries, start=1):
+        facts = SourceFacts(path=str(entry.path), fingerprint=prints[entry.path], fps=options.fps or 0.0)
+        try:
+            is_new = _import_one(space, entry, facts, options, load_tensors)
+        except (InputError, CacheError) as error:
+            report.failed[entry.key] = str(error).splitlines()[0]
+        else:
+            report.num_imported += is_new
+            report.num_already += not is_new
+        on_progress(done, len(entries), entry.key)
+    return report
+
+
+def _first_readable(
+    entries: Sequence[FeatureEntry], options: ImportOptions, load_tensors: LoadTensors | None
+) -> tuple[np.ndarray, dict[str, str]]:
+    """The array that says what shape and dtype the space has."""
+    failed: dict[str, str] = {}
+    for entry in entries:
+        try:
+            values, _ = read_features(entry, options.array, load_tensors)
+            _check_shape(values)
+        except QleError as error:
+            failed[entry.key] = str(error).splitlines()[0]
+        else:
+            return values, {}
+    key, why = next(iter(failed.items()))
+    raise InputError(f"none of the {len(entries)} videos can be imported; {key!r}: {why}")
+
+
+def _spec(first: np.ndarray, options: ImportOptions) -> SpaceSpec:
+    dtype = options.dtype or ("float16" if first.dtype == np.float16 else "float32")
+    name = "patch" if first.ndim == 4 else "frame"
+    stream = Stream(name=name, row_shape=first.shape[1:], axes=AXES[first.ndim], dtype=dtype)
+    hashed = {
+        "imported": {"name": options.name, "array": options.array},
+        "sampling": options.describe_times(),
+        "streams": [{"name": name, "row_shape": list(stream.row_shape), "dtype": dtype}],
+    }
+    return SpaceSpec(name=options.name, hashed=hashed, streams=(stream,), recorded={"imported_by": "qle cache import"})
+
+
+def _check_shape(values: np.ndarray) -> None:
+    if values.ndim not in AXES or not len(values) or values.dtype.kind != "f":
+        raise InputError(
+            f"got an array {values.shape} of {values.dtype}, expected floats (rows, dim) or "
+            "(rows, grid rows, grid cols, dim) with at least one row"
+        )
+
+
+def _import_one(
+    space: SpaceFolder,
+    entry: FeatureEntry,
+    facts: SourceFacts,
+    options: ImportOptions,
+    load_tensors: LoadTensors | None,
+) -> bool:
+    """False where it is there already, from the same file."""
+    key = clean_key(entry.key)
+    present = space.committed(key)
+    if present is not None and is_same_source(present.source.fingerprint, facts.fingerprint):
+        return False
+    values, pts_s = read_features(entry, options.array, load_tensors)
+    _check_shape(values)
+    (stream,) = space.record.streams
+    if values.shape[1:] != stream.row_shape:
+        raise InputError(f"rows of {values.shape[1:]}, the space {space.path.name} has rows of {stream.row_shape}")
+    if not np.isfinite(values).all():
+        raise InputError("it holds numbers that are not finite")
+    num_rows = len(values)
+    times = options.times(num_rows, pts_s)
+    plan = RowPlan(frame_index=np.arange(num_rows), pts_s=times, is_valid=np.ones(num_rows, dtype=bool))
+    with VideoWriter.open(space, key, plan, facts, store=options.store, replace=present is not None) as writer:
+        writer.write(stream.name, np.arange(num_rows), values.astype(np.float32) if values.itemsize > 4 else values)
+        writer.commit()
+    return True
+
+
+def export_features(
+    root: Path,
+    out: Path,
+    *,
+    space: str | None = None,
+    stream: str = "frame",
+    form: Form = "npz",
+    keys: Sequence[str] = (),
+    save_tensor: SaveTensor | None = None,
+    on_progress: OnProgress = no_progress,
+) -> ExportReport:
+    """A stream as files in the folder `out`, one a video, or as the one HDF5 file `out` keyed by id. Progress in videos."""
+    reader = open_cache(root).space(space)
+    if stream not in reader.streams:
+        raise CacheMissingError(f"{reader.path.name} has no stream {stream!r}; it has {', '.join(reader.streams)}")
+    names = _names(reader)
+    chosen = [reader.video(key).key for key in keys] if keys else list(reader)
+    report = ExportReport()
+    folder = out.with_name(f"{out.name}.parts") if form == "h5" else out
+    if form == "h5" and _is_current(out, reader, chosen):
+        report.num_already = len(chosen)
+        return report
+    paths = {key: folder / f"{safe_path(names[key])}.{'npz' if form == 'h5' else form}" for key in chosen}
+    for done, key in enumerate(chosen, start=1):
+        _export_one(reader.video(key), stream, paths[key], form, save_tensor, report)
+        on_progress(done, len(chosen), key)
+    if form == "h5":
+        _assemble(out, folder, {safe_path(names[key]).as_posix(): paths[key] for key in chosen})
+        report.size_bytes = out.stat().st_size
+    return report
+
+
+def _names(reader: Space) -> dict[str, str]:
+    """Keys without the suffix of their video, as others name feature files, unless two would become one."""
+    short = {key: str(PurePosixPath(key).with_suffix("")) if PurePosixPath(key).suffix else key for key in reader}
+    for names in (short, {key: key for key in reader}):
+        if len({safe_path(name) for name in names.values()}) == len(names):
+            return names
+    return {key: safe_name(key) for key in reader}
+
+
+def _is_current(path: Path, reader: Space, keys: Sequence[str]) -> bool:
+    """Whether a file was written after the last of these videos was committed."""
+    if not path.exists():
+        return False
+    written_s = path.stat().st_mtime
+    return all(written_s >= reader.video(key).record.created.timestamp() for key in keys)
+
+
+def _export_one(
+    video: Video, stream: str, path: Path, form: Form, save_tensor: SaveTensor | None, report: ExportReport
+) -> None:
+    if path.exists() and path.stat().st_mtime >= video.record.created.timestamp():
+        report.num_already += 1
+        return
+    values = video.rows_of(stream)[:]
+    write_features(path, "npz" if form == "h5" else form, values, video.pts, save_tensor)
+    report.num_exported += 1
+    report.size_bytes += path.stat().st_size
+
+
+def _assemble(out: Path, folder: Path, parts: dict[str, Path]) -> None:
+    """The parts in one HDF5 file, which appears when it is whole; only then the parts go."""
+
+    def arrays() -> Any:
+        for name, path in parts.items():
+            with np.load(path, allow_pickle=False) as file:
+                yield name, file[FEATURES], file["pts"]
+
+    whole = folder / ".whole.h5"
+    hdf5_store.write_arrays(whole, arrays())
+    os.replace(whole, out)
+    shutil.rmtree(folder, ignore_errors=True)
