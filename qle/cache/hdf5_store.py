@@ -90,7 +90,7 @@ def read_array(path: Path, place: str) -> tuple[np.ndarray, np.ndarray | None]:
         values = np.asarray(dataset[()])
         if "pts" in dataset.attrs:
             return values, np.asarray(dataset.attrs["pts"])
-        neighbour = dataset.parent.get("pts") if dataset.name.count("/") > 1 or place.count("/") == 0 else None
+        neighbour = dataset.parent.get("pts")
         return values, np.asarray(neighbour[()]) if isinstance(neighbour, h5py.Dataset) else None
 
 

@@ -15,6 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,14 +50,10 @@ class VideoState:
 def states(space: SpaceFolder, sources: Iterable[VideoSource], index: Index | None = None) -> list[VideoState]:
     """The state of each source, in their order."""
     index = index or load_index(space)
-    committed = _Committed(index)
     errors = _attempts(space.errors.read())
     claimed = claimed_names(space)
-    found = []
-    for source in sources:
-        state = committed.state(source)
-        found.append(state or _uncommitted(source.key, errors, claimed))
-    return found
+    with closing(_Committed(index)) as committed:
+        return [committed.state(source) or _uncommitted(source.key, errors, claimed) for source in sources]
 
 
 def count_states(found: Sequence[VideoState]) -> dict[str, int]:
@@ -97,6 +94,7 @@ class _Committed:
         self._paths, self._codes = flat.dictionary.to_pylist(), flat.indices.to_pylist()
         self._file_sizes = index.table["file_sizes"].combine_chunks().values.to_pylist()
         self._bad_packs: dict[str, dict[str, str]] = {}
+        self._shelf_fds: dict[int, int] = {}
 
     def state(self, source: VideoSource) -> VideoState | None:
         """None where the video is not committed."""
@@ -118,16 +116,27 @@ class _Committed:
         return None
 
     def _damage(self, row: int) -> str:
-        folder = f"{self._space}/{VIDEOS}/{self._shelves[row]:02x}/{self._names[row]}/"
+        folder, shelf = self._names[row], self._shelves[row]
         for place in range(self._starts[row], self._starts[row + 1]):
             path = self._paths[self._codes[place]]
             try:
-                size = os.stat(folder + path).st_size
+                size = os.stat(f"{folder}/{path}", dir_fd=self._shelf(shelf)).st_size
             except OSError:
                 return f"{path} is missing"
             if size != self._file_sizes[place]:
                 return f"{path} has {size} bytes, expected {self._file_sizes[place]}"
         return ""
+
+    def _shelf(self, shelf: int) -> int:
+        """Where to start from: a fifth of the time of a stat call goes into walking down a long path."""
+        if shelf not in self._shelf_fds:
+            self._shelf_fds[shelf] = os.open(f"{self._space}/{VIDEOS}/{shelf:02x}", os.O_RDONLY)
+        return self._shelf_fds[shelf]
+
+    def close(self) -> None:
+        for fd in self._shelf_fds.values():
+            os.close(fd)
+        self._shelf_fds.clear()
 
     def _pack_damage(self, row: int, key: str) -> str:
         """A pack is looked at once; then only its damaged files and those who have rows in them matter."""
