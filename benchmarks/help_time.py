@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 
-CHECK = "import sys, qle.cli; bad = {'torch', 'transformers', 'av', 'zarr', 'h5py'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+HEAVY = {"torch", "transformers", "av", "zarr", "h5py", "pyarrow"}
+CHECK = f"import sys, qle.cli; bad = {HEAVY} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
 
 
 def seconds(command: list[str], repeats: int = 7) -> float:

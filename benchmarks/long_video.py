@@ -2,9 +2,9 @@
 
     python benchmarks/long_video.py [--hours 10] [--limit 1.05] [--json]
 
-Both are 64x48 pictures at 2 fps and a row every second, through `tiny` with whole maps (900 MB for ten hours). The figures are the largest
-resident sizes that were seen of the main process and of any decode process; the limit is that length costs nothing, the
-ratio is the sum for the long video over the sum for the short one.
+Both are 64x48 pictures at 2 fps and a row every second, through `tiny` with whole maps (900 MB for ten hours). The figures
+are the largest resident sizes that were seen of the main process and of any decode process; the limit is that length costs
+nothing, the ratio is the sum for the long video over the sum for the short one.
 """
 
 import argparse
