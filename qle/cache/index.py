@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qle.cache import packs
@@ -95,7 +94,7 @@ class Index:
     @cached_property
     def num_problems(self) -> int:
         """Folders whose record cannot be used."""
-        return int(pc.sum(pc.not_equal(self.table["problem"], "")).as_py() or 0)
+        return len(self) - self.texts("problem").count("")
 
     def folder(self, row: int) -> Path:
         """Where the video of a row stands; not for packed ones."""
@@ -157,7 +156,8 @@ def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
 def _read(space: SpaceFolder) -> _Stored:
     """What was written last, or an empty table where that is missing, torn, of another version or of another space."""
     try:
-        table = pq.read_table(space.path / INDEX_FILE, memory_map=False)
+        with pq.ParquetFile(space.path / INDEX_FILE) as file:  # read_table would import half of pyarrow
+            table = file.read()
         about = json.loads(table.schema.metadata[b"qle_index"])
         is_ours = about["version"] == INDEX_VERSION and about["space"] == space.record.hash
         if is_ours and table.schema.equals(SCHEMA):
@@ -288,5 +288,6 @@ def _with_packed(space: SpaceFolder, table: pa.Table) -> pa.Table:
         for field in SCHEMA
     ]
     extra = pa.table(filled, schema=SCHEMA)
-    extra = extra.filter(pc.invert(pc.is_in(extra["key"], value_set=table["key"].combine_chunks())))
+    own = set(table["key"].to_pylist())
+    extra = extra.filter(pa.array([key not in own for key in extra["key"].to_pylist()], pa.bool_()))
     return pa.concat_tables([table, extra])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from qle.cache import packs
 from qle.cache.colours import TokenColours
@@ -149,7 +148,7 @@ def _space_facts(space: SpaceFolder) -> SpaceFacts:
         created=space.record.created,
         streams=[_stream_facts(stream) for stream in space.streams],
         states=_states(space, index),
-        num_packed=int(pc.sum(pc.not_equal(index.table["pack"], "")).as_py() or 0),
+        num_packed=sum(map(bool, index.texts("pack"))),
         num_rows=num_rows,
         num_valid=int(index.column("num_valid").sum()),
         hours=_seconds(index) / 3600,
@@ -179,9 +178,9 @@ def _seconds(index: Index) -> float:
 
 
 def _disk_bytes(space: SpaceFolder, index: Index) -> int:
-    is_single = pc.equal(index.table["pack"], "")
-    single = pc.sum(pc.if_else(is_single, index.table["size_bytes"], 0)).as_py() or 0
-    return int(single) + sum(pack.record.size_bytes for pack in packs.open_packs(space.path))
+    is_packed = np.array([bool(name) for name in index.texts("pack")], dtype=bool)
+    single = int(index.column("size_bytes")[~is_packed].sum())
+    return single + sum(pack.record.size_bytes for pack in packs.open_packs(space.path))
 
 
 def _video_facts(space: str, video: Video) -> VideoFacts:

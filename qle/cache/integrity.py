@@ -40,9 +40,17 @@ def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool =
             continue
         if size != file.size:
             damages.append(Damage(file.path, "size", f"{file.size} bytes", f"{size} bytes"))
-        elif deep and (got := hash_file(Path(path))) != file.xxh3:
+        elif deep and (got := _hash(Path(path))) != file.xxh3:
             damages.append(Damage(file.path, "content", f"xxh3 {file.xxh3}", f"xxh3 {got}"))
     return damages
+
+
+def _hash(path: Path) -> str:
+    """Of what can be read: a sector that the disk cannot give back is damage too, and no reason to stop looking."""
+    try:
+        return hash_file(path)
+    except OSError as error:
+        return f"unknown ({error.strerror})"
 
 
 def check_sizes(folder: Path, record: CommitRecord) -> None:

@@ -29,6 +29,7 @@ from qle.cache.records import FileRecord, RawRows, StreamRecord
 from qle.cache.removal import remove_folder
 from qle.cache.selection import OnProgress, chosen_spaces, no_progress
 from qle.cache.spaces import SpaceFolder, read_commit
+from qle.errors import CacheError
 from qle.types import Stream
 
 MAX_VIDEO_BYTES = 64 << 20
@@ -126,6 +127,10 @@ def _make_pack(space: SpaceFolder, videos: Sequence[Video]) -> None:
         target.parent.mkdir(exist_ok=True)
         os.rename(temp, target)
         sync_file(target.parent, "full")
+    except OSError as error:
+        raise CacheError(
+            f"cannot write a pack into {space.path}: {error.strerror}\nnothing is lost; run the same command again"
+        ) from error
     finally:
         remove_tree(temp)
 

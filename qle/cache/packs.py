@@ -132,13 +132,18 @@ def videos_in_file(pack: Pack, path: str) -> tuple[str, ...]:
     return tuple(key for key in pack.row_of_key if any(file.path == path for file in pack.member(key).files))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def open_pack(path: Path) -> Pack:
     """One pack. Names of packs are random and their content never changes, so what was read once stays true."""
     try:
         record = read_record(PackRecord, path / PACK_FILE)
-        return Pack(path, record, pq.read_table(path / MEMBERS_FILE))
+        return Pack(path, record, _read_table(path / MEMBERS_FILE))
     except (OSError, pa.ArrowException) as error:
         raise CacheCorruptError(
             f"pack {path} cannot be read: {error}\nif it is beyond help, delete the folder and extract its videos again"
         ) from error
+
+
+def _read_table(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        return file.read()

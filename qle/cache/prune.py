@@ -30,7 +30,7 @@ from qle.cache.removal import REMOVED, remove_folder
 from qle.cache.selection import OnProgress, chosen_spaces, no_progress
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.states import states
-from qle.errors import ConfigError
+from qle.errors import CacheError, ConfigError
 from qle.types import VideoSource
 
 Kind = Literal["temp", "duplicates", "damaged", "stale", "orphaned", "space"]
@@ -86,15 +86,24 @@ def prune(root: Path, items: Sequence[PruneItem], on_progress: OnProgress = no_p
     """Delete what was planned; returns the bytes. What is gone already is no error, so a killed run is simply repeated."""
     total, done = sum(item.size_bytes for item in items), 0
     for item in items:
-        if item.kind == "space":
-            _remove_space(root, item.path)
-        elif item.kind == "temp":
-            item.path.unlink(missing_ok=True) if item.path.is_file() else remove_tree(item.path)
-        elif _inode(item.path) == item.inode:
-            remove_folder(root / item.space, item.path)
+        try:
+            _remove(root, item)
+        except OSError as error:
+            raise CacheError(
+                f"cannot delete {item.path}: {error.strerror}; {done} of {total} bytes are gone"
+            ) from error
         done += item.size_bytes
         on_progress(done, total, item.key or item.path.name)
     return done
+
+
+def _remove(root: Path, item: PruneItem) -> None:
+    if item.kind == "space":
+        _remove_space(root, item.path)
+    elif item.kind == "temp":
+        item.path.unlink(missing_ok=True) if item.path.is_file() else remove_tree(item.path)
+    elif _inode(item.path) == item.inode:
+        remove_folder(root / item.space, item.path)
 
 
 def _temp(space: SpaceFolder, idle_hours: float) -> Iterator[PruneItem]:
@@ -142,12 +151,17 @@ def _duplicates(space: SpaceFolder) -> Iterator[PruneItem]:
         for other in others:
             yield _item(space, "duplicates", key, other, f"readers take {first.name}")
     for pack in packs.open_packs(space.path):
+        own = {key: found for key in pack.row_of_key if (found := space.folder(key)) is not None}
+        if len(own) == len(pack.row_of_key):
+            yield _item(
+                space, "duplicates", "", pack.path, "all of its videos stand alone too, where readers take them"
+            )
+            continue
         if packs.wrong_sizes(pack):
             continue
-        for key in pack.row_of_key:
-            own = space.folder(key)
-            if own is not None and read_commit(own, key, space.record).created == pack.member(key).created:
-                yield _item(space, "duplicates", key, own, f"the same is in {pack.path.name}")
+        for key, alone in own.items():
+            if read_commit(alone, key, space.record).created == pack.member(key).created:
+                yield _item(space, "duplicates", key, alone, f"the same is in {pack.path.name}")
 
 
 def _videos(space: SpaceFolder) -> Iterator[PruneItem]:

@@ -149,6 +149,19 @@ def test_a_packed_video_that_also_stands_alone_is_a_duplicate(space: SpaceFolder
     assert open_cache(space.path.parent).space().video("a.mp4").num_rows == 4
 
 
+def test_a_pack_that_nobody_reads_goes(space: SpaceFolder) -> None:
+    root = space.path.parent
+    pack(root)
+    for key in ("a.mp4", "b.mp4"):
+        commit_video(space, key, num_rows=7, seed=5)
+    assert _plan(space, "duplicates") == []  # c.mp4 is in the pack alone
+    commit_video(space, "c.mp4", num_rows=7, seed=5)
+    (item,) = _plan(space, "duplicates")
+    prune(root, [item])
+    assert list((space.path / "packs").iterdir()) == []
+    assert [open_cache(root).space().video(key).num_rows for key in ("a.mp4", "b.mp4", "c.mp4")] == [7, 7, 7]
+
+
 def test_a_space_goes_by_its_name_alone(space: SpaceFolder) -> None:
     root = space.path.parent
     other = create_space(root, tiny_spec("float32"))

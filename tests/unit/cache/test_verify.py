@@ -55,6 +55,18 @@ def test_one_flipped_bit_is_found_and_named(space: SpaceFolder, tmp_path: Path, 
     assert "content" in finding.problem
 
 
+def test_a_file_that_cannot_be_read_is_a_finding(
+    space: SpaceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("qle.cache.integrity.hash_file", fail)
+    findings = verify(tmp_path, deep=True).findings
+    assert {finding.key for finding in findings} == {"a.mp4", "b.mp4"}
+    assert all("Input/output error" in finding.problem for finding in findings)
+
+
 def test_sizes_and_records_are_checked_without_deep(space: SpaceFolder, tmp_path: Path) -> None:
     (_folder(space, "a.mp4") / "patch" / "c.0.0.0.0").unlink()
     os.truncate(_folder(space, "a.mp4") / "frame" / "c.0.0", 5)
