@@ -10,6 +10,7 @@ layer knows no torch.
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ import numpy as np
 
 from qle.cache import hdf5_store
 from qle.cache.layout import safe_name
-from qle.errors import InputError, MissingDependencyError
+from qle.errors import CacheError, InputError, MissingDependencyError
 
 _PLAIN_PART = re.compile(r"(?!\.)[^\x00-\x1f\x7f\\%~:]{1,60}")
 """What every file system takes, what hides nothing, and what no escaped part looks like."""
@@ -87,9 +88,9 @@ def write_features(
     path: Path, form: Form, values: np.ndarray, pts_s: np.ndarray, save_tensor: SaveTensor | None = None
 ) -> None:
     """One video as one file that appears when it is whole. .npz holds `features` and `pts`, the others only features."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
             if form == "npz":
                 np.savez(file, features=values, pts=pts_s)
@@ -100,8 +101,13 @@ def write_features(
                 raise MissingDependencyError("writing .pt files needs torch\npip install torch")
             save_tensor(beside, values)
         os.replace(beside, path)
+    except OSError as error:
+        raise CacheError(
+            f"cannot write {path}: {error.strerror or error}\nrun the same command again to go on"
+        ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 def safe_path(key: str) -> Path:

@@ -268,6 +268,9 @@ def _assemble(out: Path, folder: Path, parts: dict[str, Path]) -> None:
                 yield name, file[FEATURES], file["pts"]
 
     whole = folder / ".whole.h5"
-    hdf5_store.write_arrays(whole, arrays())
-    os.replace(whole, out)
+    try:
+        hdf5_store.write_arrays(whole, arrays())
+        os.replace(whole, out)
+    except OSError as error:
+        raise CacheError(f"cannot write {out}: {error}\nrun the same command again to go on") from error
     shutil.rmtree(folder, ignore_errors=True)

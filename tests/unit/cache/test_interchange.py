@@ -13,7 +13,7 @@ from qle.cache.interchange import ImportOptions, export_features, import_feature
 from qle.cache.reader import Space, open_cache
 from qle.cache.spaces import create_space
 from qle.cli_cache import load_tensors, save_tensor
-from qle.errors import CacheMissingError, CheckpointError, ConfigError, InputError
+from qle.errors import CacheError, CacheMissingError, CheckpointError, ConfigError, InputError
 from tests.tiny_cache import commit_video, tiny_spec
 
 CLIPS = ImportOptions(name="clip", clip_length_s=2.0)
@@ -223,3 +223,11 @@ def test_a_stream_that_is_not_there(tmp_path: Path) -> None:
     commit_video(create_space(tmp_path, tiny_spec()), num_rows=4)
     with pytest.raises(CacheMissingError, match="it has patch, frame"):
         export_features(tmp_path, tmp_path / "out", stream="clip")
+
+
+@pytest.mark.parametrize("form", ["npz", "h5"])
+def test_a_place_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path, form: str) -> None:
+    commit_video(create_space(tmp_path / "cache", tiny_spec()), num_rows=4)
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match="cannot write"):
+        export_features(tmp_path / "cache", tmp_path / "file" / "out", form=form)  # type: ignore[arg-type]
