@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from qle import console
+from qle.doctor import Check
 from qle.errors import CacheMissingError, ConfigError
 from qle.extract.progress import Progress
 
@@ -166,6 +167,20 @@ def test_progress_on_a_terminal_redraws_one_line(monkeypatch: pytest.MonkeyPatch
         progress.update(_progress(1, 100, notes=("video b failed",)))
     assert "1/10 videos" in terminal.getvalue()
     assert "video b failed" in terminal.getvalue()
+
+
+def test_checks_show_the_fix_below_what_falls_short(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_checks(
+        [
+            Check(name="python", status="ok", found="3.11 [cpython]"),
+            Check(name="open files", status="warn", found="512", fix="ulimit -n 8192"),
+        ]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "ok   python      3.11 [cpython]",
+        "warn open files  512",
+        "                 fix: ulimit -n 8192",
+    ]
 
 
 def test_step_progress_is_one_line_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
