@@ -168,7 +168,7 @@ class Space:
 
     def __init__(self, folder: SpaceFolder, pool: MapPool | None = None) -> None:
         self._folder = folder
-        self._pool = pool or MapPool()
+        self._pool = MapPool() if pool is None else pool
         self._open: OrderedDict[str, Video] = OrderedDict()
         self._keys: tuple[str, ...] | None = None
 
@@ -195,6 +195,7 @@ class Space:
         """Forget what was listed and opened: videos may have come since."""
         self._keys = None
         self._open.clear()
+        self._pool.clear()  # a folder may have got the inode of one that is gone
 
     def __len__(self) -> int:
         return len(self.keys())

@@ -51,24 +51,33 @@ class MapPool:
     def __len__(self) -> int:
         return len(self._maps)
 
-    def get(self, path: str, open_map: Callable[[str], np.ndarray]) -> np.ndarray:
-        """The bytes of a file; `open_map` makes and checks them when they are not there yet."""
+    def clear(self) -> None:
+        """Forget all maps; arrays that look into them stay good."""
+        if self._pid == os.getpid():
+            with self._lock:
+                self._maps.clear()
+
+    def get(self, path: str, folder: int, open_map: Callable[[str], np.ndarray]) -> np.ndarray:
+        """The bytes of a file; `open_map` makes and checks them when they are not there yet.
+
+        folder: inode of the video's folder, so that a map of a version that was replaced is not taken for the new one.
+        """
         if self._pid != os.getpid():  # a lock that another thread held during a fork would never be freed
             self._reset()
         with self._lock:
-            found = self._maps.get(path)
+            found = self._maps.get((path, folder))
             if found is not None:
-                self._maps.move_to_end(path)
+                self._maps.move_to_end((path, folder))
                 return found
             while len(self._maps) >= self._capacity:
                 self._maps.popitem(last=False)  # unmapped once the last array that looks into it is gone
-            opened = self._maps[path] = open_map(path)
+            opened = self._maps[path, folder] = open_map(path)
             return opened
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._maps: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
 
 
 class VideoFolder(NamedTuple):
@@ -152,7 +161,7 @@ class StoredRows:
             yield extent.first_row, content.view(self.stream.stored_dtype).reshape(extent.num_rows, *self.shape[1:])
 
     def _map(self, extent: Extent) -> np.ndarray:
-        return self._pool.get(os.path.join(self._folder.path, extent.path), self._open_map)
+        return self._pool.get(os.path.join(self._folder.path, extent.path), self._folder.inode, self._open_map)
 
     def _open_map(self, path: str) -> np.ndarray:
         """Map a file of the size that the record says, and make sure that a shard's rows lie as we take them to lie."""

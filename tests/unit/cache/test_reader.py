@@ -235,6 +235,32 @@ def test_a_video_that_was_replaced_is_not_mixed_with_its_successor(tmp_path: Pat
     np.testing.assert_array_equal(fresh.frame[:], tiny.tiny_values(seed=1)["frame"])
 
 
+def test_a_refreshed_space_reads_the_new_version_and_not_old_maps(tmp_path: Path) -> None:
+    """Maps were kept by path: after a refresh the new record met the bytes of the old film."""
+    folder = create_space(tmp_path, tiny.tiny_spec())
+    tiny.commit_video(folder, num_rows=5, seed=1)
+    space = Space(folder)
+    old = space.video(tiny.KEY).patch[:]
+    with VideoWriter.open(
+        folder, tiny.KEY, tiny.tiny_plan(5), tiny.tiny_source(2), replace=True, durability="none"
+    ) as writer:
+        tiny.fill(writer, tiny.tiny_values(5, 2))
+        writer.commit()
+    space.refresh()
+    new = space.video(tiny.KEY).patch[:]
+    np.testing.assert_array_equal(new, tiny.tiny_values(5, 2)["patch"].astype(np.float16))
+    assert not np.array_equal(new, old)
+
+
+def test_workers_keep_the_limit_on_maps(folder: SpaceFolder) -> None:
+    """An empty pool has length 0, which is not the same as no pool."""
+    copy = pickle.loads(pickle.dumps(Space(folder, MapPool(capacity=3))))
+    for key in KEYS:
+        for stream in ("patch", "frame", "pts"):
+            copy.video(key).rows_of(stream)[:]
+    assert len(copy._pool) == 3
+
+
 def test_videos_that_share_an_array_begin_at_their_first_row(tmp_path: Path) -> None:
     """The record of a part of an array, as many short videos in one have it."""
     space = create_space(tmp_path / "cache", tiny.tiny_spec())
