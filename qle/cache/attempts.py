@@ -86,7 +86,7 @@ class Attempt:
             os.close(fd)
 
     def remove(self) -> None:
-        remove_tree(self.path)
+        remove_attempt(self.path)
 
 
 def describe(*, key: str, space: str, store: StoreKind, fingerprint: SourceFingerprint, rows: RowPlan) -> AttemptRecord:
@@ -117,9 +117,9 @@ def begin(space: Path, record: AttemptRecord, *, durability: Durability, has_cla
     usable.sort(reverse=True)
     kept = _adopt(usable[0][1], own, record) if usable and usable[0][0] else {}
     for _, path in usable:
-        remove_tree(path)
+        remove_attempt(path)
     if not kept:
-        remove_tree(own)
+        remove_attempt(own)
         _create(own, record)
     return Attempt(path=own, durability=durability, kept=kept)
 
@@ -128,14 +128,24 @@ def is_abandoned(path: Path) -> bool:
     """Whether nobody works in a temp folder any more, as far as this machine can prove it."""
     if path.name.endswith(RELEASED):
         return True
-    found = _read(path)
-    return found is not None and found.is_owner_dead()
+    if (found := _read(path)) is not None:
+        return found.is_owner_dead()
+    # It gets its name with the owner's inside, so an empty one is what a kill left of its removal.
+    return path.is_dir() and not any(path.iterdir())
 
 
 def release(attempt: Attempt) -> None:
     """Leave the folder to whoever comes next, though this process lives on. A rename, since a full disk takes no more."""
     with suppress(OSError):  # taken over, or a disk that is read-only by now: it counts when this process has ended
         os.rename(attempt.path, attempt.path.with_name(attempt.path.name + RELEASED))
+
+
+def remove_attempt(path: Path) -> None:
+    """Delete a temp folder, the name of its owner last: a kill in between leaves one that can still be proved dead."""
+    for entry in path.glob("*"):
+        if entry.name != ATTEMPT_FILE:
+            remove_tree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
+    remove_tree(path)
 
 
 def _create(own: Path, record: AttemptRecord) -> None:
@@ -154,7 +164,7 @@ def _adopt(old: Path, own: Path, record: AttemptRecord) -> dict[str, FileRecord]
     """Make an abandoned folder ours and drop whatever in it is not complete. Nothing where another was faster."""
     try:
         os.rename(old, own)
-        write_file(own / ATTEMPT_FILE, record.to_json().encode(), "none")
+        replace_file(own / ATTEMPT_FILE, record.to_json().encode(), "none")  # at no moment without an owner's name
     except OSError:
         return {}
     video = own / "video"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qle.cache.attempts import JOURNAL_FILE
+from qle.cache.attempts import ATTEMPT_FILE, JOURNAL_FILE, remove_attempt
 from qle.cache.integrity import find_damage
 from qle.cache.layout import video_folder
 from qle.cache.spaces import SpaceFolder, create_space
@@ -107,6 +107,22 @@ def test_kills_at_random_times_end_in_the_right_video(
 def write_forever(root: Path) -> None:
     while True:
         tiny.write_until(root, "zarr", "never", replace=True)
+
+
+def test_what_a_kill_leaves_of_a_removed_attempt_goes_away(space: SpaceFolder, tmp_path: Path) -> None:
+    """Once the owner's name went first, and a kill right then left a folder that nobody could prove dead."""
+    writer = open_writer(space)
+    (path,) = attempts(space)
+    removed: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qle.cache.attempts.remove_tree", removed.append)
+        remove_attempt(path)
+    assert removed[-1] == path
+    assert (path / ATTEMPT_FILE).exists()
+    writer.abandon(keep_shards=False)
+    path.mkdir(exist_ok=True)
+    tiny.commit_video(space)
+    assert_right(space, tmp_path)
 
 
 def test_a_living_attempt_is_left_alone(space: SpaceFolder, tmp_path: Path) -> None:
