@@ -7,6 +7,8 @@ fixed leading part, of a manifest the folder that it lies in, of single files th
 
 import csv
 import glob
+import io
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -29,17 +31,37 @@ def discover(inputs: Iterable[str], root: Path | None = None, limit: int | None 
     for text in inputs:
         for source in _expand(text, root):
             known = sources.setdefault(source.key, source)
-            if known.path.resolve() != source.path.resolve():
-                raise InputError(
-                    f"two videos would share the key {source.key!r}:\n  {known.path}\n  {source.path}\n"
-                    "Pass --root with a folder above both, or give them keys in a manifest."
-                )
+            if known is not source:
+                _check_same(known, source)
     if not sources:
         raise InputError(
             f"no videos found in {', '.join(map(str, inputs))}: give a folder, a glob, a manifest.csv or files"
         )
     ordered = [sources[key] for key in sorted(sources)]
     return ordered if limit is None else ordered[:limit]
+
+
+def size_bytes(source: VideoSource) -> int:
+    """0 where the file has gone since the list was made, or is a link to nowhere: its probe will say so."""
+    try:
+        return source.path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _check_same(known: VideoSource, other: VideoSource) -> None:
+    """The same video may be named twice; two videos, or two parts of one, need two keys."""
+    if known.path.resolve() != other.path.resolve():
+        raise InputError(
+            f"two videos would share the key {other.key!r}:\n  {known.path}\n  {other.path}\n"
+            "Pass --root with a folder above both, or give them keys in a manifest."
+        )
+    if (known.start_s, known.end_s) != (other.start_s, other.end_s):
+        parts = " and ".join(_span(source.start_s, source.end_s) for source in (known, other))
+        raise InputError(
+            f"two parts of {known.path} would share the key {other.key!r}: {parts} s\n"
+            "Give each its own in the manifest, or leave the column empty: the times then become part of the key."
+        )
 
 
 def _expand(text: str, root: Path | None) -> Iterator[VideoSource]:
@@ -87,7 +109,7 @@ def _fixed_part(pattern: str) -> Path:
 
 
 def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
-    with manifest.open(newline="", encoding="utf-8-sig") as lines:
+    with _open_text(manifest) as lines:
         rows = csv.DictReader(lines, delimiter=MANIFEST_SUFFIXES[manifest.suffix.lower()])
         columns = {name.strip().lower(): name for name in rows.fieldnames or () if name}
         path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
@@ -107,10 +129,25 @@ def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
             key = (row[key_column] or "").strip() if key_column else ""
             if not key:
                 is_clip = start_s is not None or end_s is not None
-                key = key_of(path, root) + (
-                    f"#{start_s or 0:g}-{'' if end_s is None else f'{end_s:g}'}" if is_clip else ""
-                )
+                key = key_of(path, root) + (f"#{_span(start_s, end_s)}" if is_clip else "")
             yield VideoSource(key=key, path=path, start_s=start_s, end_s=end_s)
+
+
+def _span(start_s: float | None, end_s: float | None) -> str:
+    """10.0 to 20.5 -> "10-20.5", to the last digit: clips late in a long video differ in the seventh."""
+    return "-".join("" if seconds is None else repr(seconds).removesuffix(".0") for seconds in (start_s or 0.0, end_s))
+
+
+def _open_text(manifest: Path) -> io.StringIO:
+    try:
+        return io.StringIO(manifest.read_bytes().decode("utf-8-sig"), newline="")
+    except OSError as error:
+        raise InputError(f"{manifest} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{manifest}:{line}: not UTF-8 text\nSave it again as UTF-8 (CSV UTF-8 in spreadsheets)."
+        ) from error
 
 
 def _seconds(row: dict[str, str], column: str | None, where: str) -> float | None:
@@ -118,6 +155,9 @@ def _seconds(row: dict[str, str], column: str | None, where: str) -> float | Non
     if not text:
         return None
     try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(f"{where}: {column} is {text!r}, expected seconds") from error
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise InputError(f"{where}: {column} is {text!r}, expected seconds, or nothing for the whole video")
+    return seconds

@@ -68,14 +68,32 @@ def test_a_manifest_gives_paths_keys_and_clips(tmp_path):
         ("name\nx.mp4\n", "no column"),
         ("path\ngone.mp4\n", r"list\.csv:2: .*gone\.mp4 does not exist"),
         ("path,start\nx.mp4,soon\n", r"list\.csv:2: start is 'soon'"),
+        ("path,start\nx.mp4,nan\n", r"list\.csv:2: start is 'nan'"),
         ("path,start,end\nx.mp4,5,2\n", "not after start"),
+        ("path,key\nx.mp4,one\nx.mp4,caf\xe9\n", r"list\.csv:3: not UTF-8"),
     ],
 )
 def test_a_bad_manifest_names_the_line(tmp_path, text, message):
     touch(tmp_path / "x.mp4")
-    (tmp_path / "list.csv").write_text(text)
+    (tmp_path / "list.csv").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=message):
         discover([str(tmp_path / "list.csv")])
+
+
+def test_clips_late_in_a_long_video_keep_their_own_keys(tmp_path):
+    touch(tmp_path / "x.mp4")
+    (tmp_path / "list.csv").write_text("path,start,end\nx.mp4,35999.12,\nx.mp4,35999.14,\n")
+    assert keys(discover([str(tmp_path / "list.csv")])) == ["x.mp4#35999.12-", "x.mp4#35999.14-"]
+
+
+def test_two_parts_of_a_video_under_one_key_are_refused_and_not_dropped(tmp_path):
+    touch(tmp_path / "x.mp4")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("path,video_id,start,end\nx.mp4,v1,0,10\nx.mp4,v1,10,\n")
+    with pytest.raises(InputError, match="share the key 'v1': 0-10 and 10- s"):
+        discover([str(manifest)])
+    manifest.write_text("path,video_id,start,end\nx.mp4,v1,0,10\nx.mp4,v1,0,10\n")
+    assert keys(discover([str(manifest)])) == ["v1"]
 
 
 @pytest.mark.parametrize("name", ["missing", "missing/*.mp4", "empty"])
