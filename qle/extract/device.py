@@ -15,6 +15,7 @@ from qle.cache.states import states
 from qle.errors import ConfigError
 from qle.extract.engine import Engine
 from qle.extract.opening import EngineOptions
+from qle.extract.plan import size_bytes
 from qle.extract.progress import Progress
 from qle.extract.request import ExtractRequest
 from qle.extract.target import Target, make_target
@@ -88,4 +89,4 @@ def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], want
         for source in sources
         if source.key in missing
     ]
-    return sorted(found, key=lambda pending: -pending.source.path.stat().st_size)
+    return sorted(found, key=lambda pending: -size_bytes(pending.source))

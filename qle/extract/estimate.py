@@ -20,7 +20,7 @@ from qle.cache.states import states
 from qle.extract.decode import choose_decoder
 from qle.extract.device import engine_options, wanted_states
 from qle.extract.opening import EngineOptions
-from qle.extract.plan import discover
+from qle.extract.plan import discover, size_bytes
 from qle.extract.pool import DecodePool
 from qle.extract.request import ExtractRequest
 from qle.extract.sampling import decode_runs, num_decoded_frames, plan_rows
@@ -142,7 +142,8 @@ def _count(probe: _Probe, info: VideoInfo, options: EngineOptions) -> None:
     rows = plan_rows(info.pts_s, info.end_s, info.time_base, options.sampling, source.start_s, source.end_s)
     probe.rows = rows.num_rows
     probe.frames = num_decoded_frames(decode_runs(rows.frame_index, info.is_key))
-    probe.duration_s = min(source.end_s or info.end_s, info.end_s) - max(source.start_s or info.start_s, info.start_s)
+    end_s = info.end_s if source.end_s is None else min(source.end_s, info.end_s)
+    probe.duration_s = max(0.0, end_s - max(source.start_s or info.start_s, info.start_s))
 
 
 def _time_decoder(
@@ -172,8 +173,8 @@ def _run_task(pool: DecodePool, task: ProbeTask | DecodeTask) -> Event:
 
 def _scale(pending: Sequence[VideoSource], probed: dict[int, _Probe]) -> float:
     """How much more there is than what was probed, by file size."""
-    seen = sum(probe.source.path.stat().st_size for probe in probed.values())
-    return sum(source.path.stat().st_size for source in pending) / seen if seen else 1.0
+    seen = sum(size_bytes(probe.source) for probe in probed.values())
+    return sum(map(size_bytes, pending)) / seen if seen else 1.0
 
 
 def _decode_seconds(probed: dict[int, _Probe]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from qle.cache.records import CommitRecord
 from qle.cache.writer import VideoWriter
-from qle.errors import DecodeError
+from qle.errors import DecodeError, InputError
 from qle.extract.assembly import ClipAssembler
 from qle.extract.mailbox import CancelledError
 from qle.extract.source import fingerprint
@@ -97,16 +97,25 @@ class JobTarget:
 
     def commit(self) -> CommitRecord:
         """Publishes the video, unless the file changed while it was read."""
-        if fingerprint(self.job.source.path) != self._opened.info.fingerprint:
-            raise DecodeError(
-                f"{self.job.source.path} changed while it was read: run the same command again", kind="changed"
-            )
+        self._check_source()
         with self._lock:
             if self.is_closed:
                 raise CancelledError
             record = self._writer.commit(attempt=self._attempt, versions=VERSIONS)
             self.is_closed = True
             return record
+
+    def _check_source(self) -> None:
+        path = self.job.source.path
+        try:
+            is_same = fingerprint(path) == self._opened.info.fingerprint
+        except InputError as error:
+            raise DecodeError(f"{path} went away while it was read: {error}", kind="changed") from error
+        if not is_same:
+            raise DecodeError(
+                f"{path} changed while it was read.\nWait until it is complete, then run again with --retry-failed.",
+                kind="changed",
+            )
 
     def close(self) -> None:
         """Leaves the video uncommitted; whole shards stay for the next attempt."""

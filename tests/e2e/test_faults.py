@@ -144,6 +144,35 @@ def test_a_decoder_that_aborts_costs_one_video(extract, long_videos, undisturbed
     assert committed_bytes(cache) == {path: digest for path, digest in undisturbed.items() if "short1" not in path}
 
 
+class DisturbingDecoder:
+    """Deletes or lengthens the file that it reads, where the name says so."""
+
+    def frames(self, request, beat):
+        from qle.extract.decode import make_decoder
+
+        for count, frame in enumerate(make_decoder("pyav").frames(request, beat)):
+            if count == 1 and request.path.name == "goes.mp4":
+                request.path.unlink()
+            if count == 1 and request.path.name == "grows.mp4":
+                request.path.write_bytes(request.path.read_bytes() + b"more")
+            yield frame
+
+
+def test_files_that_change_or_go_away_cost_themselves_only(extract, small_videos, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("goes.mp4", "grows.mp4", "stays.mp4"):
+        shutil.copy(small_videos / "b.mp4", folder / name)
+    (folder / "link.mp4").symlink_to("nowhere.mp4")
+    summary = extract(folder, decoder=f"{__name__}:DisturbingDecoder")
+    assert list(qle.open_cache(tmp_path / "cache").space()) == ["stays.mp4"]
+    failures = summary.spaces[0].failures
+    assert sorted(failures) == ["goes.mp4", "grows.mp4", "link.mp4"]
+    assert "went away while it was read" in failures["goes.mp4"]
+    assert "changed while it was read" in failures["grows.mp4"]
+    assert "cannot be read" in failures["link.mp4"]
+
+
 def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
