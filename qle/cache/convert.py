@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qle.cache.durable import remove_tree, sync_file
-from qle.cache.integrity import check_sizes
+from qle.cache.integrity import is_whole
 from qle.cache.layout import STORE_SUFFIXES, TMP, VIDEOS, video_folder
 from qle.cache.quantise import SCALE
 from qle.cache.reader import Space, Video
@@ -21,7 +21,7 @@ from qle.cache.removal import remove_folder
 from qle.cache.rewrite import rewrite_video
 from qle.cache.selection import OnProgress, chosen_spaces, no_progress
 from qle.cache.spaces import SpaceFolder, create_space, read_commit
-from qle.errors import CacheCorruptError, CacheError, ConfigError
+from qle.errors import CacheCorruptError, ConfigError
 from qle.types import SpaceSpec, StoreDtype, StoreKind, Stream
 
 
@@ -94,7 +94,7 @@ def _change_format(video: Video, space: SpaceFolder, store: StoreKind) -> Commit
     """
     aside = SpaceFolder(space.path / TMP / f"convert-{store}", space.record)
     target = video_folder(space.path, video.key, store)
-    is_there = target.exists() and _is_whole(target, video.key, space)
+    is_there = target.exists() and is_whole(target, video.key, space.record)
     if not is_there:
         (aside.path / TMP).mkdir(parents=True, exist_ok=True)
         (aside.path / VIDEOS).mkdir(exist_ok=True)
@@ -108,14 +108,6 @@ def _change_format(video: Video, space: SpaceFolder, store: StoreKind) -> Commit
         if other.exists():
             remove_folder(space.path, other)
     return None if is_there else read_commit(target, video.key, space.record)
-
-
-def _is_whole(folder: Path, key: str, space: SpaceFolder) -> bool:
-    try:
-        check_sizes(folder, read_commit(folder, key, space.record))
-    except CacheError:
-        return False
-    return True
 
 
 def derived_spec(record: SpaceRecord, dtype: StoreDtype | None, grid: int | None) -> SpaceSpec:

@@ -11,8 +11,9 @@ from typing import Literal
 
 from qle.cache.durable import hash_file
 from qle.cache.packs import PackRecord
-from qle.cache.records import CommitRecord
-from qle.errors import CacheCorruptError
+from qle.cache.records import CommitRecord, SpaceRecord
+from qle.cache.spaces import read_commit
+from qle.errors import CacheCorruptError, CacheError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,12 @@ def check_sizes(folder: Path, record: CommitRecord) -> None:
             f"video {record.key!r} is damaged: {damages[0]}{more}\nin {folder}\n"
             "extract it again with the same qle extract command, which replaces damaged videos"
         )
+
+
+def is_whole(folder: Path, key: str, space: SpaceRecord) -> bool:
+    """Whether a reader would get the video from this folder."""
+    try:
+        check_sizes(folder, read_commit(folder, key, space))
+    except (CacheError, OSError):
+        return False
+    return True

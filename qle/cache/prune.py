@@ -25,6 +25,7 @@ from qle.cache import packs
 from qle.cache.attempts import ATTEMPT_FILE, AttemptRecord
 from qle.cache.durable import remove_tree
 from qle.cache.index import load_index
+from qle.cache.integrity import is_whole
 from qle.cache.layout import CLAIMS, SPACE_FILE, STORE_SUFFIXES, TMP, video_folder
 from qle.cache.removal import REMOVED, remove_folder
 from qle.cache.selection import OnProgress, chosen_spaces, no_progress
@@ -145,13 +146,13 @@ def _duplicates(space: SpaceFolder) -> Iterator[PruneItem]:
     index = load_index(space)
     twins = [key for key, count in _counts(index.texts("key")).items() if count > 1]
     for key in twins:
-        first, *others = [
-            folder for store in STORE_SUFFIXES if (folder := video_folder(space.path, key, store)).exists()
-        ]
-        for other in others:
-            yield _item(space, "duplicates", key, other, f"readers take {first.name}")
+        folders = [folder for store in STORE_SUFFIXES if (folder := video_folder(space.path, key, store)).exists()]
+        if folders and is_whole(folders[0], key, space.record):  # else the other one may be all there is
+            for other in folders[1:]:
+                yield _item(space, "duplicates", key, other, f"readers take {folders[0].name}")
     for pack in packs.open_packs(space.path):
-        own = {key: found for key in pack.row_of_key if (found := space.folder(key)) is not None}
+        alone = {key: found for key in pack.row_of_key if (found := space.folder(key)) is not None}
+        own = {key: folder for key, folder in alone.items() if is_whole(folder, key, space.record)}
         if len(own) == len(pack.row_of_key):
             yield _item(
                 space, "duplicates", "", pack.path, "all of its videos stand alone too, where readers take them"
@@ -159,24 +160,30 @@ def _duplicates(space: SpaceFolder) -> Iterator[PruneItem]:
             continue
         if packs.wrong_sizes(pack):
             continue
-        for key, alone in own.items():
-            if read_commit(alone, key, space.record).created == pack.member(key).created:
-                yield _item(space, "duplicates", key, alone, f"the same is in {pack.path.name}")
+        for key, folder in own.items():
+            if read_commit(folder, key, space.record).created == pack.member(key).created:
+                yield _item(space, "duplicates", key, folder, f"the same is in {pack.path.name}")
 
 
 def _videos(space: SpaceFolder) -> Iterator[PruneItem]:
-    """Single videos that are damaged, stale or orphaned. Packed ones stay: a pack goes only as a whole."""
+    """Single videos that are damaged, stale or orphaned, as readers see them. Packed ones stay: a pack goes only whole.
+
+    Of a video in two formats only the one that readers take is judged: the other may be what is left when that one goes.
+    """
     index = load_index(space)
     rows = [row for row, pack in enumerate(index.texts("pack")) if not pack]
     keys, paths = index.texts("key"), index.texts("source_path")
     sources = [VideoSource(key=keys[row], path=Path(paths[row])) for row in rows]
     for row, state in zip(rows, states(space, sources, index), strict=True):
+        if keys[row] and index.row_of_key[keys[row]] != row:
+            continue
         folder = index.folder(row)
         if state.state == "damaged":
             yield _item(space, "damaged", keys[row], folder, state.reason)
         elif state.state == "stale":
             yield _item(space, "stale", keys[row], folder, state.reason)
-        elif state.state == "done" and paths[row] and not os.path.exists(paths[row]):
+        elif state.state == "done" and os.path.isabs(paths[row]) and not os.path.exists(paths[row]):
+            # A relative path says nothing: it began in the folder where the extraction was started.
             yield _item(space, "orphaned", keys[row], folder, f"{paths[row]} is not there")
 
 

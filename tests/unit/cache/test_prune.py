@@ -52,6 +52,16 @@ def _age(path: Path, hours: float) -> None:
         os.utime(place, (time.time() - hours * 3600,) * 2)
 
 
+def _twins(space: SpaceFolder, aside: Path) -> dict[str, Path]:
+    """One video in both formats, as a killed conversion leaves it."""
+    commit_video(space, "twice.mp4", store="hdf5", num_rows=4)
+    shutil.move(_folder(space, "twice.mp4"), aside)
+    commit_video(space, "twice.mp4", num_rows=4)
+    hdf5 = video_folder(space.path, "twice.mp4", "hdf5")
+    shutil.move(aside, hdf5)
+    return {"zarr": _folder(space, "twice.mp4"), "hdf5": hdf5}
+
+
 def test_a_clean_cache_has_nothing_to_prune(space: SpaceFolder) -> None:
     assert _plan(space, "temp", "duplicates", "damaged", "stale", "orphaned") == []
 
@@ -126,11 +136,7 @@ def test_claims_go_when_nobody_refreshes_them(space: SpaceFolder) -> None:
 
 
 def test_the_copy_that_no_reader_takes_is_a_duplicate(space: SpaceFolder, tmp_path: Path) -> None:
-    commit_video(space, "twice.mp4", store="hdf5", num_rows=4)
-    aside = tmp_path / "aside"
-    shutil.move(_folder(space, "twice.mp4"), aside)
-    commit_video(space, "twice.mp4", num_rows=4)
-    shutil.move(aside, video_folder(space.path, "twice.mp4", "hdf5"))
+    _twins(space, tmp_path / "aside")
     (item,) = _plan(space, "duplicates")
     assert item.path.suffix == ".hdf5"
     prune(space.path.parent, [item])
@@ -147,6 +153,38 @@ def test_a_packed_video_that_also_stands_alone_is_a_duplicate(space: SpaceFolder
     assert item.path == target
     prune(space.path.parent, [item])
     assert open_cache(space.path.parent).space().video("a.mp4").num_rows == 4
+
+
+@pytest.mark.parametrize("missing", [COMMIT_FILE, "patch/c.0.0.0.0"])
+def test_the_good_one_of_two_formats_outlives_the_damaged_one(space: SpaceFolder, tmp_path: Path, missing: str) -> None:
+    """The Zarr copy, which readers look for first, is damaged: pruning used to delete both."""
+    twins = _twins(space, tmp_path / "aside")
+    (twins["zarr"] / missing).unlink()
+    plan = _plan(space, "duplicates", "damaged")
+    assert [(item.kind, item.path) for item in plan] == [("damaged", twins["zarr"])]
+    prune(space.path.parent, plan)
+    assert open_cache(space.path.parent).space().video("twice.mp4").folder == twins["hdf5"]
+
+
+def test_a_pack_stays_while_a_single_copy_is_damaged(space: SpaceFolder) -> None:
+    root = space.path.parent
+    pack(root)
+    for key in ("a.mp4", "b.mp4", "c.mp4"):
+        commit_video(space, key, num_rows=7, seed=5)
+    (_folder(space, "b.mp4") / "patch" / "c.0.0.0.0").unlink()
+    plan = _plan(space, "duplicates", "damaged")
+    assert [(item.kind, item.key) for item in plan] == [("damaged", "b.mp4")]
+    prune(root, plan)
+    assert open_cache(root).space().video("b.mp4").num_rows == 4  # the packed one
+
+
+def test_a_relative_source_is_not_called_gone(space: SpaceFolder) -> None:
+    """It began in the folder where the extraction was started, which is not the one where pruning is."""
+    source = SourceFacts(path="films/d.mp4", fingerprint=fingerprint(space.path / "space.json"))
+    with VideoWriter.open(space, "d.mp4", tiny_plan(4), source, durability="none") as writer:
+        fill(writer, tiny_values(4))
+        writer.commit()
+    assert _plan(space, "orphaned") == []
 
 
 def test_a_pack_that_nobody_reads_goes(space: SpaceFolder) -> None:
