@@ -283,7 +283,8 @@ class ExtractProgress:
         parts.append(f"{format_count(progress.rows_done)}/{format_count(progress.rows_planned)} rows")
         if rate := self.rows_per_s:
             parts += [f"{rate:,.0f} rows/s", f"{progress.binding}-bound"]
-            parts.append(f"ETA {format_duration(self._rows_left(progress) / rate)}")
+            if left := self._rows_left(progress):
+                parts.append(f"ETA {format_duration(left / rate)}")
         return "  ".join(parts)
 
     def _rows_left(self, progress: "Progress") -> float:

@@ -39,8 +39,9 @@ def chosen_spaces(root: Path, names: Sequence[str] = ()) -> list[SpaceFolder]:
 def list_folders(space: Path) -> list[Path]:
     """Every folder under videos/ that stands for a video, sorted; their records may be anything."""
     suffixes = tuple(STORE_SUFFIXES.values())
-    found = []
-    for shelf in sorted(os.listdir(space / VIDEOS)):
+    found: list[Path] = []
+    shelves = os.listdir(space / VIDEOS) if (space / VIDEOS).exists() else []
+    for shelf in shelves:
         if len(shelf) == 2:
             found += [Path(space, VIDEOS, shelf, name) for name in os.listdir(space / VIDEOS / shelf)]
     return sorted(folder for folder in found if folder.name.endswith(suffixes))
