@@ -1,6 +1,7 @@
 """Decoders that do to their process what real ones have done: abort, hang, leak. Named in tasks as "tests.faulty_decoders:X"."""
 
 import ctypes
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +53,13 @@ class Leaking(_Faulty):
 class Raising(_Faulty):
     def misbehave(self, beat: Callable[[], None]) -> None:
         raise ZeroDivisionError("a bug in a decoder")
+
+
+class Stopping(_Faulty):
+    """Takes the end of the file for the end of its task."""
+
+    def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
+        yield from itertools.islice(super().frames(request, beat), GOOD_FRAMES)
 
 
 class Patient(Decoder):

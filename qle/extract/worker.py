@@ -143,6 +143,8 @@ class _Worker:
                     self._pipe.send(("frames", slot, order.rows[done - num_filled : done]))
                     slot, num_filled = -1, 0
             self._read_messages()
+        if done < len(order.rows):  # nobody downstream would notice, and the video would be waited for for ever
+            raise DecodeError(f"{order.request.path}: the decoder ended after {done} of {len(order.rows)} rows")
         return ("finished",)
 
     def _take_slot(self) -> int:

@@ -121,6 +121,7 @@ def test_errors_come_back_with_kind_and_counts(pool, shared_videos):
         ProbeTask(tag=1, source=VideoSource(key="n", path=shared_videos / "noise.mp4")),
         DecodeTask(tag=2, info=corrupt, decoder="pyav", rows=rows, frame_index=rows, geometries=(SMALL,)),
         task_for("Raising", tag=3),
+        task_for("Stopping", tag=4),
     ]
     pids = pool.pids
     errors = {tag: events[-1].error for tag, events in run(pool, tasks).items()}
@@ -130,9 +131,11 @@ def test_errors_come_back_with_kind_and_counts(pool, shared_videos):
         1: ("open", None, None),
         2: ("decode", 28, 50),
         3: ("decode", 16, 200),
+        4: ("decode", 16, 200),
     }
     assert all(type(error) is DecodeError for error in errors.values())
     assert "made-up.mp4: the decoder failed: ZeroDivisionError: a bug in a decoder" in str(errors[3])
+    assert "the decoder ended after 20 of 200 rows" in str(errors[4])
     assert pool.pids == pids
 
 
