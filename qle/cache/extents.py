@@ -25,5 +25,5 @@ def extents(raw: RawRows, row_bytes: int, start: int, stop: int) -> Iterator[Ext
     while row < stop:
         number, inside = divmod(raw.first_row + row, raw.rows_per_file)
         count = min(raw.rows_per_file - inside, stop - row)
-        yield Extent(raw.path.format(number), raw.offset + inside * row_bytes, row, count)
+        yield Extent(raw.path.replace("{}", str(number)), raw.offset + inside * row_bytes, row, count)
         row += count

@@ -57,6 +57,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_SUFFIXES = tuple(STORE_SUFFIXES.values())
+
 PLACE_COLUMNS = ("shelf", "name", "pack", "record_id", "file_paths", "file_sizes")
 """Where a video stands by itself; everything else is true of it in a pack too."""
 
@@ -160,11 +162,16 @@ def _read(space: SpaceFolder) -> _Stored:
             table = file.read()
         about = json.loads(table.schema.metadata[b"qle_index"])
         is_ours = about["version"] == INDEX_VERSION and about["space"] == space.record.hash
-        if is_ours and table.schema.equals(SCHEMA):
+        if is_ours and table.schema.equals(SCHEMA) and all(map(_is_folder_name, table["name"].to_pylist())):
             return _Stored(table, {int(shelf): mtime for shelf, mtime in about["mtimes_ns"].items()})
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
         pass
     return _Stored(SCHEMA.empty_table(), {})
+
+
+def _is_folder_name(name: str) -> bool:
+    """The index of a stranger's cache must not lead `prune` out of it."""
+    return "/" not in name and name.endswith(_SUFFIXES)
 
 
 def _write(space: SpaceFolder, stored: _Stored) -> None:
@@ -236,9 +243,8 @@ def _rescan(space: SpaceFolder, table: pa.Table, shelves: set[int], on_progress:
 
 def _entries(shelf: Path) -> Iterator[tuple[str, str]]:
     """Names of the video folders with what identifies the present record of each, empty where there is none."""
-    suffixes = tuple(STORE_SUFFIXES.values())
     try:
-        names = [name for name in os.listdir(shelf) if name.endswith(suffixes)]
+        names = [name for name in os.listdir(shelf) if name.endswith(_SUFFIXES)]
     except FileNotFoundError:
         return
     for name in sorted(names):

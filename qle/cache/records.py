@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from qle.cache.layout import FORMAT, clean_key, space_hash
 from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
@@ -22,6 +22,17 @@ from qle.types import SourceFingerprint, SpaceSpec, StoreKind, Stream
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, BeforeValidator(clean_key)]
 """Text that may come from a file system: what is no Unicode is escaped, since JSON cannot hold it."""
+
+
+def _inside(path: str) -> str:
+    """A cache may come from a stranger, and tools copy the files that its records name: none may lie elsewhere."""
+    if not path or "\0" in path or "\\" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise ValueError(f"{path!a} is no path of a file inside the folder of the record")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+"""Of a file, relative to the folder that holds the record, "/" between parts."""
 
 
 class Record(BaseModel):
@@ -62,7 +73,7 @@ class SpaceRecord(Record):
 class SourceFacts(BaseModel):
     """The video file that the rows were made from, as far as a later run must recognise it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     path: Text
     """As the user gave it."""
@@ -85,7 +96,7 @@ class RawRows(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    path: str
+    path: InsidePath
     """Relative to the video's folder; "{}" stands for the file number."""
     rows_per_file: Annotated[int, Field(ge=1)]
     offset: Count = 0
@@ -119,7 +130,7 @@ class FileRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    path: str
+    path: InsidePath
     size: Count
     xxh3: str
     """xxh3-128 in hex."""

@@ -5,6 +5,8 @@ import shutil
 import threading
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from qle.cache.index import INDEX_FILE, Index, load_index
@@ -115,6 +117,18 @@ def test_index_of_another_space_is_not_believed(space: SpaceFolder, tmp_path: Pa
     other = create_space(tmp_path / "cache", tiny_spec("float32"))
     shutil.copy(space.path / INDEX_FILE, other.path / INDEX_FILE)
     assert len(load_index(other)) == 0
+
+
+def test_an_index_that_leads_out_of_the_cache_is_not_believed(space: SpaceFolder, tmp_path: Path) -> None:
+    """`prune` deletes folders that the index names."""
+    for shelf in (space.path / VIDEOS).iterdir():
+        os.utime(shelf, (1, 1))  # long ago, so that the index is believed
+    table = load_index(space).table
+    expected = _facts(load_index(space))
+    index = pq.read_table(space.path / INDEX_FILE)
+    names = pa.array(["../../../victim.zarr"] * len(table))
+    pq.write_table(index.set_column(index.schema.get_field_index("name"), "name", names), space.path / INDEX_FILE)
+    assert _facts(load_index(space)) == expected
 
 
 def test_cache_that_cannot_be_written_is_indexed_in_memory(space: SpaceFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,21 @@ def test_a_wrong_field_is_named(commit: CommitRecord) -> None:
         parse_record(CommitRecord, json.dumps(found).encode(), WHERE)
 
 
+@pytest.mark.parametrize("path", ["../../../x", "/etc/passwd", "patch/../../x", "patch//x", "..\\x", "", ".", "a\0b"])
+@pytest.mark.parametrize("place", ["files", "streams"])
+def test_a_record_names_no_file_outside_of_its_folder(commit: CommitRecord, place: str, path: str) -> None:
+    """Merging a stranger's cache copies what its records name, to the same place beside the target."""
+    found = json.loads(commit.to_json())
+    (found["files"][0] if place == "files" else found["streams"][0]["raw"])["path"] = path
+    with pytest.raises(CacheCorruptError, match="inside the folder"):
+        parse_record(CommitRecord, json.dumps(found).encode(), WHERE)
+
+
+def test_an_endless_source_can_be_recorded(commit: CommitRecord) -> None:
+    endless = commit.model_copy(update={"source": commit.source.model_copy(update={"duration_s": float("inf")})})
+    assert parse_record(CommitRecord, endless.to_json().encode(), WHERE) == endless
+
+
 def test_many_records_are_read_fast(commit: CommitRecord) -> None:
     text = commit.to_json().encode()
     started = time.process_time()
