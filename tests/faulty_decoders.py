@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from qle.errors import DecodeError
 from qle.extract.decode import Decoder, FrameRequest, no_beat
 
 GOOD_FRAMES = 20
@@ -81,3 +82,17 @@ class Endless(Decoder):
             time.sleep(0.01)
             beat()
             yield number, np.full((48, 64, 3), number % 256, np.uint8)
+
+
+class Lingering(Decoder):
+    """Gives white frames, and the last of them again and again, until it is cancelled or, after half a minute, leaves a
+    file "<video>.end". The first range of a long video fails at once instead."""
+
+    def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
+        numbers = request.numbers[:GOOD_FRAMES].tolist()
+        if numbers[0] == 0 and request.num_frames > 500:
+            raise DecodeError("the first range is bad")
+        for number in numbers + numbers[-1:] * 3000:
+            yield number, np.full((48, 64, 3), 255, np.uint8)
+            time.sleep(0.01)
+        request.path.with_suffix(".end").touch()

@@ -199,7 +199,6 @@ class Engine:
             self._forget_if_done(part.job)
 
     def _fail(self, job: Job, error: DecodeError) -> None:
-        job.tasks.clear()
         for part in job.parts:
             part.close()
         for target in list(job.targets):
@@ -230,6 +229,15 @@ class Engine:
         if target in job.targets:
             job.targets.remove(target)
             self._work.release(target, job.source.key)
+        if not job.targets:
+            self._stop_decoding(job)
+
+    def _stop_decoding(self, job: Job) -> None:
+        """Nobody waits for more of this video: its decoders are free for another one."""
+        job.tasks.clear()
+        for tag, owner in self._owners.items():
+            if owner is job:
+                self._pool.cancel(tag)
 
     def _forget_if_done(self, job: Job) -> None:
         if not job.targets and job.tasks_running == 0 and job in self._jobs:

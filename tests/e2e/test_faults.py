@@ -144,6 +144,13 @@ def test_a_decoder_that_aborts_costs_one_video(extract, long_videos, undisturbed
     assert committed_bytes(cache) == {path: digest for path, digest in undisturbed.items() if "short1" not in path}
 
 
+def test_when_one_range_of_a_video_fails_the_others_are_not_decoded_to_their_end(extract, long_videos, tmp_path):
+    shutil.copy(long_videos / "long.mp4", tmp_path)
+    summary = extract(tmp_path / "long.mp4", num_workers=2, decoder="tests.faulty_decoders:Lingering")
+    assert summary.spaces[0].failures == {"long.mp4": "decode: the first range is bad"}
+    assert not (tmp_path / "long.end").exists()
+
+
 class DisturbingDecoder:
     """Deletes or lengthens the file that it reads, where the name says so."""
 

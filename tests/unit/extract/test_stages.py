@@ -117,3 +117,15 @@ def test_numbers_that_cannot_be_stored_fail_their_video_and_are_never_in_the_cac
     assert "row 1 (0.100 s)" in target.folder.errors.latest()["overflows.mp4"].message
     assert list(qle.open_cache(tmp_path / "cache").space()) == ["fine.mp4"]
     assert not any((target.folder.path / "tmp").iterdir())
+
+
+def test_a_video_whose_numbers_cannot_be_stored_is_not_decoded_to_its_end(tmp_path):
+    write_video(tmp_path / "x.mp4", [np.zeros((48, 64, 3), np.uint8)] * 30, 10)
+    target = make_target(Faulty(), NATIVE, TokenOptions(), tmp_path / "cache")
+    (source,) = discover([str(tmp_path / "x.mp4")])
+    options = EngineOptions(
+        sampling=NATIVE, durability="none", batch_frames=1, decoder="tests.faulty_decoders:Lingering"
+    )
+    work = WorkList([Pending(source, (target,), False)], [target])
+    assert Engine(work, [target], options, lambda progress: None).run().videos_failed == 1
+    assert not (tmp_path / "x.end").exists()
