@@ -33,6 +33,7 @@ MAX_NAME = 120
 """Longest safe name: with a suffix well below the 255 bytes that every common file system allows."""
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_NAME = re.compile(r"(?:[A-Za-z0-9._-]|%[0-9A-F]{2})+")
 _ESCAPES = re.compile(r"%([0-9A-F]{2})")
 _HASH_MARK = "~"  # never plain, so a shortened name cannot be mistaken for a whole one
 
@@ -51,11 +52,14 @@ def safe_name(key: str) -> str:
 
 
 def key_from_name(name: str) -> str | None:
-    """The key that `safe_name` turned into this name, or None where the name was shortened (then the record knows)."""
-    if _HASH_MARK in name:
+    """The key that `safe_name` turned into this name; None where the name was shortened or is not one of ours."""
+    if not _NAME.fullmatch(name):
         return None
     raw = _ESCAPES.sub(lambda match: chr(int(match[1], 16)), name).encode("latin-1")
-    return raw.decode("utf-8", "surrogatepass")
+    try:
+        return raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
 
 
 def clean_key(text: str) -> str:

@@ -204,7 +204,9 @@ class Space:
         return iter(self.keys())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and (key in self._open or self._find(key) is not None)
+        if not isinstance(key, str):
+            return False
+        return key in self._open or self._folder.folder(key) is not None or packs.find(self.path, key) is not None
 
     def video(self, key: str) -> Video:
         """A video by its key, or by a part that only one key has: the key without suffix, the file name, its stem."""
@@ -214,9 +216,10 @@ class Space:
             return found
         place = self._find(key)
         if place is None:
+            if key in self.keys():
+                raise CacheMissingError(f"video {key!r} of {self.path} was removed after its videos were listed")
             return self.video(self._resolve(key))
         folder, record = place
-        check_sizes(folder.path, record)
         while len(self._open) >= OPEN_VIDEOS:
             self._open.popitem(last=False)
         opened = self._open[key] = Video(folder, record, self._pool)
@@ -252,13 +255,28 @@ class Space:
         return f"Space({self.path.name!r}, streams: {', '.join(self.streams)})"
 
     def _find(self, key: str) -> tuple[VideoFolder, CommitRecord] | None:
-        """Where a video's files are, and its record; None where it is not committed."""
-        path = self._folder.folder(key)
-        if path is None:
-            packed = packs.find(self.path, key)
-            return packed and (VideoFolder.at(packed[0]), packed[1])
-        folder = VideoFolder.at(path)  # before the record is read, so that a replacement in between is noticed
-        return folder, read_commit(path, key, self.record)
+        """Where a video's files are, all of their size, and its record; None where it is not committed.
+
+        Whoever replaces, converts or packs the video meanwhile takes the folder away from under us: then we look again.
+        """
+        while path := self._folder.folder(key):
+            try:
+                folder = VideoFolder.at(path)  # before the record is read, so that a replacement in between is noticed
+            except FileNotFoundError:
+                continue
+            try:
+                record = read_commit(path, key, self.record)
+                check_sizes(path, record)
+            except CacheError:
+                if folder.is_there:
+                    raise
+                continue
+            return folder, record
+        packed = packs.find(self.path, key)
+        if packed is None:
+            return None
+        check_sizes(*packed)
+        return VideoFolder.at(packed[0]), packed[1]
 
     def _resolve(self, name: str) -> str:
         """The one key that a part of it names."""
@@ -286,9 +304,10 @@ class Cache:
     def spaces(self) -> tuple[str, ...]:
         """Names of the folders of its spaces, sorted."""
         with os.scandir(self.path) as entries:
-            return tuple(
-                sorted(entry.name for entry in entries if os.path.exists(os.path.join(entry.path, SPACE_FILE)))
-            )
+            names = [entry.name for entry in entries if os.path.exists(os.path.join(entry.path, SPACE_FILE))]
+        return tuple(
+            sorted(name for name in names if not name.startswith("."))
+        )  # hidden: a space that is being deleted
 
     def space(self, name: str | None = None) -> Space:
         """A space by its folder name or any beginning of it that is unique; without a name, the only one."""
@@ -312,8 +331,10 @@ def open_cache(path: str | Path) -> Cache:
 
 
 def list_videos(space: Path) -> Iterator[tuple[str, Path]]:
-    """Key and folder of every committed video that is in no pack, in no order. A folder under videos/ has its record,
-    so none is read here."""
+    """Key and folder of every committed video that is in no pack, in no order.
+
+    A folder under videos/ has its record, so none is read here but those of folders whose name does not tell the key.
+    """
     suffixes = tuple(STORE_SUFFIXES.values())
     for shelf in _folders(space / VIDEOS):
         for entry in _folders(Path(shelf.path)):
@@ -321,8 +342,11 @@ def list_videos(space: Path) -> Iterator[tuple[str, Path]]:
             if suffix not in suffixes:
                 continue
             key = key_from_name(stem)
-            if key is None:  # a shortened name
-                key = read_record(CommitRecord, Path(entry.path, COMMIT_FILE)).key
+            if key is None:
+                try:
+                    key = read_record(CommitRecord, Path(entry.path, COMMIT_FILE)).key
+                except (CacheError, OSError):  # one damaged video is no reason to hide the others; `verify` names it
+                    continue
             yield key, Path(entry.path)
 
 

@@ -31,7 +31,7 @@ from qle.cache.layout import (
 )
 from qle.cache.quantise import SCALE
 from qle.cache.records import CacheRecord, CommitRecord, ErrorRecord, SpaceRecord, check_space_hash, read_record
-from qle.errors import CacheError, CacheMismatchError, CacheMissingError, ConfigError
+from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError, ConfigError
 from qle.types import TIME_STREAMS, SpaceSpec, Stream
 
 _STREAM_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -49,7 +49,9 @@ class ErrorLog:
     def read(self) -> list[ErrorRecord]:
         """In the order in which they were written."""
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split(
+                "\n"
+            )  # keys may hold U+2028 and the like
         except FileNotFoundError:
             return []
         return [record for line in lines if line and (record := ErrorRecord.from_line(line))]
@@ -81,7 +83,7 @@ class SpaceFolder:
 
     def folder(self, key: str) -> Path | None:
         """Where the video stands by itself, or None while it is not committed, or only in a pack."""
-        for store in STORE_SUFFIXES:
+        for store in (*STORE_SUFFIXES, "zarr"):  # again: it may have come from the second format to the first meanwhile
             folder = video_folder(self.path, key, store)
             if (folder / COMMIT_FILE).exists():
                 return folder
@@ -143,6 +145,9 @@ def open_space(path: Path) -> SpaceFolder:
     except FileNotFoundError:
         raise CacheMissingError(f"{path} is no space of a cache: it has no {SPACE_FILE}") from None
     check_space_hash(record, path / SPACE_FILE)
+    for stream in record.streams:  # arrays get folders of these names
+        if not _STREAM_NAME.fullmatch(stream.name):
+            raise CacheCorruptError(f"{path / SPACE_FILE}: {stream.name!a} is no name of a stream; restore the file")
     return SpaceFolder(path, record)
 
 

@@ -90,13 +90,17 @@ class VideoFolder(NamedTuple):
     def at(cls, path: Path) -> Self:
         return cls(path, os.stat(path).st_ino)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder of this name is still the same one."""
+        try:
+            return os.stat(self.path).st_ino == self.inode
+        except FileNotFoundError:
+            return False
+
     def check(self) -> None:
         """Raise unless a file that was just opened by its name was one of this folder."""
-        try:
-            inode = os.stat(self.path).st_ino
-        except FileNotFoundError:
-            inode = -1
-        if inode != self.inode:
+        if not self.is_there:
             raise CacheMismatchError(f"{self.path} was replaced or removed after it was opened; open the cache again")
 
 

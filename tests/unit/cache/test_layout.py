@@ -63,6 +63,11 @@ def test_a_name_gives_its_key_back_unless_it_was_shortened(key: str) -> None:
     assert key_from_name(safe_name(key)) == (None if "~" in safe_name(key) else key)
 
 
+@pytest.mark.parametrize("name", ["a copy", "\u00fc", "%FF", "%ff", "%", "", "a~0123", "%2"])
+def test_a_name_that_is_not_one_of_ours_has_no_key(name: str) -> None:
+    assert key_from_name(name) is None
+
+
 @pytest.mark.parametrize("key", ["video.mp4", "ward-3_bed.2.avi"])
 def test_plain_names_stay_readable(key: str) -> None:
     assert safe_name(key) == key

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,11 +11,15 @@ import pytest
 import zarr
 
 import qle
+from qle.cache.convert import convert
 from qle.cache.durable import hash_file
+from qle.cache.index import load_index
 from qle.cache.layout import COMMIT_FILE
+from qle.cache.pack import pack
 from qle.cache.reader import Space, Video, list_videos
 from qle.cache.records import CommitRecord, FileRecord
 from qle.cache.spaces import SpaceFolder, create_space
+from qle.cache.verify import verify
 from qle.cache.windows import MapPool, VideoFolder
 from qle.cache.writer import VideoWriter
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError
@@ -259,6 +264,68 @@ def test_workers_keep_the_limit_on_maps(folder: SpaceFolder) -> None:
         for stream in ("patch", "frame", "pts"):
             copy.video(key).rows_of(stream)[:]
     assert len(copy._pool) == 3
+
+
+def test_strange_folders_among_the_videos_hide_no_other(tmp_path: Path) -> None:
+    """A copy made by hand sent the look-up in circles, and a name that is no text ended every listing."""
+    folder = create_space(tmp_path, tiny.tiny_spec())
+    long = "x" * 300 + ".mp4"
+    for key in ("a", "b", long):
+        tiny.commit_video(folder, key, num_rows=5)
+    place, lost = folder.folder("a"), folder.folder(long)
+    assert place
+    assert lost
+    shutil.copytree(place, place.with_name("a copy.zarr"))
+    place.with_name("%FF.zarr").mkdir()
+    (lost / COMMIT_FILE).unlink()
+    space = Space(folder)
+    assert space.keys() == ("a", "b")
+    assert [space.video(key).num_rows for key in space] == [5, 5]
+    with pytest.raises(CacheMissingError):
+        space.video("a copy")
+    problems = [problem for problem in load_index(folder).texts("problem") if problem]
+    assert len(problems) == len(verify(tmp_path).findings) == 3
+
+
+def test_a_video_that_goes_after_it_was_listed_is_missing(tmp_path: Path) -> None:
+    folder = create_space(tmp_path, tiny.tiny_spec())
+    tiny.commit_video(folder, num_rows=5)
+    space = Space(folder)
+    (key,) = space.keys()
+    place = folder.folder(key)
+    assert place
+    shutil.rmtree(place)
+    with pytest.raises(CacheMissingError, match="was removed after"):
+        space.video(key)
+
+
+def test_a_space_that_was_half_deleted_is_not_listed(tmp_path: Path) -> None:
+    """Killed between the rename that takes a space away and the removal of its description."""
+    kept, gone = (create_space(tmp_path, tiny.tiny_spec(dtype)) for dtype in ("float16", "float32"))
+    gone.path.rename(tmp_path / ".qle-removed-0123")
+    assert qle.open_cache(tmp_path).spaces == (kept.path.name,)
+
+
+def _convert_and_pack(root: Path) -> None:
+    for store in ("hdf5", "zarr", "hdf5", "zarr", "hdf5"):
+        convert(root, store=store)  # type: ignore[arg-type]
+    pack(root)
+
+
+def test_readers_find_their_videos_while_these_change_their_format(tmp_path: Path) -> None:
+    """A video that had just been converted or packed looked damaged or missing to whoever was opening it."""
+    folder = create_space(tmp_path, tiny.tiny_spec())
+    for number in range(3):
+        tiny.commit_video(folder, str(number), num_rows=5, seed=number)
+    process = tiny.PROCESSES.Process(target=_convert_and_pack, args=(tmp_path,))
+    process.start()
+    num_looks = 0
+    while process.is_alive() or not num_looks:
+        for key in ("0", "1", "2"):
+            assert Space(folder).video(key).num_rows == 5
+            num_looks += 1
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_videos_that_share_an_array_begin_at_their_first_row(tmp_path: Path) -> None:

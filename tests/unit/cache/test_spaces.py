@@ -57,6 +57,14 @@ def test_an_edited_description_is_noticed(tmp_path: Path) -> None:
         open_space(space.path)
 
 
+def test_streams_of_a_strangers_space_stay_inside(tmp_path: Path) -> None:
+    """The names of streams are no part of the hash, and tools make folders of them."""
+    path = create_space(tmp_path, tiny.tiny_spec()).path / SPACE_FILE
+    path.write_text(path.read_text().replace('"frame"', '"../../frame"'))
+    with pytest.raises(CacheCorruptError, match="no name of a stream"):
+        open_space(path.parent)
+
+
 def test_streams_must_make_sense(tmp_path: Path) -> None:
     patch = Stream(name="patch", row_shape=(1, 1, 2), axes=("rows", "cols", "dim"), dtype="int8")
     for streams in ([patch], [dataclasses.replace(patch, name="../x", dtype="float16")], [patch, patch]):
@@ -86,3 +94,11 @@ def test_errors_are_kept_in_order_even_after_a_torn_line(tmp_path: Path) -> None
     assert log.read() == [first, second, second]
     assert log.attempts() == {"a.mp4": 1, "b.mp4": 2}
     assert log.latest() == {"a.mp4": first, "b.mp4": second}
+
+
+@pytest.mark.parametrize("key", ["a\u2028b.mp4", "a\x85b.mp4", "a\nb\r.mp4", "\u00fc.mp4"])
+def test_an_error_of_a_video_with_line_breaks_in_its_name_is_one_line(tmp_path: Path, key: str) -> None:
+    """Python takes U+2028 and U+0085 for line breaks, JSON leaves them as they are: the error was lost."""
+    log = create_space(tmp_path, tiny.tiny_spec()).errors
+    log.append(ErrorRecord(key=key, kind="decode", message="broken", attempt=1, created=datetime.now(UTC)))
+    assert log.attempts() == {key: 1}
