@@ -15,13 +15,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from qle.cache.extents import extents
-from qle.cache.records import CommitRecord, Count, FileRecord, Record, StreamRecord, parse_record, read_record
+from qle.cache.layout import SPACE_FILE
+from qle.cache.records import (
+    CommitRecord,
+    Count,
+    FileRecord,
+    Record,
+    SpaceRecord,
+    StreamRecord,
+    parse_record,
+    read_record,
+)
 from qle.errors import CacheCorruptError
+
+if TYPE_CHECKING:  # loader workers come through here, and most caches have no pack
+    import pyarrow as pa
 
 PACKS = "packs"
 PACK_FILE = "_PACK.json"
@@ -52,7 +63,7 @@ class Pack:
 
     path: Path
     record: PackRecord
-    members: pa.Table
+    members: "pa.Table"
 
     @cached_property
     def row_of_key(self) -> dict[str, int]:
@@ -67,6 +78,8 @@ class Pack:
         text = self.members["record"][self.row_of_key[key]].as_py()
         record = parse_record(CommitRecord, text.encode(), self.path / MEMBERS_FILE)
         paths = {path for stream in record.streams for path in files_of(stream)}
+        if record.key != key or not paths <= self._files.keys():
+            raise CacheCorruptError(f"{self.path / MEMBERS_FILE}: what it says of {key!r} does not fit {PACK_FILE}")
         return record.model_copy(update={"files": tuple(self._files[path] for path in sorted(paths))})
 
 
@@ -92,10 +105,18 @@ def wrong_sizes(pack: Pack) -> dict[str, str]:
 
 
 def find(space: Path, key: str) -> tuple[Path, CommitRecord] | None:
-    """The folder and the record of a packed video."""
-    for pack in open_packs(space):
+    """The folder and the record of a packed video. A pack that cannot be read is in nobody's way but its own videos'."""
+    unreadable: CacheCorruptError | None = None
+    for path in pack_folders(space):
+        try:
+            pack = open_pack(path)
+        except CacheCorruptError as error:
+            unreadable = error
+            continue
         if key in pack.row_of_key:
             return pack.path, pack.member(key)
+    if unreadable is not None:
+        raise unreadable
     return None
 
 
@@ -118,8 +139,10 @@ def pack_folders(space: Path) -> list[Path]:
     return [space / PACKS / name for name in sorted(names) if not name.startswith(".")]
 
 
-def members(space: Path) -> pa.Table | None:
+def members(space: Path) -> "pa.Table | None":
     """The videos of all packs below each other, with the name of their pack; None where there is no pack."""
+    import pyarrow as pa
+
     tables = [
         pack.members.append_column("pack", pa.array([pack.path.name] * len(pack.members), pa.string()))
         for pack in open_packs(space)
@@ -135,15 +158,24 @@ def videos_in_file(pack: Pack, path: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def open_pack(path: Path) -> Pack:
     """One pack. Names of packs are random and their content never changes, so what was read once stays true."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         record = read_record(PackRecord, path / PACK_FILE)
-        return Pack(path, record, _read_table(path / MEMBERS_FILE))
+        space = read_record(SpaceRecord, path.parent.parent / SPACE_FILE)
+        with pq.ParquetFile(path / MEMBERS_FILE) as file:
+            pack = Pack(path, record, file.read())
     except (OSError, pa.ArrowException) as error:
         raise CacheCorruptError(
             f"pack {path} cannot be read: {error}\nif it is beyond help, delete the folder and extract its videos again"
         ) from error
-
-
-def _read_table(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        return file.read()
+    if record.space != space.hash:
+        raise CacheCorruptError(
+            f"pack {path} was made for space {record.space[:12]}, not for {space.hash[:12]}; take the folder away"
+        )
+    if not {"key", "record"} <= set(pack.members.schema.names) or len(pack.members) != record.num_videos:
+        raise CacheCorruptError(
+            f"pack {path}: {MEMBERS_FILE} does not list the {record.num_videos} videos of {PACK_FILE}"
+        )
+    return pack

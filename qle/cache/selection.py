@@ -1,7 +1,7 @@
 """Which spaces and videos a tool works on, and how it tells how far it is."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +47,9 @@ def list_folders(space: Path) -> list[Path]:
     return sorted(folder for folder in found if folder.name.endswith(suffixes))
 
 
-def listed(space: Path) -> Iterator[Listed]:
-    """Every video folder with its record as it is on the disk, past the index."""
-    for folder in list_folders(space):
+def listed(folders: Iterable[Path]) -> Iterator[Listed]:
+    """Video folders with their records as they are on the disk, past the index."""
+    for folder in folders:
         try:
             yield Listed(folder, read_record(CommitRecord, folder / COMMIT_FILE))
         except FileNotFoundError:

@@ -141,7 +141,7 @@ class _Committed:
     def _pack_damage(self, row: int, key: str) -> str:
         """A pack is looked at once; then only its damaged files and those who have rows in them matter."""
         name = self._packs[row]
-        pack = next(pack for pack in packs.open_packs(self._space) if pack.path.name == name)
+        pack = packs.open_pack(self._space / packs.PACKS / name)
         if name not in self._bad_packs:
             self._bad_packs[name] = packs.wrong_sizes(pack)
         bad = self._bad_packs[name]

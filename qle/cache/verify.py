@@ -19,11 +19,11 @@ from qle.cache import packs
 from qle.cache.durable import append_line
 from qle.cache.index import load_index
 from qle.cache.integrity import Damage, find_damage
-from qle.cache.layout import COMMIT_FILE, RUNS, key_from_name, video_folder
+from qle.cache.layout import COMMIT_FILE, RUNS, STORE_SUFFIXES, key_from_name, video_folder
 from qle.cache.records import CommitRecord
-from qle.cache.selection import Listed, OnProgress, chosen_spaces, listed, no_progress
+from qle.cache.selection import Listed, OnProgress, chosen_spaces, list_folders, listed, no_progress
 from qle.cache.spaces import SpaceFolder
-from qle.errors import CacheCorruptError
+from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 
 LEDGER_FILE = "verify.jsonl"
 LEDGER_HOURS = 24
@@ -80,7 +80,8 @@ def verify(
     """Check a cache, some of its spaces or some of its videos; progress in bytes."""
     report = VerifyReport(is_deep=deep)
     chosen = chosen_spaces(root, spaces)
-    total = sum(int(load_index(space).column("size_bytes").sum()) for space in chosen)
+    _check_keys(chosen, keys)
+    total = sum(map(_num_bytes, chosen))
     with ThreadPoolExecutor(num_threads or min(8, os.cpu_count() or 1)) as pool:
         waiting: deque[tuple[_Unit, Future[list[Damage]]]] = deque()
         for space in chosen:
@@ -97,12 +98,32 @@ def verify(
     return report
 
 
+def _num_bytes(space: SpaceFolder) -> int:
+    """For the progress; 0 where a pack cannot be read, which is a finding and not the end."""
+    try:
+        return int(load_index(space).column("size_bytes").sum())
+    except CacheError:
+        return 0
+
+
+def _folders_of(space: SpaceFolder, key: str) -> list[Path]:
+    """Where a video stands alone, with or without a good record."""
+    return [folder for store in STORE_SUFFIXES if (folder := video_folder(space.path, key, store)).exists()]
+
+
+def _check_keys(spaces: Sequence[SpaceFolder], keys: Sequence[str]) -> None:
+    """That a video is not there must not read like that it is intact."""
+    for key in keys:
+        if not any(_folders_of(space, key) or packs.find(space.path, key) for space in spaces):
+            names = ", ".join(space.path.name for space in spaces)
+            raise CacheMissingError(f"no video {key!r} in {names or 'this cache'}; verify takes whole keys")
+
+
 def _units(space: SpaceFolder, keys: set[str], report: VerifyReport) -> Iterator[_Unit]:
     known = _ledger(space) if report.is_deep else set()
-    for found in listed(space.path):
+    folders = [folder for key in sorted(keys) for folder in _folders_of(space, key)]
+    for found in listed(folders if keys else list_folders(space.path)):
         record = found.record
-        if keys and (record.key if record else key_from_name(found.folder.stem)) not in keys:
-            continue
         report.num_videos += 1
         if problem := _record_problem(space, found):
             report.findings.append(_finding(space, found, problem))
@@ -113,6 +134,11 @@ def _units(space: SpaceFolder, keys: set[str], report: VerifyReport) -> Iterator
         todo = [unit for unit in units if unit.mark not in known]
         report.num_from_before += not todo
         yield from todo
+    for key in sorted(keys):
+        if not _folders_of(space, key) and (packed := packs.find(space.path, key)):
+            report.num_videos += 1
+            report.num_files += len(packed[1].files)
+            yield _Unit(space, *packed, "")
     if not keys:
         yield from _packs(space, report)
 
@@ -191,8 +217,8 @@ def _ledger(space: SpaceFolder) -> set[str]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:  # torn by the kill
+            if time.time() - entry["at_s"] < LEDGER_HOURS * 3600:
+                known.add(entry["mark"])
+        except (ValueError, KeyError, TypeError):  # torn by the kill
             continue
-        if time.time() - entry["at_s"] < LEDGER_HOURS * 3600:
-            known.add(entry["mark"])
     return known

@@ -4,6 +4,8 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from qle.cache.reader import Space, open_cache
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.states import states
 from qle.cache.verify import verify
-from qle.errors import CacheCorruptError
+from qle.errors import CacheCorruptError, CacheMissingError
 from qle.types import VideoSource
 from tests.tiny_cache import PROCESSES, commit_video, tiny_spec
 
@@ -126,6 +128,59 @@ def test_verify_names_the_videos_of_a_flipped_bit(tmp_path: Path) -> None:
     assert verify(tmp_path).findings == []
     (finding,) = verify(tmp_path, deep=True).findings
     assert (finding.key, finding.file, finding.videos) == (folder.name, "frame/c.1.0", ("b/d.mp4", "e.mp4"))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_verify_looks_at_a_packed_video_by_its_key(tmp_path: Path, deep: bool) -> None:
+    """It looked at no pack when keys were given, and found nothing wrong with the none that it had seen."""
+    space = _fill(tmp_path)
+    pack(tmp_path)
+    report = verify(tmp_path, keys=["a.mp4"], deep=deep)
+    assert (report.num_videos, report.findings) == (1, [])
+    (folder,) = packs.pack_folders(space.path)
+    os.truncate(folder / "patch" / "c.0.0.0.0", 10)
+    (finding,) = verify(tmp_path, keys=["a.mp4"], deep=deep).findings
+    assert (finding.key, finding.file) == ("a.mp4", "patch/c.0.0.0.0")
+    with pytest.raises(CacheMissingError, match=r"no video 'z\.mp4'"):
+        verify(tmp_path, keys=["z.mp4"], deep=deep)
+
+
+def test_a_pack_that_cannot_be_read_is_a_finding_and_hides_no_other(tmp_path: Path) -> None:
+    space = _fill(tmp_path)
+    pack(tmp_path)
+    commit_video(space, "alone.mp4", num_rows=3)
+    (folder,) = packs.pack_folders(space.path)
+    good = folder.with_name("pack-z")
+    shutil.copytree(folder, good)
+    (folder / packs.MEMBERS_FILE).write_bytes(b"PAR1")
+    packs.open_pack.cache_clear()
+    assert [(found.key, found.file) for found in verify(tmp_path).findings] == [(folder.name, packs.PACK_FILE)]
+    assert [Space(space).video(key).num_rows for key in ("alone.mp4", "a.mp4")] == [3, 7]
+    shutil.rmtree(good)
+    with pytest.raises(CacheCorruptError, match=r"extract its videos again"):  # it may have been in there
+        Space(space).video("a.mp4")
+
+
+def test_a_pack_of_another_space_is_refused(tmp_path: Path) -> None:
+    """Its tokens mean something else."""
+    space = _fill(tmp_path)
+    pack(tmp_path)
+    other = create_space(tmp_path, tiny_spec("bfloat16"))
+    shutil.copytree(space.path / packs.PACKS, other.path / packs.PACKS)
+    with pytest.raises(CacheCorruptError, match="made for space"):
+        Space(other).video("a.mp4")
+    assert ["made for space" in found.problem for found in verify(tmp_path).findings] == [True]
+
+
+def test_reading_single_videos_imports_no_pyarrow(tmp_path: Path) -> None:
+    """Loader workers are many, and it costs each of them time and memory."""
+    commit_video(create_space(tmp_path, tiny_spec()), "a.mp4", num_rows=5)
+    code = (
+        "import sys, qle; qle.open_cache(sys.argv[1]).space().read_windows('patch', [('a.mp4', 0, 4)]); "
+        "print([name for name in sys.modules if name.startswith(('pyarrow', 'zarr', 'h5py', 'torch'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def _pack_until(root: Path, fatal_call: int, place: str) -> None:
