@@ -56,7 +56,16 @@ def _hash(path: Path) -> str:
 
 def check_sizes(folder: Path, record: CommitRecord) -> None:
     """Raise for the first file that is missing, short or long."""
-    if damages := find_damage(folder, record):
+    _raise_first(folder, record, find_damage(folder, record))
+
+
+def check_content(folder: Path, record: CommitRecord) -> None:
+    """Raise for the first file that differs in any bit. Before tokens are written anew: new hashes would hide the damage."""
+    _raise_first(folder, record, find_damage(folder, record, deep=True))
+
+
+def _raise_first(folder: Path, record: CommitRecord, damages: list[Damage]) -> None:
+    if damages:
         more = f" (and {len(damages) - 1} more files)" if len(damages) > 1 else ""
         raise CacheCorruptError(
             f"video {record.key!r} is damaged: {damages[0]}{more}\nin {folder}\n"

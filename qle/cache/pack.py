@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from qle.cache import packs, zarr_store
 from qle.cache.durable import hash_file, remove_tree, sync_file, sync_tree, write_at, write_file
 from qle.cache.extents import extents
 from qle.cache.index import PLACE_COLUMNS, SCHEMA, load_index, record_row
+from qle.cache.integrity import check_content
 from qle.cache.layout import TMP
 from qle.cache.reader import Space, Video
 from qle.cache.records import FileRecord, RawRows, StreamRecord
 from qle.cache.removal import remove_folder
 from qle.cache.selection import OnProgress, chosen_spaces, no_progress
 from qle.cache.spaces import SpaceFolder, read_commit
-from qle.errors import CacheError
+from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import Stream
 
 MAX_VIDEO_BYTES = 64 << 20
@@ -46,6 +47,8 @@ class PackReport:
     num_packs: int = 0
     num_removed: int = 0
     """Single videos that gave way to their packed copy; more than were packed after an interrupted run."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Videos that are not as recorded and stay as they are: key -> what is wrong."""
 
 
 def pack(
@@ -62,7 +65,7 @@ def pack(
         _remove_packed(space, report)
         keys = _short(space, max_video_bytes)
         done = 0
-        for batch in _batches(space, keys, max_pack_bytes):
+        for batch in _batches(space, keys, max_pack_bytes, report):
             if len(batch) > 1:
                 _make_pack(space, batch)
                 report.num_packed += len(batch)
@@ -86,12 +89,17 @@ def _short(space: SpaceFolder, max_bytes: int) -> list[str]:
     return sorted(small - packs.keys(space.path))
 
 
-def _batches(space: SpaceFolder, keys: Sequence[str], max_bytes: int) -> Iterator[list[Video]]:
+def _batches(space: SpaceFolder, keys: Sequence[str], max_bytes: int, report: PackReport) -> Iterator[list[Video]]:
     reader = Space(space)
     batch: list[Video] = []
     size = 0
     for key in keys:
-        video = reader.video(key)
+        try:
+            video = reader.video(key)
+            check_content(video.folder, video.record)
+        except (CacheCorruptError, CacheMissingError) as error:
+            report.damaged[key] = str(error).splitlines()[0]
+            continue
         if batch and size + video.record.size_bytes > max_bytes:
             yield batch
             batch, size = [], 0
@@ -221,7 +229,10 @@ def _remove_packed(space: SpaceFolder, report: PackReport) -> None:
             folder = space.folder(key)
             if folder is None:
                 continue
-            own, packed = read_commit(folder, key, space.record), opened.member(key)
+            try:
+                own, packed = read_commit(folder, key, space.record), opened.member(key)
+            except CacheError:  # damaged, and for others to say: what cannot be compared stays
+                continue
             if own.created == packed.created and own.source.fingerprint == packed.source.fingerprint:
                 remove_folder(space.path, folder)
                 report.num_removed += 1

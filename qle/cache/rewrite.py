@@ -7,6 +7,7 @@ the format changes the stored bytes pass unchanged; else numbers are decoded, po
 import numpy as np
 
 from qle.cache.durable import Durability
+from qle.cache.integrity import check_content
 from qle.cache.quantise import SCALE
 from qle.cache.reader import Video
 from qle.cache.records import CommitRecord
@@ -21,6 +22,7 @@ def rewrite_video(
     video: Video, into: SpaceFolder, *, store: StoreKind, replace: bool = False, durability: Durability = "full"
 ) -> CommitRecord:
     """Write a video into a space whose streams may differ in dtype and in the grid of `patch`. A dead attempt goes on."""
+    check_content(video.folder, video.record)
     plan = RowPlan(frame_index=video.index, pts_s=video.pts, is_valid=video.valid)
     source = video.record.source
     with VideoWriter.open(into, video.key, plan, source, store=store, durability=durability, replace=replace) as writer:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,21 @@ def test_pooling_is_that_of_extraction(size: tuple[int, int], grid: int, rng: np
     maps = torch.from_numpy(patch).permute(0, 3, 1, 2)
     expected = F.adaptive_avg_pool2d(maps, (grid, grid)).permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(pool_grid(patch, grid, grid), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("wanted", [{"store": "hdf5"}, {"dtype": "float32"}])
+def test_a_flipped_bit_is_not_converted(tmp_path: Path, wanted: dict[str, Any]) -> None:
+    """It was, and the new hash fitted it: nothing could find the damage any more."""
+    space = _fill(tmp_path)
+    folder = space.folder("a.mp4")
+    assert folder
+    shard = folder / "patch" / "c.1.0.0.0"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 4
+    shard.write_bytes(content)
+    report = convert(tmp_path, **wanted)
+    assert (report.num_converted, list(report.damaged)) == (1, ["a.mp4"])
+    assert [found.key for found in verify(tmp_path, deep=True).findings] == ["a.mp4"]
 
 
 def test_packed_videos_come_out_single(tmp_path: Path) -> None:

@@ -183,6 +183,22 @@ def test_reading_single_videos_imports_no_pyarrow(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_damaged_videos_are_left_alone_and_named(tmp_path: Path) -> None:
+    """A flipped bit was copied and got a new, fitting hash; a missing file ended the run at each attempt."""
+    space = _fill(tmp_path)
+    flipped, lost = space.folder("a.mp4"), space.folder("b/c.mp4")
+    assert flipped
+    assert lost
+    shard = flipped / "patch" / "c.0.0.0.0"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 4
+    shard.write_bytes(content)
+    (lost / "frame" / "c.0.0").unlink()
+    report = pack(tmp_path)
+    assert (report.num_packed, set(report.damaged)) == (2, {"a.mp4", "b/c.mp4"})
+    assert {found.key for found in verify(tmp_path, deep=True).findings} == {"a.mp4", "b/c.mp4"}
+
+
 def _pack_until(root: Path, fatal_call: int, place: str) -> None:
     """The body of a process that is killed at the n-th call of one of the functions that a pack is made with."""
     calls = 0
