@@ -143,6 +143,11 @@ class VideoWriter:
                     done[extent.first_row : extent.first_row + extent.num_rows] = False
         return done
 
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether another process has taken this attempt for dead, say because this one stood still for long."""
+        return not self._attempt.path.exists()
+
     def write(self, stream_name: str, rows: np.ndarray, values: np.ndarray) -> None:
         """Put rows (their numbers, in any order) where they belong. Rows of a complete file are left as they are.
 
@@ -367,7 +372,7 @@ class VideoWriter:
     def _explain(self, error: OSError) -> CacheError:
         """What a foreign error means here."""
         key = self._record.key
-        if not self._attempt.path.exists():
+        if self.is_taken_over:
             return CacheError(f"video {key!r}: another process has taken over this attempt; its result will be as good")
         hint = "\nfree some space and run the same command again: complete files are kept"
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -195,7 +195,8 @@ class Engine:
                 self._record(part.job, part.target, outcome.error)
             else:
                 self._settle(part.job, part.target)
-                self._progress.videos_done += not part.job.targets and not part.job.is_failed
+                is_last = not part.job.targets and not part.job.is_failed
+                self._progress.videos_done += is_last and outcome.record is not None
             self._forget_if_done(part.job)
 
     def _fail(self, job: Job, error: DecodeError) -> None:

@@ -78,6 +78,11 @@ class JobTarget:
     def is_complete(self) -> bool:
         return self.num_missing == 0
 
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether another process is at this video now: this one stood still for so long that it seemed dead."""
+        return self._writer.is_taken_over
+
     def write(self, rows: np.ndarray, places: np.ndarray, values: dict[str, np.ndarray], is_finite: np.ndarray) -> None:
         """Stores `values[places]` as these rows. A row that cannot be stored fails the video: never NaN in a cache."""
         if not is_finite[places].all():

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from qle.cache.records import CommitRecord
-from qle.errors import DecodeError, QleError
+from qle.errors import CacheError, DecodeError, QleError
 from qle.extract.assembly import Batch
 from qle.extract.job import JobTarget
 from qle.extract.mailbox import CancelledError, Mailbox
@@ -44,6 +44,7 @@ class Outcome:
     job_target: JobTarget
     record: CommitRecord | None
     error: DecodeError | None = None
+    """Neither: another process has taken the video over."""
 
 
 @dataclass(slots=True)
@@ -224,9 +225,8 @@ class WriteStage:
             )
             try:
                 job_target.write(rows, places, values, is_finite)
-            except DecodeError as error:
-                job_target.close()
-                self._on_outcome(Outcome(job_target, None, error))
+            except (DecodeError, CacheError) as error:
+                self._on_outcome(_ended_by(error, job_target))
                 continue
             self.rows_done += len(rows)
             if job_target.is_complete:
@@ -234,14 +234,26 @@ class WriteStage:
 
     def _commit(self, job_target: JobTarget) -> None:
         try:
-            self._on_outcome(Outcome(job_target, job_target.commit()))
+            self._on_outcome(_committed(job_target))
         except CancelledError:
             return
-        except DecodeError as error:
-            job_target.close()
-            self._on_outcome(Outcome(job_target, None, error))
         except BaseException as error:  # noqa: BLE001 - handed to the loop, which ends the run with it
             self._on_crash(error)
+
+
+def _committed(job_target: JobTarget) -> Outcome:
+    try:
+        return Outcome(job_target, job_target.commit())
+    except (DecodeError, CacheError) as error:
+        return _ended_by(error, job_target)
+
+
+def _ended_by(error: DecodeError | CacheError, job_target: JobTarget) -> Outcome:
+    """A video that cannot be stored fails; one that was taken over is left to its new owner; all else ends the run."""
+    if isinstance(error, CacheError) and not job_target.is_taken_over:
+        raise error
+    job_target.close()
+    return Outcome(job_target, None, error if isinstance(error, DecodeError) else None)
 
 
 def _by_owner(clips: list[tuple[JobTarget, int]]) -> list[tuple[JobTarget, list[tuple[int, int]]]]:

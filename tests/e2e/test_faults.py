@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import qle
+from qle.cache.attempts import remove_attempt
 from qle.extract.decode_write import write_video
 from tests.running import command, committed_bytes
 
@@ -149,6 +150,19 @@ def test_when_one_range_of_a_video_fails_the_others_are_not_decoded_to_their_end
     summary = extract(tmp_path / "long.mp4", num_workers=2, decoder="tests.faulty_decoders:Lingering")
     assert summary.spaces[0].failures == {"long.mp4": "decode: the first range is bad"}
     assert not (tmp_path / "long.end").exists()
+
+
+def test_a_process_that_stood_still_leaves_the_video_that_others_took_over_and_goes_on(extract, long_videos, tmp_path):
+    cache = tmp_path / "cache"
+
+    def take_over(progress):
+        for record in cache.glob("*/tmp/*/_ATTEMPT.json") if progress.rows_done > 100 else ():
+            if "long.mp4" in record.read_text():
+                remove_attempt(record.parent)
+
+    summary = extract(long_videos, cache=cache, num_workers=1, on_progress=take_over)
+    assert (summary.spaces[0].states["done"], summary.spaces[0].states["pending"]) == (2, 1)
+    assert sorted(qle.open_cache(cache).space()) == ["short1.mp4", "short2.mp4"]
 
 
 class DisturbingDecoder:
