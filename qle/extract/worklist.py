@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from qle.cache.claims import LEASE_S, Claims
+from qle.cache.records import ErrorRecord
 from qle.extract.target import Target
 from qle.types import VideoSource
 
@@ -40,6 +41,8 @@ class WorkList:
         self._started = datetime.now(UTC)
         self._next_look_s = 0.0
         self._deadline_s: float | None = None
+        self._known_failures: dict[Target, tuple[int, dict[str, ErrorRecord]]] = {}
+        """Target -> size of its log when it was read, and what stood there."""
         self._claims = {target: Claims(target.folder) for target in targets}
 
     @property
@@ -99,8 +102,18 @@ class WorkList:
         if pending not in self._looked_at:
             self._looked_at.add(pending)
             return False  # fresh: the plan has just read the error log
-        failure = target.folder.errors.latest().get(pending.source.key)
+        failure = self._failures(target).get(pending.source.key)
         return failure is not None and failure.created >= self._started
+
+    def _failures(self, target: Target) -> dict[str, ErrorRecord]:
+        """The last failure of each key; read again only when the log has grown, since every video asks."""
+        log = target.folder.errors
+        size = log.path.stat().st_size if log.path.exists() else 0
+        known_size, failures = self._known_failures.get(target, (0, {}))
+        if size != known_size:
+            failures = log.latest()
+            self._known_failures[target] = size, failures
+        return failures
 
     def release(self, target: Target, key: str) -> None:
         """Gives a claim back, whatever became of the video."""

@@ -1,10 +1,13 @@
 """Workers of one list keep apart by claims, and nobody waits for ever for a claim that is dead."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
 from qle.backbones import BackboneRequest, build_backbone
-from qle.cache.records import SourceFacts
+from qle.cache.records import ErrorRecord, SourceFacts
+from qle.cache.spaces import ErrorLog
 from qle.cache.writer import VideoWriter
 from qle.extract.request import TokenOptions
 from qle.extract.sampling import Sampling
@@ -56,6 +59,35 @@ def test_what_another_worker_committed_is_not_done_again(target):
     assert second.is_finished
     first.close()
     second.close()
+
+
+def fail(target, key):
+    target.folder.errors.append(
+        ErrorRecord(key=key, kind="decode", message="bad", attempt=1, created=datetime.now(UTC))
+    )
+
+
+def test_what_another_worker_failed_at_meanwhile_is_not_tried_again(target):
+    first, second = (WorkList(pending(target, "a", "b", "c"), [target]) for _ in range(2))
+    for key in "ab":
+        assert first.take().source.key == key
+        fail(target, key)
+        first.release(target, key)
+    assert second.take().source.key == "c"
+    first.close()
+    second.close()
+
+
+def test_the_log_of_failures_is_not_read_again_for_every_video(target, monkeypatch):
+    fail(target, "x")
+    work = WorkList(pending(target, *map(str, range(20))), [target])
+    reads = []
+    latest = ErrorLog.latest
+    monkeypatch.setattr(ErrorLog, "latest", lambda log: reads.append(log) or latest(log))
+    for _ in range(20):
+        work.take()
+    assert len(reads) == 1
+    work.close()
 
 
 def test_a_claim_that_was_given_back_without_a_commit_is_taken_up(target):
