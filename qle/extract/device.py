@@ -33,6 +33,8 @@ def run_device(
     device = resolve_device(device_name)
     if device.type == "cpu":
         keep_freed_memory()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else pinned memory of this process takes room on the first card
     targets = make_targets(request, device)
     pending = plan_pending(sources, targets, wanted_states(request))
     work = WorkList(pending, targets)

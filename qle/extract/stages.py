@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +102,8 @@ class ForwardStage:
                 got = time.perf_counter()
                 if work is None:
                     return
-                tokens = self._forward(*work)
+                with _current(work[0].backbone.device):
+                    tokens = self._forward(*work)
                 done = time.perf_counter()
                 with self._lock:
                     self.clock.waiting_s += got - started
@@ -153,6 +155,12 @@ class ForwardStage:
         if target.backbone.device.type == "cuda":
             torch.cuda.empty_cache()
         self.notes.put(f"{target.backbone.name}: out of memory with {size} clips in a pass, going on with {size // 2}")
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Events, pinned memory and compiled kernels belong to the current device, which in a new thread is always the first:
+    on the second card `Tokens.ready` would not wait for its copies."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _to_pinned(values: torch.Tensor) -> torch.Tensor:
