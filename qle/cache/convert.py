@@ -6,11 +6,13 @@ with `derived_from`, the hash of the space that it was made from (rounded twice 
 one by one, each by an ordinary commit: a killed run has converted some, and the next one goes on.
 """
 
+import errno
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qle.cache.claims import Claims
 from qle.cache.durable import remove_tree, sync_file
 from qle.cache.integrity import is_whole
 from qle.cache.layout import STORE_SUFFIXES, TMP, VIDEOS, video_folder
@@ -21,8 +23,11 @@ from qle.cache.removal import remove_folder
 from qle.cache.rewrite import rewrite_video
 from qle.cache.selection import OnProgress, chosen_spaces, no_progress
 from qle.cache.spaces import SpaceFolder, create_space, read_commit
-from qle.errors import CacheCorruptError, ConfigError
+from qle.errors import CacheCorruptError, CacheError, ConfigError
 from qle.types import SpaceSpec, StoreDtype, StoreKind, Stream
+
+CLAIM = "/convert"
+"""Held while a space is converted: two conversions in one place would take each other's folders away. No key of a video."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,12 +63,17 @@ def convert(
     is_derived = dtype is not None or grid is not None
     into = create_space(target or root, derived_spec(source.record, dtype, grid) if is_derived else source.record.spec)
     report = ConvertReport(space=into.path.name)
-    reader = Space(source)
-    for done, key in enumerate(reader.keys(), start=1):
-        _convert_video(reader, key, into, store, report)
-        on_progress(done, len(reader), key)
-    if store is not None:
-        remove_tree(source.path / TMP / f"convert-{store}")
+    with Claims(into) as claims:
+        if not claims.try_acquire(CLAIM):
+            raise CacheError(
+                f"{source.path} is just being converted; wait for the end, then run the same command again"
+            )
+        reader = Space(source)
+        for done, key in enumerate(reader.keys(), start=1):
+            _convert_video(reader, key, into, store, report)
+            on_progress(done, len(reader), key)
+        if store is not None:
+            remove_tree(source.path / TMP / f"convert-{store}")
     return report
 
 
@@ -100,14 +110,25 @@ def _change_format(video: Video, space: SpaceFolder, store: StoreKind) -> Commit
         (aside.path / VIDEOS).mkdir(exist_ok=True)
         rewrite_video(video, aside, store=store)
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_folder(space.path, target)  # where a damaged version is
-        os.rename(video_folder(aside.path, video.key, store), target)
+        _bring_in(video_folder(aside.path, video.key, store), target, video.key, space)
         sync_file(target.parent, "full")
     others = [video_folder(space.path, video.key, other) for other in STORE_SUFFIXES if other != store]
     for other in others:
         if other.exists():
             remove_folder(space.path, other)
     return None if is_there else read_commit(target, video.key, space.record)
+
+
+def _bring_in(made: Path, target: Path, key: str, space: SpaceFolder) -> None:
+    """Give the new version its name. A damaged one that bears it goes, one that is whole stays: it may be all there is."""
+    try:
+        os.rename(made, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not is_whole(target, key, space.record):
+            remove_folder(space.path, target)
+            os.rename(made, target)
 
 
 def derived_spec(record: SpaceRecord, dtype: StoreDtype | None, grid: int | None) -> SpaceSpec:

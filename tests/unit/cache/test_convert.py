@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 
 from qle.cache import rewrite
-from qle.cache.convert import convert
+from qle.cache.claims import Claims
+from qle.cache.convert import CLAIM, _bring_in, convert
+from qle.cache.layout import video_folder
 from qle.cache.pack import pack
-from qle.cache.reader import Video, open_cache
+from qle.cache.reader import Space, Video, open_cache
 from qle.cache.rewrite import pool_grid
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.verify import verify
-from qle.errors import ConfigError
+from qle.errors import CacheError, ConfigError
 from qle.types import StoreDtype, StoreKind
 from tests.tiny_cache import PROCESSES, commit_video, tiny_spec
 
@@ -109,6 +111,25 @@ def test_a_flipped_bit_is_not_converted(tmp_path: Path, wanted: dict[str, Any]) 
     report = convert(tmp_path, **wanted)
     assert (report.num_converted, list(report.damaged)) == (1, ["a.mp4"])
     assert [found.key for found in verify(tmp_path, deep=True).findings] == ["a.mp4"]
+
+
+def test_two_conversions_at_once_lose_nothing(tmp_path: Path) -> None:
+    """The later one took a video away that the earlier one had just brought in and had deleted the original of."""
+    space = _fill(tmp_path)
+    with Claims(space) as claims:
+        claims.try_acquire(CLAIM)
+        with pytest.raises(CacheError, match="just being converted"):
+            convert(tmp_path, store="hdf5")
+    assert convert(tmp_path, store="hdf5").num_converted == 2
+    made = create_space(tmp_path / "aside", space.record.spec)  # what an earlier one, that was long frozen, would bring
+    commit_video(made, "a.mp4", num_rows=600, store="hdf5")
+    target = video_folder(space.path, "a.mp4", "hdf5")
+    before = os.stat(target).st_ino
+    _bring_in(video_folder(made.path, "a.mp4", "hdf5"), target, "a.mp4", space)
+    assert os.stat(target).st_ino == before
+    (target / "tokens.h5").unlink()
+    _bring_in(video_folder(made.path, "a.mp4", "hdf5"), target, "a.mp4", space)
+    assert Space(space).video("a.mp4").num_rows == 600
 
 
 def test_packed_videos_come_out_single(tmp_path: Path) -> None:
