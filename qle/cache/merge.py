@@ -72,7 +72,7 @@ def merge(
     done = 0
     for source, space in chosen:
         reader, into = Space(space), _space_of(target, space)
-        whole = _merge_packs(reader, into, link, report)
+        whole = _merge_packs(space, into, link, report)
         for key in reader:
             if key not in whole:
                 _merge_video(source, reader, key, into, link, report)
@@ -97,10 +97,11 @@ def _merge_video(source: Path, reader: Space, key: str, into: SpaceFolder, link:
         if (present := into.committed(key)) is not None:
             _compare(source, present, video.record, into, report)
             return
-        if packs.PACKS in video.folder.parts[-2:-1]:
+        if video.folder.parent.name == packs.PACKS:
             rewrite_video(video, into, store="zarr")
-        else:
-            copy_video(video, into, link)
+        elif not copy_video(video, into, link):
+            report.num_already += 1
+            return
     except CacheCorruptError as error:
         report.damaged[key] = str(error).splitlines()[0]
         return
@@ -127,17 +128,24 @@ def _describe(record: CommitRecord) -> str:
     return f"{record.source.path} ({record.source.fingerprint.size} bytes, extracted {record.created:%Y-%m-%d %H:%M})"
 
 
-def _merge_packs(reader: Space, into: SpaceFolder, link: Link, report: MergeReport) -> set[str]:
-    """Packs of which the target has no video go over whole; returns the keys that this settles."""
+def _merge_packs(space: SpaceFolder, into: SpaceFolder, link: Link, report: MergeReport) -> set[str]:
+    """Packs of which the target has no video go over whole; returns the keys that this settles.
+
+    Of a damaged pack those videos go over, one by one, that are as recorded.
+    """
     settled: set[str] = set()
-    for pack in packs.open_packs(reader.path):
+    for pack in packs.open_packs(space.path):
         target = into.path / packs.PACKS / pack.path.name
-        hidden = any(reader.video(key).folder != pack.path for key in pack.row_of_key)
-        if target.exists() and not hidden:
+        if packs.wrong_sizes(pack) or any(space.folder(key) for key in pack.row_of_key):
+            continue
+        if target.exists():
             settled |= set(pack.row_of_key)
             report.num_already += len(pack.row_of_key)
-        elif not hidden and not any(into.committed(key) for key in pack.row_of_key):
-            _copy_folder(pack.path, pack.record.files, packs.PACK_FILE, target, into, link)
+        elif not any(into.committed(key) for key in pack.row_of_key):
+            try:
+                _copy_folder(pack.path, pack.record.files, packs.PACK_FILE, target, into, link)
+            except CacheCorruptError:
+                continue
             settled |= set(pack.row_of_key)
             report.num_merged += len(pack.row_of_key)
             report.size_bytes += pack.record.size_bytes
@@ -168,8 +176,12 @@ def _copy_folder(
         os.rename(temp, target)
         sync_file(target.parent, "full")
     except OSError as error:
-        if target.exists():
+        if (target / record_file).exists():
             return False
+        if target.exists():
+            raise CacheCorruptError(
+                f"{target} is in the way: it has no {record_file}; delete it with: qle cache prune --damaged"
+            ) from error
         raise CacheError(
             f"cannot merge {folder} into {into.path}: {error.strerror}\nrun the same command again"
         ) from error

@@ -9,9 +9,11 @@ import pytest
 
 from qle.cache import merge as merge_module
 from qle.cache.index import load_index
+from qle.cache.layout import video_folder
 from qle.cache.merge import Link, merge
 from qle.cache.pack import pack
 from qle.cache.packs import pack_folders
+from qle.cache.prune import plan_prune, prune
 from qle.cache.reader import open_cache
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.verify import verify
@@ -93,6 +95,39 @@ def test_packs_go_over_whole_or_video_by_video(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.pts, other.pts)
         assert one.record.source == other.record.source
     assert merge([tmp_path / "one"], tmp_path / "all").num_already == 2
+
+
+@pytest.mark.parametrize("link", ["copy", "hard"])
+@pytest.mark.parametrize("damage", ["short", "flipped"])
+def test_a_damaged_pack_stops_no_merge(tmp_path: Path, damage: str, link: Link) -> None:
+    """It ended the merge of everything that came after it."""
+    space = _cache(tmp_path / "one", a=1, b=2)
+    pack(tmp_path / "one")
+    commit_video(space, "c.mp4", num_rows=3)
+    (folder,) = pack_folders(space.path)
+    shard = folder / "frame" / "c.0.0"
+    content = bytearray(shard.read_bytes())
+    content[0] ^= 1
+    shard.write_bytes(content[:100] if damage == "short" else content)
+    report = merge([tmp_path / "one"], tmp_path / "all", link=link)
+    if (damage, link) == ("flipped", "hard"):  # links are not read
+        assert (report.num_merged, report.damaged) == (3, {})
+        return
+    assert (report.num_merged, set(report.damaged)) == (1, {"a.mp4", "b.mp4"})
+    assert open_cache(tmp_path / "all").space().keys() == ("c.mp4",)
+    assert verify(tmp_path / "all", deep=True).findings == []
+
+
+def test_a_folder_in_the_way_is_said_and_not_counted_as_merged(tmp_path: Path) -> None:
+    _cache(tmp_path / "one", a=1, b=2)
+    space = _cache(tmp_path / "all")
+    in_the_way = video_folder(space.path, "a.mp4", "zarr")
+    in_the_way.mkdir(parents=True)
+    (in_the_way / "zarr.json").write_text("{}")
+    report = merge([tmp_path / "one"], tmp_path / "all")
+    assert (report.num_merged, list(report.damaged)) == (1, ["a.mp4"])
+    prune(tmp_path / "all", plan_prune(tmp_path / "all", kinds=["damaged"]))
+    assert merge([tmp_path / "one"], tmp_path / "all").num_merged == 1
 
 
 def _merge_until(source: Path, target: Path, fatal_call: int) -> None:
