@@ -5,6 +5,7 @@ another machine would. So a process that dies costs the videos that it held, and
 """
 
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -45,6 +46,7 @@ class DeviceProcesses:
         finally:
             for process, _ in self._running.values():
                 process.terminate()
+            for process, _ in self._running.values():
                 process.join()
         return folders, Progress.combined(self._latest.values())
 
@@ -91,11 +93,19 @@ def _run_in_process(
     connection: Connection, request: ExtractRequest, sources: Sequence[VideoSource], device: str
 ) -> None:
     """Sends Progress as it goes, then the folders of the spaces, or the error that ended the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what ends
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         folders, progress = run_device(request, sources, device, connection.send)
         connection.send(progress)
         connection.send(folders)
     except QleError as error:
         connection.send(error)
+    except KeyboardInterrupt:
+        pass  # by the parent, which says so; claims are given back and whole shards kept
     except BrokenPipeError:
         pass  # nobody is left to report to
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

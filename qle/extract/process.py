@@ -29,10 +29,12 @@ log = logging.getLogger(__name__)
 
 PAGE_BYTES = mmap.PAGESIZE
 
+# Ctrl-C and a job that is ended reach the whole group: a decoder that dies of it before its parent would fail its video.
 # One thread per worker is the unit that the pool counts in, so number libraries must not start their own.
 BOOT = """
 import json, os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 start = json.loads(sys.argv[1])
 sys.path[:] = start.pop("path")

@@ -12,7 +12,6 @@ torch is never imported here, which makes the start fast and keeps a worker smal
 import ctypes
 import mmap
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +51,6 @@ class _CancelledError(Exception):
 
 def main(pipe_fd: int, memory_fd: int, parent_pid: int, ring: Ring) -> None:
     """Runs until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what ends
     threading.Thread(target=_die_with, args=(parent_pid,), daemon=True).start()
     memory = mmap.mmap(memory_fd, ring.size_bytes)
     os.close(memory_fd)

@@ -85,23 +85,28 @@ def test_killed_at_random_times_it_ends_with_the_same_bytes(long_videos, undistu
     assert not any(path for path in cache.glob("*/tmp/*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed, tmp_path, extract, number):
-    """From within, when more than a shard is on disk: the resumed run must not do that shard again."""
+@pytest.mark.parametrize(("number", "devices"), [
+    (signal.SIGINT, "cpu"), (signal.SIGTERM, "cpu"), (signal.SIGINT, "cpu,cpu"),
+])  # fmt: skip
+def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed, tmp_path, extract, number, devices):
+    """From within, when more than a shard is on disk: the resumed run must not do that shard again. The signal reaches
+    all processes, as it does from a terminal or at the end of a batch job."""
     cache = tmp_path / "cache"
     watcher = (
         "import os, signal, sys\n"
         "from qle import cli, console\n"
         "class Progress(console.ExtractProgress):\n"
         "    def update(self, progress):\n"
-        f"        if progress.rows_done > 900: os.kill(os.getpid(), {int(number)})\n"
+        f"        if progress.rows_done > 900: os.killpg(0, {int(number)})\n"
         "console.ExtractProgress = Progress\n"
-        "cli.main()\n"
+        "if __name__ == '__main__': cli.main()\n"
     )
-    line = [sys.executable, "-c", watcher, *map(str, arguments(long_videos / "long.mp4", cache))]
-    ended = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    line = [sys.executable, "-c", watcher, *map(str, arguments(long_videos / "long.mp4", cache, "--device", devices))]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, start_new_session=True)
     assert ended.returncode == 130, ended.stderr
     assert "Traceback" not in ended.stderr
+    assert not any(cache.glob("*/claims/*"))
+    assert not any(cache.glob("*/errors.jsonl"))
     summary = extract(long_videos / "long.mp4", cache=cache)
     assert summary.exit_code == 0
     assert summary.rows_written < NUM_FRAMES
