@@ -17,6 +17,7 @@ from qle.backbones.preprocess import Preprocess
 from qle.cache.layout import space_folder_name
 from qle.cache.spaces import open_space
 from qle.cache.states import states
+from qle.errors import DecodeError
 from qle.extract.decode import choose_decoder
 from qle.extract.device import engine_options, wanted_states
 from qle.extract.opening import EngineOptions
@@ -85,7 +86,9 @@ def estimate(request: ExtractRequest) -> Estimate:
         hours=sum(probe.duration_s for probe in probed.values()) * scale / 3600,
         rows=rows,
         frames_decoded=frames,
-        bytes_written={spec.name: rows * sum(stream.row_bytes for stream in spec.streams) for spec in specs},
+        bytes_written={
+            space_folder_name(spec): rows * sum(stream.row_bytes for stream in spec.streams) for spec in specs
+        },
         decode_rows_per_s=rows / decode_s if decode_s else 0.0,
         forward_rows_per_s=num_devices / forward_s_per_row,
         # On a CPU decoding and the forward pass share the cores, on a GPU they overlap.
@@ -132,13 +135,18 @@ def _probe(pending: Sequence[VideoSource], backbones: Sequence[Backbone], option
                 probe.failure = str(outcome.error).splitlines()[0]
             elif isinstance(outcome, Probed):
                 _count(probe, outcome.info, options)
-                if sum(other.timed_s > 0 for other in probes.values()) < NUM_TIMED:
+                if not probe.failure and sum(other.timed_s > 0 for other in probes.values()) < NUM_TIMED:
                     _time_decoder(pool, probe, outcome.info, geometries, options)
     return probes
 
 
 def _count(probe: _Probe, info: VideoInfo, options: EngineOptions) -> None:
     source = probe.source
+    try:
+        choose_decoder(info, options.decoder)
+    except DecodeError as error:
+        probe.failure = str(error).splitlines()[0]
+        return
     rows = plan_rows(info.pts_s, info.end_s, info.time_base, options.sampling, source.start_s, source.end_s)
     probe.rows = rows.num_rows
     probe.frames = num_decoded_frames(decode_runs(rows.frame_index, info.is_key))
