@@ -143,6 +143,7 @@ def convert(
         f"{console.format_bytes(report.size_bytes)} written into {report.space}",
         as_json=json,
     )
+    raise typer.Exit(SOME_FAILED_EXIT if report.damaged else 0)
 
 
 @cache_app.command(
@@ -174,7 +175,7 @@ def merge(
         f"{report.num_already:,} were there, {len(report.conflicts):,} conflicts left as they were",
         as_json=json,
     )
-    raise typer.Exit(FOUND_DAMAGE_EXIT if report.conflicts else 0)
+    raise typer.Exit(FOUND_DAMAGE_EXIT if report.conflicts else SOME_FAILED_EXIT if report.damaged else 0)
 
 
 @cache_app.command(
@@ -243,6 +244,7 @@ def pack(
             _cache(cache), spaces=space or (), max_video_bytes=round(max_video_mb * 1e6), on_progress=progress.update
         )
     _show_report(asdict(report), f"{report.num_packed:,} videos packed into {report.num_packs:,} packs", as_json=json)
+    raise typer.Exit(SOME_FAILED_EXIT if report.damaged else 0)
 
 
 @cache_app.command(

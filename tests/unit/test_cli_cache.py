@@ -110,6 +110,16 @@ def test_merge_ends_with_3_on_conflicts(space: SpaceFolder, tmp_path: Path) -> N
     assert "1 conflicts left as they were" in result.stdout
 
 
+@pytest.mark.parametrize("command", ["convert", "merge", "pack"])
+def test_left_out_videos_end_a_command_with_4(space: SpaceFolder, tmp_path: Path, command: str) -> None:
+    """A script that goes on to delete the source must learn that not all of it was taken."""
+    folder = space.folder("b.mp4")
+    assert folder is not None
+    (folder / "zarr.json").unlink()
+    options = {"convert": ("--store", "hdf5"), "merge": ("--into", tmp_path / "all"), "pack": ()}[command]
+    assert list(_json(command, space.path.parent, *options, code=4)["damaged"]) == ["b.mp4"]
+
+
 def test_prune_deletes_only_with_yes(space: SpaceFolder) -> None:
     root = space.path.parent
     folder = space.folder("b.mp4")
