@@ -34,6 +34,9 @@ from qle.extract.worklist import WorkList
 TICK_S = 0.05
 """Longest wait of the loop before it looks at everything again."""
 
+MAX_OPEN = 128
+"""Videos in flight. Without an end, many short videos before a disk that is slow to sync would pile up open files."""
+
 
 class Engine:
     """One run of one process over the shared list of work."""
@@ -46,7 +49,7 @@ class Engine:
         self._options = options
         self._on_progress = on_progress
         self._jobs: list[Job] = []
-        """In the order in which they were opened; a handful."""
+        """In the order in which they were opened; a handful, or MAX_OPEN where commits are slow."""
         self._tags = itertools.count()
         self._owners: dict[int, Job] = {}
         """Task in flight -> its video."""
@@ -109,7 +112,7 @@ class Engine:
 
     def _open_videos(self) -> None:
         """One video more than there are decoders, so that a probe is never waited for."""
-        while sum(job.is_decoding for job in self._jobs) <= self._options.num_workers:
+        while len(self._jobs) < MAX_OPEN and sum(job.is_decoding for job in self._jobs) <= self._options.num_workers:
             if (pending := self._work.take()) is None:
                 break
             job = Job(source=pending.source, targets=list(pending.targets), is_replacing=pending.is_replacing)

@@ -129,3 +129,34 @@ def test_a_video_whose_numbers_cannot_be_stored_is_not_decoded_to_its_end(tmp_pa
     work = WorkList([Pending(source, (target,), False)], [target])
     assert Engine(work, [target], options, lambda progress: None).run().videos_failed == 1
     assert not (tmp_path / "x.end").exists()
+
+
+class CountingWorkList(WorkList):
+    """Knows how many videos were in flight at a time, at most."""
+
+    num_held = 0
+    most_held = 0
+
+    def take(self):
+        pending = super().take()
+        self.num_held += pending is not None
+        self.most_held = max(self.most_held, self.num_held)
+        return pending
+
+    def release(self, target, key):
+        super().release(target, key)
+        self.num_held -= 1
+
+
+def test_videos_in_flight_are_bounded_however_few_rows_they_have(tmp_path, monkeypatch):
+    """Three videos of one row would fill a batch, but no more than two may be open: the batch goes out half full."""
+    monkeypatch.setattr("qle.extract.engine.MAX_OPEN", 2)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(7):
+        write_video(videos / f"{number}.mp4", [np.zeros((48, 64, 3), np.uint8)], 10)
+    target = make_target(Faulty(), NATIVE, TokenOptions(tokens="frame"), tmp_path / "cache")
+    work = CountingWorkList([Pending(source, (target,), False) for source in discover([str(videos)])], [target])
+    options = EngineOptions(sampling=NATIVE, durability="none", batch_frames=3, num_workers=2)
+    assert Engine(work, [target], options, lambda progress: None).run().videos_done == 7
+    assert work.most_held == 2
