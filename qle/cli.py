@@ -157,7 +157,8 @@ def demo(
         ["cache", "inspect", str(folder / "cache")],
     ):
         console.note(f"$ qle {' '.join(line)}")
-        app(line, standalone_mode=False)
+        if code := app(line, standalone_mode=False):
+            raise typer.Exit(code)
     console.print_text(f"tokens as colours below their frames: {draw_tokens(folder / 'tokens.png', folder / 'cache')}")
 
 

@@ -10,6 +10,7 @@ from qle import demo
 from qle.cache.colours import TokenColours
 from qle.extract.decode import make_decoder, request_frames
 from qle.extract.decode_probe import probe
+from tests.running import command
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,11 @@ def test_colours_separate_what_differs(rng: np.random.Generator) -> None:
 def test_colours_of_equal_tokens_are_no_error() -> None:
     tokens = np.ones((3, 2, 2, 2))
     assert np.unique(TokenColours.fit(tokens).apply(tokens)).size == 1
+
+
+def test_a_demo_whose_extraction_fails_ends_as_that_does(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "bad.mp4").write_bytes(b"no video")
+    ended = command("demo", tmp_path, "--videos", 1, "--seconds", 0.2)
+    assert ended.returncode == 4
+    assert not (tmp_path / "tokens.png").exists()
