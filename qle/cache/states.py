@@ -23,7 +23,7 @@ from typing import Literal
 from qle.cache import packs
 from qle.cache.claims import LEASE_S
 from qle.cache.index import Index, load_index
-from qle.cache.layout import CLAIMS, STORE_SUFFIXES, VIDEOS, key_hash, video_folder
+from qle.cache.layout import CLAIMS, COMMIT_FILE, STORE_SUFFIXES, VIDEOS, key_hash, video_folder
 from qle.cache.records import ErrorRecord
 from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder
@@ -67,9 +67,17 @@ def claimed_names(space: SpaceFolder) -> set[str]:
     oldest_s = time.time() - 2 * LEASE_S  # generous: clocks of machines differ, and a claim is only a hint
     try:
         with os.scandir(space.path / CLAIMS) as entries:
-            return {Path(entry.name).stem for entry in entries if entry.stat().st_mtime > oldest_s}
+            return {Path(entry.name).stem for entry in entries if _mtime_s(entry) > oldest_s}
     except FileNotFoundError:
         return set()
+
+
+def _mtime_s(entry: os.DirEntry[str]) -> float:
+    """0 where the claim has just been given back, which is no reason to overlook the others."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 class _Committed:
@@ -117,6 +125,10 @@ class _Committed:
 
     def _damage(self, row: int) -> str:
         folder, shelf = self._names[row], self._shelves[row]
+        try:  # the index does not look into folders that nobody renamed
+            os.stat(f"{folder}/{COMMIT_FILE}", dir_fd=self._shelf(shelf))
+        except OSError:
+            return f"it has no {COMMIT_FILE}"
         for place in range(self._starts[row], self._starts[row + 1]):
             path = self._paths[self._codes[place]]
             try:

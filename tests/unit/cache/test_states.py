@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qle.cache.claims import LEASE_S, Claims
+from qle.cache.index import load_index
 from qle.cache.layout import COMMIT_FILE
 from qle.cache.records import ErrorRecord, SourceFacts
 from qle.cache.sources import fingerprint
@@ -15,7 +16,7 @@ from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.states import VideoState, count_states, states
 from qle.cache.writer import VideoWriter
 from qle.types import VideoSource
-from tests.tiny_cache import fill, tiny_plan, tiny_spec, tiny_values
+from tests.tiny_cache import commit_video, fill, tiny_plan, tiny_spec, tiny_values
 
 KEY = "a.mp4"
 
@@ -106,6 +107,18 @@ def test_damaged_record_of_a_key_too_long_for_a_name(space: SpaceFolder, tmp_pat
     folder = _commit(space, source)
     (folder / COMMIT_FILE).write_text("{")
     assert _state(space, source).state == "damaged"
+
+
+def test_a_record_that_is_gone_is_damage_though_the_index_has_it(space: SpaceFolder, tmp_path: Path) -> None:
+    """With the index it was done, without it was damaged, and readers said that it was missing."""
+    commit_video(space, "a.mp4", num_rows=4)
+    folder = space.folder("a.mp4")
+    assert folder is not None
+    os.utime(folder.parent, (1, 1))  # long ago, so that the index is believed
+    load_index(space)
+    (folder / COMMIT_FILE).unlink()
+    (state,) = states(space, [VideoSource(key="a.mp4", path=tmp_path / "gone")])
+    assert (state.state, state.reason) == ("damaged", "it has no _COMMIT.json")
 
 
 def test_failed_counts_attempts_and_a_commit_ends_it(space: SpaceFolder, tmp_path: Path) -> None:
