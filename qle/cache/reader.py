@@ -51,7 +51,13 @@ class Rows:
             row: np.ndarray = self._gather(np.array([index]))[0]
             return row
         chosen = np.asarray(index)
-        return self._gather(np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64))
+        if chosen.dtype == bool and chosen.shape == (len(self),):
+            return self._gather(np.flatnonzero(chosen))
+        if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+            raise IndexError(
+                f"rows are chosen by whole numbers, or by {len(self)} booleans; got {chosen.dtype} {chosen.shape}"
+            )
+        return self._gather(chosen.astype(np.int64))
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:

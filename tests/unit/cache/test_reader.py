@@ -186,6 +186,13 @@ def test_rows_look_like_an_array(space: Space) -> None:
             patch[row]
 
 
+@pytest.mark.parametrize("index", [np.array([1.7]), np.array([True, False]), [[0, 1]], ["a"], np.array([1j])])
+def test_rows_are_not_chosen_by_anything_else(space: Space, index: object) -> None:
+    """A time in seconds where a row number belongs gave the row of its whole part."""
+    with pytest.raises(IndexError, match="whole numbers"):
+        space.video("stomach").frame[index]
+
+
 def test_a_compressed_array_is_read_through_its_library(tmp_path: Path) -> None:
     """As an archive might hold it: another codec, and a record that says that nothing can be mapped."""
     space = create_space(tmp_path / "cache", tiny.tiny_spec())
