@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {
     "QLE_CACHE": "folder of the cache where --cache is not given",
-    "QLE_THREADS": "CPU threads of one forward process; all cores where it is not set",
+    "QLE_THREADS": "CPU threads of one forward process; its share of the cores where it is not set",
     "NO_COLOR": "any value: no colours on the terminal",
     "HF_HUB_OFFLINE": "1: models come from the local hub folder only",
 }
@@ -81,18 +81,14 @@ def has_fast_bfloat16() -> bool:
     return any(check() for check in checks if check is not None)
 
 
-def set_threads(num_threads: int | None = None) -> int:
-    """CPU threads of this process: the argument, else QLE_THREADS, else what torch chose. Returns what is in force."""
-    import torch
-
-    wanted = num_threads if num_threads is not None else environment("QLE_THREADS")
-    if wanted is not None:
-        if not str(wanted).isdigit() or int(wanted) < 1:
-            raise ConfigError(
-                f"number of threads must be a positive whole number, got {wanted!r} (QLE_THREADS or --threads)"
-            )
-        torch.set_num_threads(int(wanted))
-    return torch.get_num_threads()
+def num_threads() -> int | None:
+    """How many CPU threads QLE_THREADS allows; None where it is not set."""
+    wanted = environment("QLE_THREADS")
+    if wanted is None:
+        return None
+    if not wanted.isdigit() or int(wanted) < 1:
+        raise ConfigError(f"QLE_THREADS={wanted}: expected a whole number above 0")
+    return int(wanted)
 
 
 def keep_freed_memory() -> bool:

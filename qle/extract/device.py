@@ -20,7 +20,7 @@ from qle.extract.progress import Progress
 from qle.extract.request import ExtractRequest
 from qle.extract.target import Target, make_target
 from qle.extract.worklist import Pending, WorkList
-from qle.runtime import keep_freed_memory, resolve_device
+from qle.runtime import keep_freed_memory, num_threads, resolve_device
 from qle.types import VideoSource
 
 OnProgress = Callable[[Progress], None]
@@ -62,7 +62,7 @@ def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptio
         decoder=request.decoder,
         # On a CPU decoders and lanes share the cores: whichever is ahead waits and leaves them to the other.
         num_workers=request.num_workers or (cores if is_cpu else max(1, cores - 1)),
-        num_lanes=cores if is_cpu else 1,
+        num_lanes=(num_threads() or cores) if is_cpu else 1,
         # A core's share of the cache holds one clip of 8 frames better than four (benchmarks/forward.py).
         batch_frames=request.batch_frames or (8 if is_cpu else 256),
         durability=request.durability,

@@ -72,8 +72,7 @@ class ForwardStage:
         self._clips_per_pass: dict[Target, int] = {}
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._run, args=(num_lanes,), name=f"forward-{lane}", daemon=True)
-            for lane in range(num_lanes)
+            threading.Thread(target=self._run, name=f"forward-{lane}", daemon=True) for lane in range(num_lanes)
         ]
         for thread in self._threads:
             thread.start()
@@ -92,9 +91,7 @@ class ForwardStage:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, num_lanes: int) -> None:
-        if num_lanes > 1:
-            torch.set_num_threads(1)  # of this thread only
+    def _run(self) -> None:
         try:
             while True:
                 started = time.perf_counter()
@@ -158,8 +155,10 @@ class ForwardStage:
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:
-    """Events, pinned memory and compiled kernels belong to the current device, which in a new thread is always the first:
-    on the second card `Tokens.ready` would not wait for its copies."""
+    """Makes this thread one of its device. Events, pinned memory and compiled kernels belong to the current card, which in a
+    new thread is always the first: on the second, `Tokens.ready` would not wait for its copies."""
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # of this thread only: the other cores are those of other lanes and processes
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

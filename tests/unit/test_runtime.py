@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qle.errors import ConfigError
-from qle.runtime import environment, has_fast_bfloat16, resolve_device, resolve_dtype, seed_everything, set_threads
+from qle.runtime import environment, has_fast_bfloat16, num_threads, resolve_device, resolve_dtype, seed_everything
 
 
 def test_devices() -> None:
@@ -26,19 +26,15 @@ def test_auto_takes_the_fast_format_of_the_device() -> None:
         resolve_dtype("int8", torch.device("cpu"))
 
 
-def test_threads_come_from_the_argument_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.get_num_threads()
-    try:
-        monkeypatch.setenv("QLE_THREADS", "1")
-        assert set_threads() == 1
-        assert set_threads(2) == 2
-        monkeypatch.setenv("QLE_THREADS", "many")
+def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QLE_THREADS", "3")
+    assert num_threads() == 3
+    monkeypatch.setenv("QLE_THREADS", "")
+    assert num_threads() is None
+    for wrong in ("many", "0", "-1"):
+        monkeypatch.setenv("QLE_THREADS", wrong)
         with pytest.raises(ConfigError, match="QLE_THREADS"):
-            set_threads()
-        monkeypatch.setenv("QLE_THREADS", "")
-        assert set_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+            num_threads()
 
 
 def test_only_listed_variables_are_read() -> None:

@@ -91,6 +91,15 @@ def test_when_not_even_one_clip_fits_the_run_ends_with_advice(batch, tmp_path):
     assert "--context single" in str(crashes[0])
 
 
+def test_a_lane_on_the_cpu_takes_one_thread_even_when_it_is_alone(batch, tmp_path, monkeypatch):
+    """Two processes with one lane each on two cores took twice the time while each lane used both cores."""
+    backbone, threads = Faulty(), []
+    encode = backbone.encode
+    monkeypatch.setattr(backbone, "encode", lambda frames: threads.append(torch.get_num_threads()) or encode(frames))
+    forward(backbone, batch, tmp_path)
+    assert threads == [1]
+
+
 def test_another_error_of_the_backbone_is_not_taken_for_memory(batch, tmp_path):
     batch.frames = batch.frames[:, :, :100]
     _, notes, crashes = forward(Faulty(), batch, tmp_path)
