@@ -5,7 +5,7 @@ A contiguous dataset without filters is its plain C-order rows at one place of t
 map the rows ourselves; any HDF5 reader opens the result. One writer a file, no SWMR, no appends.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,22 @@ def read_array(path: Path, place: str) -> tuple[np.ndarray, np.ndarray | None]:
         return values, np.asarray(neighbour[()]) if isinstance(neighbour, h5py.Dataset) else None
 
 
-def write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
+def read_notes(path: Path) -> dict[str, str]:
+    """The text attributes of a file; none where it is no HDF5 file."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return {name: value for name, value in file.attrs.items() if isinstance(value, str)}
+    except OSError:
+        return {}
+
+
+def write_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray, np.ndarray]], notes: Mapping[str, str]) -> None:
     """A file for other programs: a dataset for each (id, values, times), with the times as its attribute `pts`."""
     import h5py
 
     with h5py.File(path, "w", libver=("v110", "v110")) as file:  # attributes beyond 64 kB need a format this new
+        file.attrs.update(notes)
         for name, values, pts_s in arrays:
             file.create_dataset(name, data=values).attrs["pts"] = pts_s

@@ -11,9 +11,10 @@ space records it:
 appearing whole, so a killed run is simply repeated.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from qle.cache import hdf5_store
+from qle.cache.durable import replace_file
 from qle.cache.feature_files import (
     FEATURES,
     FeatureEntry,
@@ -41,6 +43,9 @@ from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.writer import VideoWriter
 from qle.errors import CacheError, CacheMissingError, ConfigError, InputError, QleError
 from qle.types import RowPlan, SpaceSpec, StoreDtype, StoreKind, Stream
+
+NOTES_FILE = ".qle-export.json"
+"""In a folder of exported files: which space and stream they are from."""
 
 AXES = {2: ("dim",), 4: ("rows", "cols", "dim")}
 
@@ -217,15 +222,18 @@ def export_features(
     chosen = [reader.video(key).key for key in keys] if keys else list(reader)
     report = ExportReport()
     folder = out.with_name(f"{out.name}.parts") if form == "h5" else out
-    if form == "h5" and _is_current(out, reader, chosen):
+    notes = {"qle_space": reader.record.hash, "qle_stream": stream}
+    ids = {key: safe_path(names[key]).as_posix() for key in chosen}
+    if form == "h5" and _is_current(out, reader, ids, notes):
         report.num_already = len(chosen)
         return report
+    _note(folder, notes)
     paths = {key: folder / f"{safe_path(names[key])}.{'npz' if form == 'h5' else form}" for key in chosen}
     for done, key in enumerate(chosen, start=1):
         _export_one(reader.video(key), stream, paths[key], form, save_tensor, report)
         on_progress(done, len(chosen), key)
     if form == "h5":
-        _assemble(out, folder, {safe_path(names[key]).as_posix(): paths[key] for key in chosen})
+        _assemble(out, folder, {ids[key]: paths[key] for key in chosen}, notes)
         report.size_bytes = out.stat().st_size
     return report
 
@@ -239,12 +247,30 @@ def _names(reader: Space) -> dict[str, str]:
     return {key: safe_name(key) for key in reader}
 
 
-def _is_current(path: Path, reader: Space, keys: Sequence[str]) -> bool:
-    """Whether a file was written after the last of these videos was committed."""
-    if not path.exists():
+def _is_current(path: Path, reader: Space, ids: Mapping[str, str], notes: Mapping[str, str]) -> bool:
+    """Whether a file holds these videos (key -> id) of this stream, written after the last of them was committed."""
+    if not path.exists() or hdf5_store.read_notes(path) != notes:
+        return False
+    if not set(ids.values()) <= {name for name, _ in hdf5_store.list_arrays(path, "")}:
         return False
     written_s = path.stat().st_mtime
-    return all(written_s >= reader.video(key).record.created.timestamp() for key in keys)
+    return all(written_s >= reader.video(key).record.created.timestamp() for key in ids)
+
+
+def _note(folder: Path, notes: dict[str, str]) -> None:
+    """What is exported into a folder: files of another stream or space must not be taken for ours that are done."""
+    path = folder / NOTES_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            replace_file(path, json.dumps(notes).encode(), "none")
+        is_ours = path.read_text() == json.dumps(notes)
+    except OSError as error:
+        raise CacheError(f"cannot write {path}: {error.strerror}\nrun the same command again to go on") from error
+    if not is_ours:
+        raise ConfigError(
+            f"{folder} holds the export of another stream or space; name another folder, or delete that one"
+        )
 
 
 def _export_one(
@@ -259,7 +285,7 @@ def _export_one(
     report.size_bytes += path.stat().st_size
 
 
-def _assemble(out: Path, folder: Path, parts: dict[str, Path]) -> None:
+def _assemble(out: Path, folder: Path, parts: dict[str, Path], notes: Mapping[str, str]) -> None:
     """The parts in one HDF5 file, which appears when it is whole; only then the parts go."""
 
     def arrays() -> Any:
@@ -269,7 +295,7 @@ def _assemble(out: Path, folder: Path, parts: dict[str, Path]) -> None:
 
     whole = folder / ".whole.h5"
     try:
-        hdf5_store.write_arrays(whole, arrays())
+        hdf5_store.write_arrays(whole, arrays(), notes)
         os.replace(whole, out)
     except OSError as error:
         raise CacheError(f"cannot write {out}: {error}\nrun the same command again to go on") from error

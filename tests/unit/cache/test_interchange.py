@@ -209,6 +209,28 @@ def test_a_broken_off_export_goes_on_and_a_new_version_is_written(tmp_path: Path
             assert export_features(tmp_path / "cache", out, form=form).num_exported == 1  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("form", ["npz", "npy"])
+def test_another_stream_is_not_taken_for_the_one_that_is_there(tmp_path: Path, form: str) -> None:
+    """Files of `frame` were left standing, and counted, when `patch` was asked for."""
+    commit_video(create_space(tmp_path / "cache", tiny_spec()), "a.mp4", num_rows=4)
+    export_features(tmp_path / "cache", tmp_path / "out", form=form)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="another stream or space"):
+        export_features(tmp_path / "cache", tmp_path / "out", form=form, stream="patch")  # type: ignore[arg-type]
+
+
+def test_an_h5_file_of_other_videos_or_another_stream_is_written_anew(tmp_path: Path) -> None:
+    space = create_space(tmp_path / "cache", tiny_spec())
+    for key in ("a.mp4", "b.mp4"):
+        commit_video(space, key, num_rows=4)
+    out = tmp_path / "out.h5"
+    export_features(tmp_path / "cache", out, form="h5", keys=["a.mp4"])
+    assert export_features(tmp_path / "cache", out, form="h5").num_exported == 2
+    assert export_features(tmp_path / "cache", out, form="h5").num_already == 2
+    assert export_features(tmp_path / "cache", out, form="h5", stream="patch").num_exported == 2
+    with h5py.File(out) as file:
+        assert {name: dataset.ndim for name, dataset in file.items()} == {"a": 4, "b": 4}
+
+
 def test_hostile_and_clashing_keys(tmp_path: Path) -> None:
     space = create_space(tmp_path / "cache", tiny_spec())
     for key in ("../../up.mp4", "/etc/x.mp4", "same.mp4", "same.avi"):
