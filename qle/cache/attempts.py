@@ -61,7 +61,12 @@ class AttemptRecord(Record):
 
     def is_owner_dead(self) -> bool:
         """Only what this machine can prove; the owner of another machine counts as alive."""
-        return self.owner == _machine() and _process_start(self.pid) != self.pid_start
+        return self.is_local and _process_start(self.pid) != self.pid_start
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine can say if the owner lives."""
+        return self.owner == _machine()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from qle.cache import packs
-from qle.cache.attempts import ATTEMPT_FILE, AttemptRecord
+from qle.cache.attempts import ATTEMPT_FILE, RELEASED, AttemptRecord
 from qle.cache.durable import remove_tree
 from qle.cache.index import load_index
 from qle.cache.integrity import is_whole
@@ -138,6 +138,8 @@ def _why_abandoned(path: Path, idle_hours: float) -> str:
         record = None
     if record is not None and record.is_owner_dead():
         return f"an attempt at {record.key!r} whose process is gone"
+    if record is not None and record.is_local and not path.name.endswith(RELEASED):
+        return ""  # alive, however long it has been waiting for a decoder
     idle = _idle_hours(path)
     return f"nothing was written there for {idle:.0f} h" if idle > idle_hours else ""
 

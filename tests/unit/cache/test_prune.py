@@ -103,6 +103,8 @@ def test_leftover_of_a_killed_process_goes_and_that_of_a_living_one_stays(space:
     writer = VideoWriter.open(
         space, "alive.mp4", tiny_plan(4), SourceFacts(path="x", fingerprint=fingerprint(root / "qle-cache.json"))
     )
+    for path in (space.path / "tmp").iterdir():
+        _age(path, 48)  # a long decode, or a laptop that slept
     plan = _plan(space, "temp")
     assert ["whose process is gone" in item.reason for item in plan] == [True]
     prune(root, plan)
