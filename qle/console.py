@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 BROKEN_PIPE_EXIT = 141
 """What a shell reports for a program that died of SIGPIPE, as `cat | head` does."""
 
+INTERRUPTED_EXIT = 130
+"""Likewise for SIGINT."""
+
 RECENT_S = 30.0
 """Rates look back so far: one over the whole run would hide that it has just become slow."""
 
@@ -53,12 +56,13 @@ def run(app: Callable[[], Any]) -> NoReturn:
         show_error(error)
         code: Any = error.exit_code
     except KeyboardInterrupt:
-        note("interrupted")
-        code = 130
+        code = INTERRUPTED_EXIT
     except SystemExit as end:
         code = end.code
     else:
         code = 0
+    if code == INTERRUPTED_EXIT:  # also where the command line's library has turned the interrupt into its exit
+        note("interrupted")
     try:
         sys.stdout.flush()
     except BrokenPipeError:

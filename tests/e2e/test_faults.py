@@ -104,6 +104,7 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     line = [sys.executable, "-c", watcher, *map(str, arguments(long_videos / "long.mp4", cache, "--device", devices))]
     ended = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, start_new_session=True)
     assert ended.returncode == 130, ended.stderr
+    assert "interrupted" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not any(cache.glob("*/claims/*"))
     assert not any(cache.glob("*/errors.jsonl"))
