@@ -169,9 +169,20 @@ def _adopt(old: Path, own: Path, record: AttemptRecord) -> dict[str, FileRecord]
     """Make an abandoned folder ours and drop whatever in it is not complete. Nothing where another was faster."""
     try:
         os.rename(old, own)
-        replace_file(own / ATTEMPT_FILE, record.to_json().encode(), "none")  # at no moment without an owner's name
     except OSError:
         return {}
+    try:
+        return _take_over(own, record)
+    except OSError as error:  # a disk that is still full must not cost the shards that are there
+        os.rename(own, own.with_name(own.name + RELEASED))
+        raise CacheError(
+            f"cannot continue in {own.parent}: {error.strerror}\n"
+            "Nothing is lost. Free space or fix the permissions, then run the same command again."
+        ) from error
+
+
+def _take_over(own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
+    replace_file(own / ATTEMPT_FILE, record.to_json().encode(), "none")  # at no moment without an owner's name
     video = own / "video"
     kept = {file.path: file for file in _journal(own) if _is_intact(video, file)}
     for folder, _, names in os.walk(video):

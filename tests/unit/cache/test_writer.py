@@ -1,5 +1,6 @@
 """The writer where things go wrong: killed, frozen, robbed, out of space, asked for nonsense."""
 
+import errno
 import os
 import resource
 import signal
@@ -123,6 +124,23 @@ def test_what_a_kill_leaves_of_a_removed_attempt_goes_away(space: SpaceFolder, t
     path.mkdir(exist_ok=True)
     tiny.commit_video(space)
     assert_right(space, tmp_path)
+
+
+def test_a_disk_that_is_still_full_costs_no_finished_shard(space: SpaceFolder) -> None:
+    writer = open_writer(space)
+    tiny.fill(writer, tiny.tiny_values())
+    writer.abandon(keep_shards=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qle.cache.attempts.replace_file", full_disk)
+        with pytest.raises(CacheError, match="Nothing is lost"):
+            open_writer(space)
+    again = open_writer(space)
+    assert again.is_done.all()
+    again.abandon(keep_shards=False)
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_living_attempt_is_left_alone(space: SpaceFolder, tmp_path: Path) -> None:
