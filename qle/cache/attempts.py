@@ -139,6 +139,11 @@ def is_abandoned(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
+def num_finished(path: Path) -> int:
+    """Files of a temp folder that the next attempt at the same rows would not make again."""
+    return len(_journal(path))
+
+
 def release(attempt: Attempt) -> None:
     """Leave the folder to whoever comes next, though this process lives on. A rename, since a full disk takes no more."""
     with suppress(OSError):  # taken over, or a disk that is read-only by now: it counts when this process has ended

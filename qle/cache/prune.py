@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from qle.cache import packs
-from qle.cache.attempts import ATTEMPT_FILE, RELEASED, AttemptRecord
+from qle.cache.attempts import ATTEMPT_FILE, RELEASED, AttemptRecord, num_finished
 from qle.cache.durable import remove_tree
 from qle.cache.index import load_index
 from qle.cache.integrity import is_whole
@@ -137,7 +137,8 @@ def _why_abandoned(path: Path, idle_hours: float) -> str:
     except (OSError, ValidationError):
         record = None
     if record is not None and record.is_owner_dead():
-        return f"an attempt at {record.key!r} whose process is gone"
+        kept = f"; a resume would go on from its {count} finished files" if (count := num_finished(path)) else ""
+        return f"an attempt at {record.key!r} whose process is gone{kept}"
     if record is not None and record.is_local and not path.name.endswith(RELEASED):
         return ""  # alive, however long it has been waiting for a decoder
     idle = _idle_hours(path)

@@ -158,7 +158,10 @@ class VideoWriter:
             raise CacheError(
                 f"stream {stream_name!r}: got {values.shape} for {len(rows)} rows, expected (rows, *{stream.row_shape})"
             )
-        stored, scale = encode(stream, values)
+        try:
+            stored, scale = encode(stream, values)
+        except CacheError as error:
+            raise CacheError(f"video {self._record.key!r}: {error}") from error
         try:
             for first, last in _runs(rows):
                 self._write_run(stream, int(rows[first]), stored[first:last])

@@ -200,6 +200,17 @@ def test_files_that_change_or_go_away_cost_themselves_only(extract, small_videos
     assert "cannot be read" in failures["link.mp4"]
 
 
+def in_namespace(script):
+    """Runs a shell script where it may mount things; 77 means that it may not."""
+    namespace = ["unshare", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    ended = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    if ended.returncode == 77:
+        pytest.skip("nothing can be mounted here")
+    return ended
+
+
 def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -210,12 +221,7 @@ def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, 
         f"mount -t tmpfs -o size=12m tmpfs {disk} || exit 77\n"
         f"{sys.executable} -m qle {line}; code=$?; cp -r {cache} {kept}; exit $code\n"
     )
-    namespace = ["unshare", "--map-root-user", "--mount"]
-    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
-        pytest.skip("no mount namespaces here")
-    ended = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    if ended.returncode == 77:
-        pytest.skip("a tmpfs cannot be mounted here")
+    ended = in_namespace(script)
     assert ended.returncode == 3, ended.stderr
     assert "Traceback" not in ended.stderr
     assert "space" in ended.stderr
@@ -223,3 +229,21 @@ def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, 
     resumed = command(*arguments(long_videos, kept))
     assert resumed.returncode == 0, resumed.stderr
     assert committed_bytes(kept) == undisturbed
+
+
+def test_a_read_only_cache_is_read_and_inspected_and_extraction_says_why_not(long_videos, tmp_path):
+    cache = tmp_path / "cache"
+    short = [long_videos / "short1.mp4"]
+    assert command("extract", *short, "--cache", cache, "--backbone", "tiny", "--device", "cpu").returncode == 0
+    shutil.rmtree(next(cache.glob("*/claims")))
+    read = f"import qle; qle.open_cache('{cache}').space().video('short1').patch[:].mean()"
+    lines = [
+        f"mount --bind {cache} {cache} && mount -o remount,ro,bind {cache} || exit 77",
+        f"{sys.executable} -m qle cache inspect {cache} && {sys.executable} -m qle cache verify --deep {cache} || exit 1",
+        f'{sys.executable} -c \'import qle; print(qle.open_cache("{cache}").space().video("short1").patch[:].mean())\' || exit 2',
+        f"{sys.executable} -m qle extract {long_videos} --cache {cache} --backbone tiny --device cpu",
+    ]
+    ended = in_namespace("\n".join(lines))
+    assert ended.returncode == 3, ended.stderr
+    assert "read-only" in ended.stderr.lower()
+    assert "Traceback" not in ended.stderr
