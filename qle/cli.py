@@ -34,7 +34,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 EXTRACT_HELP = """Decode videos once, run them once through frozen backbones, and commit their tokens to a cache.
 
 Run the same command again to resume: what is committed is skipped. Run it on several machines over a shared folder to
-divide the work. Exit code 0: all done, 4: some videos failed (see errors.jsonl in the space), 3: the run could not go on.
+divide the work. Exit code 0: all done, 4: some videos failed (see errors.jsonl in the space) or are still in the hands of
+another machine, 3: the run could not go on.
 
 [bold]Examples[/bold]
 
@@ -61,6 +62,8 @@ def extract(
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache; made if missing. Default: $QLE_CACHE.")] = None,
     backbone: Annotated[list[str] | None, typer.Option(help="tiny, m2crl, or a Hugging Face id or folder; repeatable.")] = None,
     weights: Annotated[list[Path] | None, typer.Option(help="Checkpoint, one for each backbone that needs one.")] = None,
+    weights_entry: Annotated[str | None, typer.Option(help="teacher or student of a training file; default teacher.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads, for files whose heads are not 64 wide.")] = None,
     fps: Annotated[str, typer.Option(help="Rows per second of video, or 'native' for every frame.")] = "1",
     stride: Annotated[int | None, typer.Option(help="Every Nth frame instead of --fps.")] = None,
     context: Annotated[str | None, typer.Option(help="Clips of video backbones: centre, tile or single.")] = None,
@@ -94,7 +97,8 @@ def extract(
         cache=_cache(cache),
         backbones=_backbones(
             backbone or [], weights or [], context=context, resize=resize, crop_borders=crop_borders,
-            image_size=image_size, compute_dtype=compute_dtype, compile=compile_,
+            image_size=image_size, weights_entry=weights_entry, num_heads=num_heads, compute_dtype=compute_dtype,
+            compile=compile_,
         ),
         sampling=_sampling(fps, stride),
         tokens=TokenOptions(
@@ -213,6 +217,9 @@ def _devices(gpus: str | None, device: str) -> tuple[str, ...]:
 def _backbones(names: list[str], weights: list[Path], **options: Any) -> tuple[Any, ...]:
     from qle.backbones import KNOWS_CLIPS, BackboneRequest, needs_weights
 
+    options["weights_entry"] = options["weights_entry"] and _choice(
+        "weights-entry", options["weights_entry"], "teacher", "student"
+    )
     options["context"] = options["context"] and _choice("context", options["context"], "centre", "tile", "single")
     options["resize"] = options["resize"] and _choice(
         "resize", options["resize"], "squash", "shorter-crop", "letterbox"

@@ -1,13 +1,10 @@
-"""What this machine is and does: devices, number formats, seeds, environment. Nothing else in qle reads the environment.
+"""What this machine is and does: devices, number formats, environment. Nothing else in qle reads the environment.
 
 torch is imported inside the functions: the command line asks this file for settings long before it needs a device.
 """
 
 import os
-import random
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from qle.errors import ConfigError
 
@@ -105,12 +102,3 @@ def keep_freed_memory() -> bool:
         return False
     # Numbers from malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX (the other arenas hold at most 64 MiB a piece).
     return all(mallopt(option, value) == 1 for option, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-8, 1)))
-
-
-def seed_everything(seed: int) -> None:
-    """Python, numpy's old global generator and torch on every device."""
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

@@ -157,6 +157,13 @@ class ClipContext:
     step: int
     """Rows from the start of one clip to the start of the next."""
 
+    @classmethod
+    def of(cls, mode: Literal["single", "tile", "centre"], length: int) -> "ClipContext":
+        """The context of that name for a model whose clips have `length` frames; `centre` overlaps by half."""
+        if mode == "single":
+            return cls(mode=mode, length=1, step=1)
+        return cls(mode=mode, length=length, step=length if mode == "tile" else max(1, length // 2))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:

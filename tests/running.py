@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+LONG_FRAMES = 1100
+"""Of the `long_videos`' long.mp4: two whole shards and a part, and two ranges for two decoders."""
+
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""

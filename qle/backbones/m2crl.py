@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from qle.backbones import BackboneRequest
-from qle.backbones.base import SINGLE, Backbone, check_frames, compiled, machine_facts
+from qle.backbones.base import Backbone, check_frames, compiled, machine_facts
 from qle.backbones.m2crl_files import EncoderFile, M2crlConfig, fold_temporal, read_encoder
 from qle.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from qle.backbones.vit import Attention, Mlp
@@ -42,7 +42,7 @@ class M2crlBackbone(Backbone):
         config = encoder.config
         self.name = "m2crl"
         self.preprocess = _preprocess(encoder, request)
-        self.context = _context(config, request)
+        self.context = ClipContext.of(request.context or "centre", config.num_frames)
         self.streams = _streams(config, self.preprocess)
         self.device = resolve_device(request.device)
         self.compute_dtype = resolve_dtype(request.compute_dtype, self.device)
@@ -196,13 +196,6 @@ def _preprocess(encoder: EncoderFile, request: BackboneRequest) -> Preprocess:
         mean=(0.45, 0.45, 0.45) if is_grey else IMAGENET_MEAN,
         std=(0.225, 0.225, 0.225) if is_grey else IMAGENET_STD,
     )
-
-
-def _context(config: M2crlConfig, request: BackboneRequest) -> ClipContext:
-    mode, length = request.context or "centre", config.num_frames
-    if mode == "single":
-        return SINGLE
-    return ClipContext(mode=mode, length=length, step=length if mode == "tile" else max(1, length // 2))
 
 
 def _streams(config: M2crlConfig, preprocess: Preprocess) -> tuple[Stream, ...]:

@@ -151,7 +151,7 @@ def _infer(state: Mapping[str, Tensor], num_heads: int | None, path: Path) -> M2
     time_embed = state.get("time_embed")
     if num_heads is None and width % HEAD_DIM:
         raise CheckpointError(
-            f"{path}: width {width} is not a multiple of {HEAD_DIM}, the tensors do not tell the number of heads\npass num_heads"
+            f"{path}: width {width} is not a multiple of {HEAD_DIM}, the number of heads is not in the tensors\npass --num-heads"
         )
     num_heads = num_heads or width // HEAD_DIM
     if width % num_heads:

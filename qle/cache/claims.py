@@ -50,11 +50,6 @@ class Claims:
         if (lease := self._held.pop(key, None)) is not None:
             lease.release()
 
-    def is_lost(self, key: str) -> bool:
-        """Whether a claim that this process held was taken over, say after the machine slept. No harm is done by it."""
-        lease = self._held.get(key)
-        return lease is None or lease.compromise is not None
-
     def close(self) -> None:
         """Give back everything."""
         for key in list(self._held):

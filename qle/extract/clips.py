@@ -13,19 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qle.errors import ConfigError
 from qle.types import ClipContext
-
-
-def make_context(mode: str, *, length: int, step: int | None = None) -> ClipContext:
-    """The context of that name for a backbone whose clips have `length` frames."""
-    if mode == "single":
-        return ClipContext(mode="single", length=1, step=1)
-    if mode == "tile":
-        return ClipContext(mode="tile", length=length, step=length)
-    if mode == "centre":
-        return ClipContext(mode="centre", length=length, step=step or max(1, length // 2))
-    raise ConfigError(f"unknown context {mode!r}: choose single, tile or centre")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from qle.extract.job import JobTarget
 from qle.extract.mailbox import CancelledError, Mailbox
 from qle.extract.target import Target
 from qle.extract.tokens import finite_rows, to_numpy, to_stored
+
+Work = TypeVar("Work")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,35 @@ class Outcome:
 
 @dataclass(slots=True)
 class Clock:
-    """Where the time of a stage goes."""
+    """Where the time of the threads of a stage goes."""
 
     busy_s: float = 0.0
     waiting_s: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, waiting_s: float, busy_s: float) -> None:
+        with self._lock:
+            self.waiting_s += waiting_s
+            self.busy_s += busy_s
+
+
+def _serve(
+    inbox: Mailbox[Work], work: Callable[[Work], None], clock: Clock, on_crash: Callable[[BaseException], None]
+) -> None:
+    """The life of a thread of a stage: takes, works, until the box is finished or cancelled."""
+    try:
+        while True:
+            started_s = time.perf_counter()
+            item = inbox.get()
+            got_s = time.perf_counter()
+            if item is None:
+                return
+            work(item)
+            clock.add(got_s - started_s, time.perf_counter() - got_s)
+    except CancelledError:
+        return
+    except BaseException as error:  # noqa: BLE001 - handed to the loop, which ends the run with it
+        on_crash(error)
 
 
 class ForwardStage:
@@ -68,11 +96,13 @@ class ForwardStage:
         self.clock = Clock()
         self.notes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._sink = sink
-        self._on_crash = on_crash
         self._clips_per_pass: dict[Target, int] = {}
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._run, name=f"forward-{lane}", daemon=True) for lane in range(num_lanes)
+            threading.Thread(
+                target=_serve, args=(self.inbox, self._run, self.clock, on_crash), name=f"forward-{lane}", daemon=True
+            )
+            for lane in range(num_lanes)
         ]
         for thread in self._threads:
             thread.start()
@@ -91,25 +121,10 @@ class ForwardStage:
         for thread in self._threads:
             thread.join()
 
-    def _run(self) -> None:
-        try:
-            while True:
-                started = time.perf_counter()
-                work = self.inbox.get()
-                got = time.perf_counter()
-                if work is None:
-                    return
-                with _current(work[0].backbone.device):
-                    tokens = self._forward(*work)
-                done = time.perf_counter()
-                with self._lock:
-                    self.clock.waiting_s += got - started
-                    self.clock.busy_s += done - got
-                self._sink.put(tokens)
-        except CancelledError:
-            return
-        except BaseException as error:  # noqa: BLE001 - handed to the loop, which ends the run with it
-            self._on_crash(error)
+    def _run(self, work: tuple[Target, Batch[JobTarget]]) -> None:
+        with _current(work[0].backbone.device):
+            tokens = self._forward(*work)
+        self._sink.put(tokens)
 
     def _forward(self, target: Target, batch: Batch[JobTarget]) -> Tokens:
         device = target.backbone.device
@@ -176,7 +191,9 @@ class WriteStage:
         self._on_outcome = on_outcome
         self._on_crash = on_crash
         self._committer = ThreadPoolExecutor(max_workers=2, thread_name_prefix="commit")
-        self._thread = threading.Thread(target=self._run, name="write", daemon=True)
+        self._thread = threading.Thread(
+            target=_serve, args=(self.inbox, self._write, self.clock, on_crash), name="write", daemon=True
+        )
         self._thread.start()
 
     def commit(self, job_target: JobTarget) -> None:
@@ -195,22 +212,6 @@ class WriteStage:
     def join(self) -> None:
         self._thread.join()
         self._committer.shutdown()
-
-    def _run(self) -> None:
-        try:
-            while True:
-                started = time.perf_counter()
-                work = self.inbox.get()
-                got = time.perf_counter()
-                if work is None:
-                    return
-                self._write(work)
-                self.clock.waiting_s += got - started
-                self.clock.busy_s += time.perf_counter() - got
-        except CancelledError:
-            return
-        except BaseException as error:  # noqa: BLE001 - handed to the loop, which ends the run with it
-            self._on_crash(error)
 
     def _write(self, tokens: Tokens) -> None:
         if tokens.ready is not None:

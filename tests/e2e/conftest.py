@@ -12,6 +12,7 @@ from qle.extract.device import OnProgress
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import Summary, run
 from qle.extract.sampling import Sampling
+from tests.running import LONG_FRAMES
 
 FPS = 10
 
@@ -25,6 +26,17 @@ def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rng = np.random.default_rng(seed)
         blocks = rng.integers(0, 255, (num_frames, 4, 6, 3), dtype=np.uint8)
         write_video(folder / name, (block.repeat(16, axis=0).repeat(16, axis=1) for block in blocks), FPS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def long_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """long.mp4 of LONG_FRAMES frames beside two short ones."""
+    folder = tmp_path_factory.mktemp("long")
+    rng = np.random.default_rng(0)
+    for name, num_frames in (("long.mp4", LONG_FRAMES), ("short1.mp4", 60), ("short2.mp4", 61)):
+        blocks = rng.integers(0, 255, (num_frames, 2, 3, 3), dtype=np.uint8)
+        write_video(folder / name, (block.repeat(32, axis=0).repeat(32, axis=1) for block in blocks), 10)
     return folder
 
 

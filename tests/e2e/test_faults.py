@@ -12,22 +12,7 @@ import pytest
 
 import qle
 from qle.cache.attempts import remove_attempt
-from qle.extract.decode_write import write_video
-from tests.running import command, committed_bytes
-
-NUM_FRAMES = 1100
-"""Two whole shards and a part."""
-
-
-@pytest.fixture(scope="module")
-def long_videos(tmp_path_factory):
-    """long.mp4 of NUM_FRAMES frames beside two short ones."""
-    folder = tmp_path_factory.mktemp("long")
-    rng = np.random.default_rng(0)
-    for name, num_frames in (("long.mp4", NUM_FRAMES), ("short1.mp4", 60), ("short2.mp4", 61)):
-        blocks = rng.integers(0, 255, (num_frames, 2, 3, 3), dtype=np.uint8)
-        write_video(folder / name, (block.repeat(32, axis=0).repeat(32, axis=1) for block in blocks), 10)
-    return folder
+from tests.running import LONG_FRAMES, command, committed_bytes
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +95,7 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     assert not any(cache.glob("*/errors.jsonl"))
     summary = extract(long_videos / "long.mp4", cache=cache)
     assert summary.exit_code == 0
-    assert summary.rows_written < NUM_FRAMES
+    assert summary.rows_written < LONG_FRAMES
     expected = {path: digest for path, digest in undisturbed.items() if "long.mp4" in path}
     assert committed_bytes(cache) == expected
 
@@ -240,7 +225,7 @@ def test_a_read_only_cache_is_read_and_inspected_and_extraction_says_why_not(lon
     lines = [
         f"mount --bind {cache} {cache} && mount -o remount,ro,bind {cache} || exit 77",
         f"{sys.executable} -m qle cache inspect {cache} && {sys.executable} -m qle cache verify --deep {cache} || exit 1",
-        f'{sys.executable} -c \'import qle; print(qle.open_cache("{cache}").space().video("short1").patch[:].mean())\' || exit 2',
+        f'{sys.executable} -c "{read}" || exit 2',
         f"{sys.executable} -m qle extract {long_videos} --cache {cache} --backbone tiny --device cpu",
     ]
     ended = in_namespace("\n".join(lines))

@@ -1,13 +1,10 @@
 """Devices, number formats, seeds and the environment."""
 
-import random
-
-import numpy as np
 import pytest
 import torch
 
 from qle.errors import ConfigError
-from qle.runtime import environment, has_fast_bfloat16, num_threads, resolve_device, resolve_dtype, seed_everything
+from qle.runtime import environment, has_fast_bfloat16, num_threads, resolve_device, resolve_dtype
 
 
 def test_devices() -> None:
@@ -40,11 +37,3 @@ def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 def test_only_listed_variables_are_read() -> None:
     with pytest.raises(KeyError):
         environment("HOME")
-
-
-def test_one_seed_sets_every_generator() -> None:
-    def draw() -> tuple[float, float, float]:
-        seed_everything(7)
-        return random.random(), float(np.random.rand()), float(torch.rand(1))
-
-    assert draw() == draw()

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qle.extract.assembly import Batch, ClipAssembler
-from qle.extract.clips import ClipPlan, make_context
+from qle.extract.clips import ClipPlan
+from qle.types import ClipContext
 
 
 def image(row):
@@ -18,7 +19,7 @@ def image(row):
     st.randoms(use_true_random=False),
 )
 def test_clips_are_the_same_in_any_order_of_frames(num_rows, context, random):
-    plan = ClipPlan(num_rows, make_context(context[0], length=context[1]))
+    plan = ClipPlan(num_rows, ClipContext.of(*context))
     is_done = np.array([random.random() < 0.3 for _ in range(num_rows)])
     assembler = ClipAssembler(plan, is_done, (2, 3))
     rows = assembler.rows_needed.tolist()
@@ -34,7 +35,7 @@ def test_clips_are_the_same_in_any_order_of_frames(num_rows, context, random):
 
 
 def test_frames_in_order_hold_few_clips():
-    assembler = ClipAssembler(ClipPlan(1000, make_context("centre", length=8)), np.zeros(1000, dtype=bool), (2, 3))
+    assembler = ClipAssembler(ClipPlan(1000, ClipContext.of("centre", 8)), np.zeros(1000, dtype=bool), (2, 3))
     most = 0
     for row in range(1000):
         list(assembler.add(row, image(row)))
