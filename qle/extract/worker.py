@@ -5,7 +5,8 @@
     ("release", slot)       the receiver has copied a slot
     ("cancel",)             stop the task in hand, answered by ("finished",)
 
-Started by process.py with an interpreter of its own, so that nothing of the parent (locks, CUDA, threads) is inherited; torch is never imported here, which makes the start fast and keeps a worker small.
+Started by process.py with an interpreter of its own, so that nothing of the parent (locks, CUDA, threads) is inherited.
+torch is never imported here, which makes the start fast and keeps a worker small.
 """
 
 import ctypes
