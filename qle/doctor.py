@@ -161,7 +161,7 @@ def _decoders() -> Iterator[Check]:
     for name, problem in facts.problems.items():
         is_needed = name == "pyav"
         about = f"{_version('av' if is_needed else name)}"
-        about += f", FFmpeg {facts.ffmpeg}" if is_needed else ", faster where it is exact"
+        about += f", FFmpeg {facts.ffmpeg}" if is_needed else ", for --decoder decord"
         yield Check(
             name=f"decoder {name}",
             status="ok" if not problem else "fail" if is_needed else "warn",
