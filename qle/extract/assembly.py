@@ -28,14 +28,21 @@ class ClipAssembler:
         self._open: dict[int, tuple[np.ndarray, set[int]]] = {}
 
     def add(self, row: int, image: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Places the frame of this row; yields (clip, frames) for each clip that it completes."""
+        """Places the frame of this row; yields (clip, frames) for each clip that it completes. The frames may be a view of
+        `image`: copy them before the next step."""
         for clip in self.plan.readers(row):
             if not self._is_wanted[clip]:
+                continue
+            if self._shape[0] == 1:
+                self._is_wanted[clip] = False
+                yield clip, image[None]
                 continue
             if clip not in self._open:
                 self._open[clip] = np.empty(self._shape, dtype=np.uint8), set(self.plan.rows(clip).tolist())
             frames, missing = self._open[clip]
-            frames[self.plan.rows(clip) == row] = image
+            place = row - self.plan.start(clip)
+            is_last = row == self.plan.num_rows - 1  # which a clip longer than the video repeats
+            frames[place : None if is_last else place + 1] = image
             missing.discard(row)
             if not missing:
                 del self._open[clip]
