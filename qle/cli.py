@@ -33,6 +33,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 EXTRACT_HELP = """Decode videos once, run them once through frozen backbones, and commit their tokens to a cache.
 
+Keys of videos are their paths below the folder that you name. A manifest.csv has a column path (or video, file), and may
+have key, start and end (seconds); its paths are relative to itself.
+
 Run the same command again to resume: what is committed is skipped. Run it on several machines over a shared folder to
 divide the work. Exit code 0: all done, 4: some videos failed (see errors.jsonl in the space) or are still in the hands of
 another machine, 3: the run could not go on.
@@ -64,7 +67,7 @@ def extract(
     weights: Annotated[list[Path] | None, typer.Option(help="Checkpoint, one for each backbone that needs one.")] = None,
     weights_entry: Annotated[str | None, typer.Option(help="teacher or student of a training file; default teacher.")] = None,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads, for files whose heads are not 64 wide.")] = None,
-    fps: Annotated[str, typer.Option(help="Rows per second of video, or 'native' for every frame.")] = "1",
+    fps: Annotated[str | None, typer.Option(help="Rows per second of video, or 'native' for every frame.  [default: 1]")] = None,
     stride: Annotated[int | None, typer.Option(help="Every Nth frame instead of --fps.")] = None,
     context: Annotated[str | None, typer.Option(help="Clips of video backbones: centre, tile or single.")] = None,
     resize: Annotated[str | None, typer.Option(help="squash, shorter-crop or letterbox; default as the backbone has it.")] = None,
@@ -192,15 +195,17 @@ def _choice(flag: str, value: str, *choices: str) -> Any:
     return value
 
 
-def _sampling(fps: str, stride: int | None) -> Any:
+def _sampling(fps: str | None, stride: int | None) -> Any:
     from qle.extract.sampling import Sampling
 
+    if stride is not None and fps is not None:
+        raise ConfigError(f"--fps {fps} and --stride {stride}: choose one of the two")
     if stride is not None:
         return Sampling(mode="stride", stride=stride)
     if fps == "native":
         return Sampling(mode="native")
     try:
-        return Sampling(mode="fps", fps=float(fps))
+        return Sampling(mode="fps", fps=float(fps or "1"))
     except ValueError as error:
         raise ConfigError(f"--fps {fps}: expected a number or 'native'") from error
 
@@ -249,7 +254,8 @@ def _show_summary(summary: Any) -> None:
             console.print_text(f"failed  {key}: {reason}")
         if space.failures:
             console.print_text(
-                f"all {len(space.failures)} failures: {Path(summary.cache, space.space, 'errors.jsonl')}"
+                f"all {len(space.failures)} failures: {Path(summary.cache, space.space, 'errors.jsonl')}; "
+                "try them again with --retry-failed"
             )
 
 

@@ -30,7 +30,7 @@ from qle.cache.spaces import SpaceFolder
 from qle.errors import CacheError
 
 INDEX_FILE = "index.parquet"
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 RACY_NS = 2_000_000_000
 
 SCHEMA = pa.schema(
@@ -50,6 +50,8 @@ SCHEMA = pa.schema(
         ("source_size", pa.int64()),
         ("source_mtime_ns", pa.int64()),
         ("source_edge_hash", pa.string()),
+        ("source_start_s", pa.float64()),
+        ("source_end_s", pa.float64()),
         ("created", pa.timestamp("us", tz="UTC")),
         ("record_id", pa.string()),  # inode, mtime and size of the record file
         ("file_paths", pa.list_(pa.string())),
@@ -148,6 +150,8 @@ def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
         "source_size": source.fingerprint.size,
         "source_mtime_ns": source.fingerprint.mtime_ns,
         "source_edge_hash": source.fingerprint.edge_hash,
+        "source_start_s": source.start_s,
+        "source_end_s": source.end_s,
         "created": record.created,
         "file_paths": [file.path for file in record.files],
         "file_sizes": [file.size for file in record.files],

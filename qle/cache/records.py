@@ -76,8 +76,11 @@ class SourceFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     path: Text
-    """As the user gave it."""
+    """Absolute, so that later commands find it from any folder."""
     fingerprint: SourceFingerprint
+    start_s: float | None = None
+    """Only the part from here was extracted (manifests may list clips)."""
+    end_s: float | None = None
     codec: str = ""
     width: Count = 0
     height: Count = 0
@@ -178,6 +181,9 @@ class ErrorRecord(Record):
     message: Text
     frames_decoded: int | None = None
     frames_expected: int | None = None
+    source_size: int | None = None
+    """Of the file that failed; with another size or time it is worth another attempt."""
+    source_mtime_ns: int | None = None
     attempt: Count = 1
     created: datetime
 

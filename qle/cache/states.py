@@ -53,7 +53,7 @@ def states(space: SpaceFolder, sources: Iterable[VideoSource], index: Index | No
     errors = _attempts(space.errors.read())
     claimed = claimed_names(space)
     with closing(_Committed(index)) as committed:
-        return [committed.state(source) or _uncommitted(source.key, errors, claimed) for source in sources]
+        return [committed.state(source) or _uncommitted(source, errors, claimed) for source in sources]
 
 
 def count_states(found: Sequence[VideoState]) -> dict[str, int]:
@@ -91,6 +91,7 @@ class _Committed:
         self._shelves = index.column("shelf").tolist()
         self._sizes, self._mtimes = (index.column(name).tolist() for name in ("source_size", "source_mtime_ns"))
         self._hashes = index.texts("source_edge_hash")
+        self._parts = list(zip(*(index.texts(name) for name in ("source_start_s", "source_end_s")), strict=True))
         self._nameless = {
             name for name, key, problem in zip(self._names, index.texts("key"), self._problems, strict=True)
             if problem and not key
@@ -113,7 +114,7 @@ class _Committed:
         problem = self._problems[row] or (self._pack_damage(row, key) if self._packs[row] else self._damage(row))
         if problem:
             return VideoState(key=key, state="damaged", reason=problem)
-        change = self._source_change(row, source.path)
+        change = self._part_change(row, source) or self._source_change(row, source.path)
         return VideoState(key=key, state="stale", reason=change) if change else VideoState(key=key, state="done")
 
     def _nameless_state(self, key: str) -> VideoState | None:
@@ -161,6 +162,10 @@ class _Committed:
             return ""
         return next((f"pack {name}: {bad[file.path]}" for file in pack.member(key).files if file.path in bad), "")
 
+    def _part_change(self, row: int, source: VideoSource) -> str:
+        wanted, there = (source.start_s, source.end_s), self._parts[row]
+        return "" if wanted == there else f"another part is asked for: {wanted} s, it was {there} s"
+
     def _source_change(self, row: int, path: Path) -> str:
         try:
             stat = os.stat(path)
@@ -187,11 +192,26 @@ def _attempts(log: Iterable[ErrorRecord]) -> dict[str, tuple[ErrorRecord, int]]:
     return {key: (record, max(counts[key], record.attempt)) for key, record in latest.items()}
 
 
-def _uncommitted(key: str, errors: dict[str, tuple[ErrorRecord, int]], claimed: set[str]) -> VideoState:
+def _uncommitted(source: VideoSource, errors: dict[str, tuple[ErrorRecord, int]], claimed: set[str]) -> VideoState:
+    key = source.key
     if claimed and key_hash(key)[:32] in claimed:
         return VideoState(key=key, state="claimed", reason="somebody is working on it")
     if key not in errors:
         return VideoState(key=key, state="pending")
     error, num_attempts = errors[key]
+    if _has_changed_since(error, source.path):
+        reason = "the source has changed since it failed"
+        return VideoState(key=key, state="pending", reason=reason, num_attempts=num_attempts)
     reason = f"{error.kind}: {error.message.splitlines()[0] if error.message else ''}"
     return VideoState(key=key, state="failed", reason=reason, num_attempts=num_attempts)
+
+
+def _has_changed_since(error: ErrorRecord, path: Path) -> bool:
+    """Someone has copied or recorded it again, as the message advised."""
+    if error.source_size is None:
+        return False
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) != (error.source_size, error.source_mtime_ns)

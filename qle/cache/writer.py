@@ -30,8 +30,8 @@ from qle.cache.extents import extents
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS, check_key, video_folder
 from qle.cache.quantise import SCALE, encode
 from qle.cache.records import CommitRecord, FileRecord, RawRows, SourceFacts, StreamRecord
-from qle.cache.spaces import SpaceFolder, read_commit
-from qle.errors import CacheError
+from qle.cache.spaces import SpaceFolder
+from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import RowPlan, StoreKind, Stream
 
 STEPS = (
@@ -351,18 +351,28 @@ class VideoWriter:
             sync_file(self._space.path / VIDEOS, self._attempt.durability)
         if self._replace:
             self._move_old_aside()
-        elif folder := self._space.folder(self._record.key):
-            return read_commit(folder, self._record.key, self._space.record)
+        elif winner := self._standing():
+            return winner
         try:
             os.rename(self._attempt.video, target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            return read_commit(target, self._record.key, self._space.record)
+            if winner := self._standing():
+                return winner
+            self._move_old_aside()  # a folder without a usable record is no video
+            os.rename(self._attempt.video, target)
         self._on_step("renamed")
         sync_file(target.parent, self._attempt.durability)
         self._on_step("parent_synced")
         return None
+
+    def _standing(self) -> CommitRecord | None:
+        """The record of the video that is there, if there is one."""
+        try:
+            return self._space.committed(self._record.key)
+        except (CacheCorruptError, CacheMissingError):
+            return None
 
     def _move_old_aside(self) -> None:
         """Out of its place by a rename, so that it is the old video or none, never half of one; deleted with the rest."""

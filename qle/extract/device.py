@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from qle.backbones import build_backbone
-from qle.cache.states import states
-from qle.errors import ConfigError
+from qle.cache.states import VideoState, states
+from qle.errors import ConfigError, InputError
 from qle.extract.engine import Engine
 from qle.extract.opening import EngineOptions
 from qle.extract.plan import size_bytes
@@ -81,7 +81,9 @@ def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], want
     missing: dict[str, list[Target]] = {}
     replacing: set[str] = set()
     for target in targets:
-        for state in states(target.folder, sources):
+        found_states = states(target.folder, sources)
+        _refuse_other_files(target, sources, found_states)
+        for state in found_states:
             if state.state in wanted:
                 missing.setdefault(state.key, []).append(target)
             if state.state in ("stale", "damaged"):  # something stands in the place of the new version
@@ -92,3 +94,20 @@ def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], want
         if source.key in missing
     ]
     return sorted(found, key=lambda pending: -size_bytes(pending.source))
+
+
+def _refuse_other_files(target: Target, sources: Sequence[VideoSource], found: Sequence[VideoState]) -> None:
+    """A key whose committed video came from another file that still exists: a name clash, not a new version."""
+    clashes = []
+    for source, state in zip(sources, found, strict=True):
+        if state.state == "stale" and (record := target.folder.committed(source.key)) is not None:
+            old = Path(record.source.path)
+            if old.is_absolute() and old.exists() and not old.samefile(source.path):
+                clashes.append((source, old))
+    if clashes:
+        source, old = clashes[0]
+        raise InputError(
+            f"{len(clashes)} videos have keys that belong to other files in this cache, e.g. {source.key!r}:\n"
+            f"  there: {old}\n  asked for: {source.path}\n"
+            "Pass --root with a folder above both, so that their keys differ, or use another --cache."
+        )

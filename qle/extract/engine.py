@@ -24,6 +24,7 @@ from qle.extract.assembly import Batch
 from qle.extract.job import Job, JobTarget
 from qle.extract.mailbox import CancelledError
 from qle.extract.opening import EngineOptions, Opener
+from qle.extract.plan import size_and_time
 from qle.extract.pool import DecodePool
 from qle.extract.progress import Progress
 from qle.extract.stages import ForwardStage, Outcome, WriteStage
@@ -212,6 +213,7 @@ class Engine:
         """One line in errors.jsonl; the video counts as failed once, however many backbones it fails for."""
         attempts = self._attempts[target]
         attempts[job.source.key] = attempts.get(job.source.key, 0) + 1
+        size, mtime_ns = size_and_time(job.source)
         target.folder.errors.append(
             ErrorRecord(
                 key=job.source.key,
@@ -220,6 +222,8 @@ class Engine:
                 attempt=attempts[job.source.key],
                 frames_decoded=error.frames_decoded,
                 frames_expected=error.frames_expected,
+                source_size=size,
+                source_mtime_ns=mtime_ns,
                 created=datetime.now(UTC),
             )
         )

@@ -1,5 +1,6 @@
 """A probed video becomes rows, a writer and clips for each backbone, and ranges for the decoders."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,8 +78,10 @@ class Opener:
     def _open_part(self, job: Job, opened: Opened, target: Target, decoder: str) -> JobTarget:
         info = opened.info
         facts = SourceFacts(
-            path=str(job.source.path),
+            path=os.path.abspath(job.source.path),
             fingerprint=info.fingerprint,
+            start_s=job.source.start_s,
+            end_s=job.source.end_s,
             codec=info.codec,
             width=info.width,
             height=info.height,

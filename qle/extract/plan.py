@@ -49,6 +49,15 @@ def size_bytes(source: VideoSource) -> int:
         return 0
 
 
+def size_and_time(source: VideoSource) -> tuple[int | None, int | None]:
+    """Size and modification time in ns, by which a file is known to have changed; None where it is gone."""
+    try:
+        stat = source.path.stat()
+    except OSError:
+        return None, None
+    return stat.st_size, stat.st_mtime_ns
+
+
 def _check_same(known: VideoSource, other: VideoSource) -> None:
     """The same video may be named twice; two videos, or two parts of one, need two keys."""
     if known.path.resolve() != other.path.resolve():
@@ -95,7 +104,12 @@ def key_of(path: Path, root: Path) -> str:
 
 
 def _videos_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # a link back to where we are, or have been
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             # "._x.mp4" and the like are what some systems leave beside a file, not videos.
@@ -110,20 +124,26 @@ def _fixed_part(pattern: str) -> Path:
 
 def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
     with _open_text(manifest) as lines:
-        rows = csv.DictReader(lines, delimiter=MANIFEST_SUFFIXES[manifest.suffix.lower()])
+        header = lines.getvalue().partition("\n")[0]
+        delimiter = ";" if ";" in header and "," not in header else MANIFEST_SUFFIXES[manifest.suffix.lower()]
+        rows = csv.DictReader(lines, delimiter=delimiter)
         columns = {name.strip().lower(): name for name in rows.fieldnames or () if name}
         path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
         if path_column is None:
             raise InputError(f"{manifest}: no column with the video's path; name one of {', '.join(PATH_COLUMNS)}")
         key_column = next((columns[name] for name in KEY_COLUMNS if name in columns), None)
+        start_column, end_column = (columns.get(name) or columns.get(f"{name}_s") for name in ("start", "end"))
+        missing = ""
+        num_found = 0
         for row in rows:
             where = f"{manifest}:{rows.line_num}"
             if not (text := (row[path_column] or "").strip()):
                 raise InputError(f"{where}: the column {path_column!r} is empty")
             path = manifest.parent / text  # an absolute path stays as it is
-            if not path.is_file():
-                raise InputError(f"{where}: {path} does not exist (paths are relative to the manifest)")
-            start_s, end_s = (_seconds(row, columns.get(name), where) for name in ("start", "end"))
+            # One missing file of many fails as a video; all of them missing is a mistake in the list.
+            num_found += path.is_file()
+            missing = missing or ("" if path.is_file() else f"{where}: {path}")
+            start_s, end_s = (_seconds(row, column, where) for column in (start_column, end_column))
             if start_s is not None and end_s is not None and end_s <= start_s:
                 raise InputError(f"{where}: end {end_s} is not after start {start_s}")
             key = (row[key_column] or "").strip() if key_column else ""
@@ -131,6 +151,8 @@ def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
                 is_clip = start_s is not None or end_s is not None
                 key = key_of(path, root) + (f"#{_span(start_s, end_s)}" if is_clip else "")
             yield VideoSource(key=key, path=path, start_s=start_s, end_s=end_s)
+        if missing and not num_found:
+            raise InputError(f"{missing} does not exist, nor does any other (paths are relative to the manifest)")
 
 
 def _span(start_s: float | None, end_s: float | None) -> str:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from qle.cache.claims import LEASE_S, Claims
 from qle.cache.records import ErrorRecord
+from qle.errors import CacheError
 from qle.extract.target import Target
 from qle.types import VideoSource
 
@@ -96,7 +97,10 @@ class WorkList:
 
     def _is_settled(self, target: Target, pending: Pending) -> bool:
         """Whether someone has committed it, or failed at it, since this list was made."""
-        record = target.folder.committed(pending.source.key)
+        try:
+            record = target.folder.committed(pending.source.key)
+        except CacheError:
+            record = None  # the plan has called it damaged, or will next time; this run replaces it
         if record is not None and (not pending.is_replacing or record.created >= self._started):
             return True
         if pending not in self._looked_at:

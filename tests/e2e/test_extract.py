@@ -9,7 +9,7 @@ import pytest
 
 import qle
 from qle.backbones import BackboneRequest
-from qle.errors import CacheMissingError, ConfigError
+from qle.errors import CacheMissingError, ConfigError, InputError
 from qle.extract.request import TokenOptions
 from qle.extract.sampling import Sampling
 from tests.running import command, committed_bytes
@@ -69,6 +69,54 @@ def test_a_changed_file_is_extracted_anew_and_replaces_the_old_tokens(extract, s
     summary = extract(folder)
     assert (summary.rows_written, summary.exit_code) == (3, 0)
     assert only_space(summary).video("x.mp4").num_rows == 3
+
+
+def test_the_same_name_from_another_folder_replaces_nothing(extract, small_videos, tmp_path):
+    """Two wards with equal file names: once the second took the place of the first without a word."""
+    for ward, name in (("ward1", "a.mp4"), ("ward2", "b.mp4")):
+        (tmp_path / ward).mkdir()
+        (tmp_path / ward / "v.mp4").write_bytes((small_videos / name).read_bytes())
+    before = committed_bytes(Path(extract(tmp_path / "ward1").cache))
+    with pytest.raises(InputError, match="--root"):
+        extract(tmp_path / "ward2")
+    assert committed_bytes(tmp_path / "cache") == before
+    both = extract(tmp_path / "ward1", tmp_path / "ward2", root=tmp_path)
+    assert sorted(only_space(both)) == ["v.mp4", "ward1/v.mp4", "ward2/v.mp4"]
+    (tmp_path / "ward1" / "v.mp4").unlink()  # moved, not another one
+    assert extract(tmp_path / "ward2").rows_written == 3
+
+
+def test_another_part_of_a_video_is_extracted_anew(extract, small_videos, tmp_path):
+    manifest = tmp_path / "list.csv"
+    for start, end in ((0, 1), (1, 3)):
+        manifest.write_text(f"path;key;start_s;end_s\n{small_videos / 'a.mp4'};part;{start};{end}\n")
+        video = only_space(extract(manifest)).video("part")
+        np.testing.assert_allclose(video.pts, np.arange(start * FPS, end * FPS) / FPS, atol=1e-9)
+    assert extract(manifest).rows_written == 0
+
+
+@pytest.mark.parametrize("harm", ["gone", "empty", "foreign"])
+def test_a_commit_record_that_cannot_be_used_costs_its_video_only(extract, small_videos, harm):
+    summary = extract()
+    before = committed_bytes(Path(summary.cache))
+    record = next(Path(summary.cache).glob("*/videos/*/b.mp4.zarr/_COMMIT.json"))
+    other = next(Path(summary.cache).glob("*/videos/*/a.mp4.zarr/_COMMIT.json"))
+    if harm == "gone":
+        record.unlink()
+    else:
+        record.write_bytes(b"" if harm == "empty" else other.read_bytes())
+    again = extract()
+    assert (again.rows_written, again.exit_code) == (3, 0)
+    assert committed_bytes(Path(again.cache)) == before
+
+
+def test_a_repaired_video_is_tried_again_unasked(extract, small_videos, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "x.mp4").write_bytes(b"cut off while it was copied")
+    assert extract(folder).exit_code == 4
+    (folder / "x.mp4").write_bytes((small_videos / "b.mp4").read_bytes())
+    assert extract(folder).exit_code == 0
 
 
 def test_a_copy_with_a_new_date_is_still_the_same_video(extract, small_videos, tmp_path):
@@ -203,6 +251,7 @@ def test_the_command_line_extracts_inspects_and_resumes(small_videos, tmp_path):
     (["extract", "--videos", ".", "--backbone", "tiny"], 2, "--cache"),
     (["extract", "--videos", ".", "--cache", "c", "--backbone", "tiny", "--fps", "fast"], 2, "--fps fast"),
     (["extract", "--videos", ".", "--cache", "c", "--backbone", "tiny", "--gpus", "x"], 2, "--gpus x"),
+    (["extract", "--videos", ".", "--cache", "c", "--backbone", "tiny", "--fps", "2", "--stride", "3"], 2, "one of the two"),
     (["extract", "--videos", ".", "--cache", "c", "--backbone", "m2crl"], 2, "--weights"),
     (["cache", "inspect", "nowhere"], 3, "does not exist"),
     (["extract", "--no-such-flag"], 2, "No such option"),

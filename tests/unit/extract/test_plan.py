@@ -41,6 +41,20 @@ def test_files_are_named_by_themselves_unless_two_would_share_a_key(tmp_path):
         discover([str(second)], root=tmp_path / "a")
 
 
+def test_linked_folders_are_followed_and_loops_end(tmp_path):
+    touch(tmp_path / "real/x.mp4")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list/ward").symlink_to(tmp_path / "real")
+    (tmp_path / "real/loop").symlink_to(tmp_path / "list")
+    assert keys(discover([str(tmp_path / "list")])) == ["ward/x.mp4"]
+
+
+def test_one_missing_file_of_a_manifest_fails_later_as_a_video(tmp_path):
+    touch(tmp_path / "x.mp4")
+    (tmp_path / "list.csv").write_text("path\nx.mp4\ngone.mp4\n")
+    assert keys(discover([str(tmp_path / "list.csv")])) == ["gone.mp4", "x.mp4"]
+
+
 def test_limit_takes_the_first_keys(tmp_path):
     for name in "cab":
         touch(tmp_path / f"{name}.mp4")
