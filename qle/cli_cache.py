@@ -3,7 +3,8 @@
 Nothing heavy is imported before a command needs it: `qle --help` comes through here too.
 """
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from qle.cache.inspect import SpaceFacts, VideoFacts
+    from qle.cache.verify import Finding
 
 cache_app = typer.Typer(
     help="Look at, check, convert, unite and clean caches of tokens.", no_args_is_help=True, rich_markup_mode="rich"
@@ -88,9 +90,10 @@ def verify(
 ) -> None:  # fmt: skip
     from qle.cache.verify import verify as run
 
+    root = _cache(cache)
     with console.StepProgress("verified", is_bytes=True, is_quiet=quiet) as progress:
         report = run(
-            _cache(cache), spaces=space or (), keys=video or (), deep=deep, num_threads=threads, on_progress=progress.update
+            root, spaces=space or (), keys=video or (), deep=deep, num_threads=threads, on_progress=progress.update
         )  # fmt: skip
     if json:
         console.print_json(asdict(report))
@@ -103,6 +106,8 @@ def verify(
             f"{report.num_videos:,} videos{before}, {report.num_files:,} files: "
             f"{len(rows) or 'no'} problems{'' if deep else ' (sizes only; --deep hashes every byte)'}"
         )
+        if rows:
+            console.print_text(_repair(root, report.findings, deep))
     raise typer.Exit(FOUND_DAMAGE_EXIT if report.findings else 0)
 
 
@@ -184,6 +189,7 @@ def merge(
     + example(
         "prune /data/cache",
         "prune /data/cache --stale --damaged --yes",
+        "prune /data/cache --damaged --deep --yes",
         "prune /data/cache --delete-space tiny-1fps --yes",
     )
 )
@@ -191,6 +197,7 @@ def prune(
     cache: CacheArgument = None,
     space: Spaces = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Videos whose files are not as recorded.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="With --damaged: hash every file, as verify --deep does.")] = False,
     stale: Annotated[bool, typer.Option("--stale", help="Videos whose source file has changed.")] = False,
     orphaned: Annotated[bool, typer.Option("--orphaned", help="Videos whose source file is gone.")] = False,
     delete_space: Annotated[list[str] | None, typer.Option(help="A whole space, by any beginning of its name.")] = None,
@@ -209,9 +216,9 @@ def prune(
         )
     wanted: dict[Kind, bool] = {"damaged": damaged, "stale": stale, "orphaned": orphaned}
     kinds: tuple[Kind, ...] = (*DEFAULT_KINDS, *(kind for kind, is_wanted in wanted.items() if is_wanted))
-    items = plan_prune(
-        root, kinds=("space",) if delete_space else kinds, spaces=delete_space or space or (), idle_hours=idle_hours
-    )
+    if delete_space:
+        kinds = ("space",)
+    items = plan_prune(root, kinds=kinds, spaces=delete_space or space or (), idle_hours=idle_hours, deep=deep)
     if yes:
         with console.StepProgress("deleted", is_bytes=True, is_quiet=quiet) as progress:
             run(root, items, progress.update)
@@ -358,6 +365,17 @@ def _choice(flag: str, value: str | None, choices: tuple[str, ...]) -> Any:
 
 def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _repair(root: Path, findings: "Sequence[Finding]", deep: bool) -> str:
+    """What to do about damage, on one line."""
+    steps = []
+    if any(not finding.pack for finding in findings):
+        words = ["qle", "cache", "prune", str(root), "--damaged", *(["--deep"] if deep else []), "--yes"]
+        steps.append(f"run: {shlex.join(words)}")
+    for path in sorted({root / f.space / "packs" / f.pack for f in findings if f.pack}):
+        steps.append(f"delete the pack {path}, which goes only as a whole")
+    return "; ".join([*steps, "then run the same qle extract command again, which makes what is missing"])
 
 
 def _show_report(report: Mapping[str, Any], summary: str, *, as_json: bool) -> None:

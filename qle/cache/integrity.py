@@ -73,10 +73,10 @@ def _raise_first(folder: Path, record: CommitRecord, damages: list[Damage]) -> N
         )
 
 
-def is_whole(folder: Path, key: str, space: SpaceRecord) -> bool:
-    """Whether a reader would get the video from this folder."""
+def is_whole(folder: Path, key: str, space: SpaceRecord, *, deep: bool = False) -> bool:
+    """Whether a reader would get the video from this folder; deep: and every bit of it as it was written."""
     try:
-        check_sizes(folder, read_commit(folder, key, space))
+        (check_content if deep else check_sizes)(folder, read_commit(folder, key, space))
     except (CacheError, OSError):
         return False
     return True

@@ -2,7 +2,7 @@
 
     temp        what killed processes left in tmp/ and beside files; claims that nobody refreshes
     duplicates  a video that is there twice (two formats, or packed too): the copy that no reader takes
-    damaged     videos whose record or files are not as recorded
+    damaged     videos whose record or files are not as recorded; deep: by their hashes too, as `verify --deep` finds them
     stale       videos whose source file is there and is another one now
     orphaned    videos whose source file is not where it was: only on request, since tokens may outlive their film
     space       whole spaces by name
@@ -25,7 +25,7 @@ from qle.cache import packs
 from qle.cache.attempts import ATTEMPT_FILE, RELEASED, AttemptRecord, num_finished
 from qle.cache.durable import remove_tree
 from qle.cache.index import load_index
-from qle.cache.integrity import is_whole
+from qle.cache.integrity import find_damage, is_whole
 from qle.cache.layout import CLAIMS, SPACE_FILE, STORE_SUFFIXES, TMP, video_folder
 from qle.cache.removal import REMOVED, remove_folder
 from qle.cache.selection import OnProgress, chosen_spaces, no_progress
@@ -64,8 +64,11 @@ def plan_prune(
     kinds: Sequence[Kind] = DEFAULT_KINDS,
     spaces: Sequence[str] = (),
     idle_hours: float = IDLE_HOURS,
+    deep: bool = False,
 ) -> list[PruneItem]:
     """What would go. With the kind "space", `spaces` names what is deleted whole; else it only narrows the search."""
+    if deep and "damaged" not in kinds:
+        raise ConfigError("--deep looks for damaged videos: pass it with --damaged")
     if "space" in kinds:
         if not spaces or len(kinds) > 1:
             raise ConfigError("deleting spaces needs their names and nothing else: qle cache prune CACHE --space NAME")
@@ -75,9 +78,9 @@ def plan_prune(
         if "temp" in kinds:
             items += _temp(space, idle_hours)
         if "duplicates" in kinds:
-            items += _duplicates(space)
+            items += _duplicates(space, deep)
         if set(kinds) & {"damaged", "stale", "orphaned"}:
-            items += [item for item in _videos(space) if item.kind in kinds]
+            items += [item for item in _videos(space, deep) if item.kind in kinds]
     if "temp" in kinds:
         items += _beside(root)
     return items
@@ -145,30 +148,31 @@ def _why_abandoned(path: Path, idle_hours: float) -> str:
     return f"nothing was written there for {idle:.0f} h" if idle > idle_hours else ""
 
 
-def _duplicates(space: SpaceFolder) -> Iterator[PruneItem]:
+def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
+    """deep: a copy is no reason to delete another one before its every byte was looked at."""
     index = load_index(space)
     twins = [key for key, count in _counts(index.texts("key")).items() if count > 1]
     for key in twins:
         folders = [folder for store in STORE_SUFFIXES if (folder := video_folder(space.path, key, store)).exists()]
-        if folders and is_whole(folders[0], key, space.record):  # else the other one may be all there is
+        if folders and is_whole(folders[0], key, space.record, deep=deep):  # else the other one may be all there is
             for other in folders[1:]:
                 yield _item(space, "duplicates", key, other, f"readers take {folders[0].name}")
     for pack in packs.open_packs(space.path):
         alone = {key: found for key in pack.row_of_key if (found := space.folder(key)) is not None}
-        own = {key: folder for key, folder in alone.items() if is_whole(folder, key, space.record)}
+        own = {key: folder for key, folder in alone.items() if is_whole(folder, key, space.record, deep=deep)}
         if len(own) == len(pack.row_of_key):
             yield _item(
                 space, "duplicates", "", pack.path, "all of its videos stand alone too, where readers take them"
             )
             continue
-        if packs.wrong_sizes(pack):
+        if find_damage(pack.path, pack.record, deep=deep):
             continue
         for key, folder in own.items():
             if read_commit(folder, key, space.record).created == pack.member(key).created:
                 yield _item(space, "duplicates", key, folder, f"the same is in {pack.path.name}")
 
 
-def _videos(space: SpaceFolder) -> Iterator[PruneItem]:
+def _videos(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
     """Single videos that are damaged, stale or orphaned, as readers see them. Packed ones stay: a pack goes only whole.
 
     Of a video in two formats only the one that readers take is judged: the other may be what is left when that one goes.
@@ -183,11 +187,22 @@ def _videos(space: SpaceFolder) -> Iterator[PruneItem]:
         folder = index.folder(row)
         if state.state == "damaged":
             yield _item(space, "damaged", keys[row], folder, state.reason)
+        elif deep and (reason := _content_damage(folder, keys[row], space)):
+            yield _item(space, "damaged", keys[row], folder, reason)
         elif state.state == "stale":
             yield _item(space, "stale", keys[row], folder, state.reason)
         elif state.state == "done" and os.path.isabs(paths[row]) and not os.path.exists(paths[row]):
             # A relative path says nothing: it began in the folder where the extraction was started.
             yield _item(space, "orphaned", keys[row], folder, f"{paths[row]} is not there")
+
+
+def _content_damage(folder: Path, key: str, space: SpaceFolder) -> str:
+    """Empty where every byte is as recorded, or where somebody has just replaced the video."""
+    try:
+        damages = find_damage(folder, read_commit(folder, key, space.record), deep=True)
+    except CacheError:
+        return ""
+    return str(damages[0]) if damages else ""
 
 
 def _item(space: SpaceFolder, kind: Kind, key: str, folder: Path, reason: str) -> PruneItem:

@@ -42,6 +42,8 @@ class Finding:
     problem: str
     videos: tuple[str, ...] = ()
     """For a pack: the videos with rows in that file."""
+    pack: str = ""
+    """Name of the pack that the file belongs to; empty for a video by itself."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,7 +161,7 @@ def _packs(space: SpaceFolder, report: VerifyReport) -> Iterator[_Unit]:
         except CacheCorruptError as error:
             problem = str(error).splitlines()[0]
             report.findings.append(
-                Finding(space=space.path.name, key=folder.name, file=packs.PACK_FILE, problem=problem)
+                Finding(space=space.path.name, key=folder.name, file=packs.PACK_FILE, problem=problem, pack=folder.name)
             )
             continue
         report.num_videos += pack.record.num_videos
@@ -194,12 +196,15 @@ def _collect(
     damages = result.result()
     report.size_bytes += record.size_bytes
     key = record.key if isinstance(record, CommitRecord) else unit.folder.name
+    pack = unit.folder.name if unit.folder.parent.name == packs.PACKS else ""
     for damage in damages:
         videos: tuple[str, ...] = ()
         if not isinstance(record, CommitRecord):
             videos = packs.videos_in_file(packs.open_pack(unit.folder), damage.path)
         problem = f"{damage.kind}, got {damage.got}, expected {damage.expected}"
-        report.findings.append(Finding(space=name, key=key, file=damage.path, problem=problem, videos=videos))
+        report.findings.append(
+            Finding(space=name, key=key, file=damage.path, problem=problem, videos=videos, pack=pack)
+        )
     if unit.mark and not damages:
         line = json.dumps({"mark": unit.mark, "at_s": time.time()})
         with suppress(OSError):  # a cache that may not be written to is checked from the beginning each time

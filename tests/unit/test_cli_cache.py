@@ -91,8 +91,11 @@ def test_verify_ends_with_3_and_names_the_file(space: SpaceFolder) -> None:
     assert result.exit_code == 3
     assert "b.mp4" in result.stdout
     assert "frame/c.0.0" in result.stdout
+    assert f"run: qle cache prune {root} --damaged --deep --yes; then" in result.stdout.replace("\n", " ")
     (finding,) = _json("verify", root, "--deep", "--video", "b.mp4", code=3)["findings"]
     assert (finding["key"], finding["file"]) == ("b.mp4", "frame/c.0.0")
+    assert [item["key"] for item in _json("prune", root, "--damaged", "--deep", "--yes")["items"]] == ["b.mp4"]
+    assert _json("verify", root, "--deep")["findings"] == []
 
 
 def test_convert(space: SpaceFolder, tmp_path: Path) -> None:

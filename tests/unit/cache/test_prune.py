@@ -224,3 +224,21 @@ def test_a_space_that_was_half_deleted_is_no_space_and_goes(space: SpaceFolder) 
     assert item.path == left
     prune(root, [item])
     assert not left.exists()
+
+
+def test_deep_finds_flipped_bits_and_deletes_no_twin_of_a_damaged_video(space: SpaceFolder, tmp_path: Path) -> None:
+    twins = _twins(space, tmp_path / "aside")
+    for folder in (_folder(space, "b.mp4"), twins["zarr"]):
+        shard = folder / "patch" / "c.0.0.0.0"
+        content = bytearray(shard.read_bytes())
+        content[40] ^= 4
+        shard.write_bytes(content)
+    assert _plan(space, "damaged") == []  # sizes cannot tell
+    with pytest.raises(ConfigError, match="--damaged"):
+        _plan(space, "temp", deep=True)
+    plan = _plan(space, "temp", "duplicates", "damaged", deep=True)
+    assert sorted((item.kind, item.key) for item in plan) == [("damaged", "b.mp4"), ("damaged", "twice.mp4")]
+    assert all("content" in item.reason for item in plan)
+    prune(space.path.parent, plan)
+    assert verify(space.path.parent, deep=True).findings == []
+    assert sorted(open_cache(space.path.parent).space().keys()) == ["a.mp4", "c.mp4", "twice.mp4"]
