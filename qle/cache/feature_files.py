@@ -30,6 +30,9 @@ SUFFIXES: dict[str, Form] = {".npz": "npz", ".npy": "npy", ".pt": "pt", ".pth": 
 FEATURES = "features"
 """Name of the array where a file holds several."""
 
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile)
+"""What numpy and h5py raise for files that are torn or something else."""
+
 LoadTensors = Callable[[Path], dict[str, np.ndarray]]
 """Arrays of a .pt file by name; the one of a bare tensor is FEATURES."""
 SaveTensor = Callable[[Path, np.ndarray], None]
@@ -77,8 +80,8 @@ def read_features(
             # Opened here, since numpy leaves a file open that turns out to be no archive.
             with open(entry.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return _choose(entry.path, {name: file[name] for name in file.files}, array)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"{entry.path} cannot be read: {str(error).splitlines()[0]}") from error
+    except _UNREADABLE as error:
+        raise InputError(f"{entry.path} cannot be read: {next(iter(str(error).splitlines()), repr(error))}") from error
     if load_tensors is None:
         raise MissingDependencyError(f"{entry.path} needs torch to be read\npip install torch")
     return _choose(entry.path, load_tensors(entry.path), array)
@@ -135,8 +138,8 @@ def _entries(path: Path, stem: str, array: str) -> Iterator[FeatureEntry]:
         return
     try:
         found = hdf5_store.list_arrays(path, array)
-    except OSError as error:
-        raise InputError(f"{path} is no HDF5 file that can be read: {error}") from error
+    except _UNREADABLE:  # said when it is read, so that the other files of the folder come in
+        found = [("", array)]
     for name, place in found:
         yield FeatureEntry(key=name or stem, path=path, form=form, place=place)
 

@@ -41,7 +41,7 @@ from qle.cache.selection import OnProgress, no_progress
 from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.writer import VideoWriter
-from qle.errors import CacheError, CacheMissingError, ConfigError, InputError, QleError
+from qle.errors import CacheError, CacheMissingError, CheckpointError, ConfigError, InputError, QleError
 from qle.types import RowPlan, SpaceSpec, StoreDtype, StoreKind, Stream
 
 NOTES_FILE = ".qle-export.json"
@@ -80,9 +80,16 @@ class ImportOptions:
             return (rows + 0.5) * self.clip_length_s
         if self.fps is not None:
             return rows / self.fps
-        if from_file is None or from_file.shape != (num_rows,):
+        if from_file is None:
             raise InputError("the file has no times for its rows (array `pts`); pass --fps or --clip-length")
-        return from_file.astype(np.float64)
+        if from_file.shape != (num_rows,) or from_file.dtype.kind not in "iuf":
+            raise InputError(
+                f"array `pts` is {from_file.dtype} {from_file.shape}, expected {num_rows} numbers, one a row"
+            )
+        times = from_file.astype(np.float64)
+        if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+            raise InputError("array `pts` does not ascend: rows must stand in the order of their times, in seconds")
+        return times
 
     def describe_times(self) -> dict[str, Any]:
         """For the description of the space."""
@@ -129,7 +136,7 @@ def import_features(
         facts = SourceFacts(path=str(entry.path), fingerprint=prints[entry.path], fps=options.fps or 0.0)
         try:
             is_new = _import_one(space, entry, facts, options, load_tensors)
-        except (InputError, CacheError) as error:
+        except (InputError, CacheError, CheckpointError) as error:  # the last is how a torn .pt file is refused
             report.failed[entry.key] = str(error).splitlines()[0]
         else:
             report.num_imported += is_new

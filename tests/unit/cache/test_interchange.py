@@ -110,6 +110,31 @@ def test_bad_files_are_named_and_the_others_come_in(tmp_path: Path) -> None:
     assert _space(tmp_path / "cache").keys() == ("b_good",)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt", ".h5"])
+@pytest.mark.parametrize("name", ["a_torn", "z_torn"])
+def test_one_torn_file_is_named_and_the_others_come_in(tmp_path: Path, suffix: str, name: str) -> None:
+    good = _write(tmp_path / "in" / f"good{suffix}", _features(0))
+    for part, content in (("half", good.read_bytes()[: good.stat().st_size // 2]), ("text", b"no such thing")):
+        (tmp_path / "in" / f"{name}_{part}{suffix}").write_bytes(content)
+    report = import_features([tmp_path / "in"], tmp_path / "cache", CLIPS, load_tensors=load_tensors)
+    assert (report.num_imported, sorted(report.failed)) == (1, [f"{name}_half", f"{name}_text"])
+    assert _space(tmp_path / "cache").keys() == ("good",)
+
+
+def test_times_of_a_file_must_ascend_and_be_one_a_row(tmp_path: Path) -> None:
+    for name, pts in (
+        ("good", [0, 1, 1, 2, 5]),
+        ("back", [0, 2, 1, 3, 4]),
+        ("nan", [0, 1, np.nan, 3, 4]),
+        ("few", [0, 1]),
+    ):
+        np.savez(tmp_path / f"{name}.npz", features=_features(0), pts=np.array(pts))
+    report = import_features([tmp_path], tmp_path / "cache", ImportOptions(name="x"))
+    assert (report.num_imported, sorted(report.failed)) == (1, ["back", "few", "nan"])
+    assert "does not ascend" in report.failed["back"]
+    assert "(2,), expected 5 numbers" in report.failed["few"]
+
+
 def test_code_in_a_pt_file_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
