@@ -6,6 +6,8 @@ recognised at once, any other owner that has not touched its claim for LEASE_S o
 look that takes no time can still take over, because what was seen is remembered from look to look.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +17,9 @@ from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 from qle.cache.layout import CLAIMS, key_hash
 from qle.cache.spaces import SpaceFolder
 from qle.errors import CacheError
+
+WHOLE_SPACE = "/convert"
+"""Held while a space is converted or packed: two such in one place would take each other's folders away. No key of a video."""
 
 LEASE_S = 30.0
 """Unrefreshed for so long, a claim is free. All workers of a space must agree on it."""
@@ -68,3 +73,14 @@ class Claims:
         path: Path = self._folder / f"{key_hash(key)[:32]}.lease"
         # thread_local=False: the thread that writes a video to its end is not the one that claimed it.
         return SoftFileLease(path, lease_duration=self._lease_s, thread_local=False)
+
+
+@contextmanager
+def whole_space(space: SpaceFolder) -> Iterator[None]:
+    """A space for one conversion or packing alone; an error where another one is at work there."""
+    with Claims(space) as claims:
+        if not claims.try_acquire(WHOLE_SPACE):
+            raise CacheError(
+                f"{space.path} is just being converted or packed; wait for the end, then run the same command again"
+            )
+        yield

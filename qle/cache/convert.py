@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qle.cache.claims import Claims
+from qle.cache.claims import whole_space
 from qle.cache.durable import remove_tree, sync_file
 from qle.cache.integrity import is_whole
 from qle.cache.layout import STORE_SUFFIXES, TMP, VIDEOS, video_folder
@@ -23,11 +23,8 @@ from qle.cache.removal import remove_folder
 from qle.cache.rewrite import rewrite_video
 from qle.cache.selection import OnProgress, chosen_spaces, no_progress
 from qle.cache.spaces import SpaceFolder, create_space, read_commit
-from qle.errors import CacheCorruptError, CacheError, ConfigError
+from qle.errors import CacheCorruptError, ConfigError
 from qle.types import SpaceSpec, StoreDtype, StoreKind, Stream
-
-CLAIM = "/convert"
-"""Held while a space is converted: two conversions in one place would take each other's folders away. No key of a video."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,11 +60,7 @@ def convert(
     is_derived = dtype is not None or grid is not None
     into = create_space(target or root, derived_spec(source.record, dtype, grid) if is_derived else source.record.spec)
     report = ConvertReport(space=into.path.name)
-    with Claims(into) as claims:
-        if not claims.try_acquire(CLAIM):
-            raise CacheError(
-                f"{source.path} is just being converted; wait for the end, then run the same command again"
-            )
+    with whole_space(into):
         reader = Space(source)
         for done, key in enumerate(reader.keys(), start=1):
             _convert_video(reader, key, into, store, report)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from qle import __version__
 from qle.cache import packs, zarr_store
+from qle.cache.claims import whole_space
 from qle.cache.durable import hash_file, remove_tree, sync_file, sync_tree, write_at, write_file
 from qle.cache.extents import extents
 from qle.cache.index import PLACE_COLUMNS, SCHEMA, load_index, record_row
@@ -62,18 +63,25 @@ def pack(
     """Pack the short videos of some or all spaces; progress in videos."""
     report = PackReport()
     for space in chosen_spaces(root, spaces):
-        _remove_packed(space, report)
-        keys = _short(space, max_video_bytes)
-        done = 0
-        for batch in _batches(space, keys, max_pack_bytes, report):
-            if len(batch) > 1:
-                _make_pack(space, batch)
-                report.num_packed += len(batch)
-                report.num_packs += 1
-                _remove_packed(space, report)
-            done += len(batch)
-            on_progress(done, len(keys), batch[-1].key)
+        with whole_space(space):
+            _pack_space(space, max_video_bytes, max_pack_bytes, report, on_progress)
     return report
+
+
+def _pack_space(
+    space: SpaceFolder, max_video_bytes: int, max_pack_bytes: int, report: PackReport, on_progress: OnProgress
+) -> None:
+    _remove_packed(space, report)
+    keys = _short(space, max_video_bytes)
+    done = 0
+    for batch in _batches(space, keys, max_pack_bytes, report):
+        if len(batch) > 1:
+            _make_pack(space, batch)
+            report.num_packed += len(batch)
+            report.num_packs += 1
+            _remove_packed(space, report)
+        done += len(batch)
+        on_progress(done, len(keys), batch[-1].key)
 
 
 def _short(space: SpaceFolder, max_bytes: int) -> list[str]:

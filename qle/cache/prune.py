@@ -157,6 +157,7 @@ def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
         if folders and is_whole(folders[0], key, space.record, deep=deep):  # else the other one may be all there is
             for other in folders[1:]:
                 yield _item(space, "duplicates", key, other, f"readers take {folders[0].name}")
+    staying: set[tuple[str, object]] = set()
     for pack in packs.open_packs(space.path):
         alone = {key: found for key in pack.row_of_key if (found := space.folder(key)) is not None}
         own = {key: folder for key, folder in alone.items() if is_whole(folder, key, space.record, deep=deep)}
@@ -167,6 +168,13 @@ def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
             continue
         if find_damage(pack.path, pack.record, deep=deep):
             continue
+        packed = {(key, pack.member(key).created) for key in pack.row_of_key}
+        if packed <= staying:
+            yield _item(
+                space, "duplicates", "", pack.path, "all of its videos are in other packs, where readers take them"
+            )
+            continue
+        staying |= packed
         for key, folder in own.items():
             if read_commit(folder, key, space.record).created == pack.member(key).created:
                 yield _item(space, "duplicates", key, folder, f"the same is in {pack.path.name}")

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from qle.cache import rewrite
-from qle.cache.claims import Claims
-from qle.cache.convert import CLAIM, _bring_in, convert
+from qle.cache.claims import WHOLE_SPACE, Claims
+from qle.cache.convert import _bring_in, convert
 from qle.cache.layout import video_folder
 from qle.cache.pack import pack
 from qle.cache.reader import Space, Video, open_cache
@@ -117,7 +117,7 @@ def test_two_conversions_at_once_lose_nothing(tmp_path: Path) -> None:
     """The later one took a video away that the earlier one had just brought in and had deleted the original of."""
     space = _fill(tmp_path)
     with Claims(space) as claims:
-        claims.try_acquire(CLAIM)
+        claims.try_acquire(WHOLE_SPACE)
         with pytest.raises(CacheError, match="just being converted"):
             convert(tmp_path, store="hdf5")
     assert convert(tmp_path, store="hdf5").num_converted == 2

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ import pytest
 import zarr
 
 from qle.cache import packs, removal
+from qle.cache.convert import convert
 from qle.cache.index import load_index
 from qle.cache.pack import pack
 from qle.cache.reader import Space, open_cache
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.states import states
 from qle.cache.verify import verify
-from qle.errors import CacheCorruptError, CacheMissingError
+from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import VideoSource
 from tests.tiny_cache import PROCESSES, commit_video, tiny_spec
 
@@ -229,6 +231,23 @@ def test_killed_packing_goes_on(tmp_path: Path, place: str, call: int) -> None:
     _assert_equal(before, _read(tmp_path / "cache"))
     assert list((space.path / "videos").rglob("*.zarr")) == []
     assert verify(tmp_path / "cache", deep=True).findings == []
+
+
+@pytest.mark.parametrize("other", [pack, lambda root: convert(root, store="hdf5")])
+def test_a_space_that_is_being_packed_or_converted_is_left_to_that(
+    tmp_path: Path, other: Callable[[Path], object]
+) -> None:
+    """Two packings at a time made two packs of the same videos."""
+    _fill(tmp_path)
+    refused: list[str] = []
+
+    def meanwhile(done: int, total: int, key: str) -> None:
+        with pytest.raises(CacheError, match="being converted or packed") as caught:
+            other(tmp_path)
+        refused.append(str(caught.value))
+
+    assert pack(tmp_path, on_progress=meanwhile).num_packs == len(refused) == 1
+    assert pack(tmp_path).num_packed == 0
 
 
 def test_a_moved_cache_finds_its_packs(tmp_path: Path) -> None:

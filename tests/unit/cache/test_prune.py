@@ -202,6 +202,18 @@ def test_a_pack_that_nobody_reads_goes(space: SpaceFolder) -> None:
     assert [open_cache(root).space().video(key).num_rows for key in ("a.mp4", "b.mp4", "c.mp4")] == [7, 7, 7]
 
 
+def test_one_of_two_packs_of_the_same_videos_goes(space: SpaceFolder) -> None:
+    root = space.path.parent
+    pack(root)
+    (first,) = (space.path / "packs").iterdir()
+    second = first.with_name("pack-z")
+    shutil.copytree(first, second)
+    (item,) = _plan(space, "temp", "duplicates", "damaged", "stale", "orphaned")
+    assert (item.kind, item.path) == ("duplicates", second)
+    prune(root, [item])
+    assert [open_cache(root).space().video(key).num_rows for key in ("a.mp4", "b.mp4", "c.mp4")] == [4, 4, 4]
+
+
 def test_a_space_goes_by_its_name_alone(space: SpaceFolder) -> None:
     root = space.path.parent
     other = create_space(root, tiny_spec("float32"))
