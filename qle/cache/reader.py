@@ -316,11 +316,13 @@ class Cache:
         )  # hidden: a space that is being deleted
 
     def space(self, name: str | None = None) -> Space:
-        """A space by its folder name or any beginning of it that is unique; without a name, the only one."""
+        """A space by its folder name, its readable name, or any unique beginning; without a name, the only one."""
         matches = [known for known in self.spaces if known.startswith(name or "")]
-        exact = [known for known in matches if known == name]
-        if len(exact or matches) == 1:
-            return Space(open_space(self.path / (exact or matches)[0]))
+        # A derived space is named after the one it comes from, so a whole name goes before a beginning.
+        whole = [known for known in matches if name in (known, known.rpartition("-")[0])]
+        matches = [known for known in matches if known == name] or whole or matches
+        if len(matches) == 1:
+            return Space(open_space(self.path / matches[0]))
         if not self.spaces:
             raise CacheMissingError(f"{self.path} has no space yet; make one with: qle extract --cache {self.path} ...")
         what = f"no space begins with {name!r}" if not matches else "several spaces fit"

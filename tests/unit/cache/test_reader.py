@@ -1,5 +1,6 @@
 """Opening caches and reading rows: names, times, windows, workers, foreign codecs."""
 
+import dataclasses
 import multiprocessing
 import pickle
 import shutil
@@ -351,3 +352,18 @@ def test_videos_that_share_an_array_begin_at_their_first_row(tmp_path: Path) -> 
     np.testing.assert_array_equal(video.patch[:], expected)
     np.testing.assert_array_equal(video.patch[55:70], expected[55:70])
     np.testing.assert_array_equal(video.pts, tiny.tiny_plan().pts_s[450:950])
+
+
+def test_a_whole_name_of_a_space_goes_before_longer_names_that_begin_with_it(tmp_path: Path) -> None:
+    spaces = {
+        name: create_space(tmp_path, dataclasses.replace(tiny.tiny_spec(), name=name, hashed={"made": made}))
+        for made, name in enumerate(("tiny-float16", "tiny-float16-grid7"))
+    }
+    cache = qle.open_cache(tmp_path)
+    for name, space in spaces.items():
+        assert cache.space(name).path == cache.space(space.path.name).path == space.path
+    with pytest.raises(CacheMissingError, match="several"):
+        cache.space("tiny")
+    create_space(tmp_path, dataclasses.replace(tiny.tiny_spec(), name="tiny-float16", hashed={"made": 3}))
+    with pytest.raises(CacheMissingError, match="several"):
+        cache.space("tiny-float16")
