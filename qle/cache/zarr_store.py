@@ -29,7 +29,8 @@ CHUNK_ROWS = 8
 """2.4 MB of 196x768 float16: a good range request, and at most seven rows of padding in a video."""
 
 SMALL_CHUNK_ROWS = 64
-SMALL_ROW_BYTES = 64 << 10
+SMALL_ROW_BYTES = 16 << 10
+"""Below, 64 rows make less than 1 MB, and up to 63 of padding cost little; above, they would cost more than a short video."""
 
 _ABSENT = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 _TIMES = frozenset(stream.name for stream in TIME_STREAMS)

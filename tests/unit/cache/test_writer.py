@@ -17,7 +17,7 @@ from qle.cache.layout import video_folder
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.writer import STEPS, VideoWriter
 from qle.errors import CacheError, CacheMismatchError
-from qle.types import RowPlan
+from qle.types import RowPlan, SpaceSpec, Stream
 from tests import tiny_cache as tiny
 
 
@@ -312,3 +312,16 @@ def test_nonsense_is_refused(space: SpaceFolder) -> None:
         with pytest.raises(CacheError, match=r"got \(4, 8\) for 2 rows"):
             writer.write("frame", np.array([0, 1]), values["frame"])
     assert attempts(space) == []
+
+
+@pytest.mark.parametrize(("dim", "rows_per_chunk"), [(4096, 64), (8192, 8)])
+def test_padding_of_a_short_video_is_small(tmp_path: Path, dim: int, rows_per_chunk: int) -> None:
+    """15 rows of 25 kB took 1.6 MB: chunks of 64 rows are for rows below 16 KiB alone."""
+    frame = Stream(name="frame", row_shape=(dim,), axes=("dim",), dtype="float16")
+    wide = create_space(tmp_path, SpaceSpec(name="wide", hashed={"dim": dim}, streams=(frame,), recorded={}))
+    with VideoWriter.open(wide, "a.mp4", tiny.tiny_plan(15), tiny.tiny_source(), durability="none") as writer:
+        tiny.fill(writer, {"frame": np.ones((15, dim), np.float16)})
+        record = writer.commit()
+    assert record.stream("frame").raw.rows_per_chunk == rows_per_chunk  # type: ignore[union-attr]
+    num_rows = -(-15 // rows_per_chunk) * rows_per_chunk
+    assert record.size_bytes < num_rows * 2 * dim + 10_000
