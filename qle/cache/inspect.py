@@ -20,7 +20,7 @@ from qle.cache.reader import Rows, Video, open_cache
 from qle.cache.selection import chosen_spaces
 from qle.cache.spaces import SpaceFolder
 from qle.cache.states import claimed_names
-from qle.errors import CacheMissingError
+from qle.errors import CacheMissingError, ConfigError
 from qle.types import TIME_STREAMS, Stream
 
 BLOCK_BYTES = 32 << 20
@@ -253,5 +253,10 @@ def token_strip(video: Video, path: Path, num_maps: int = STRIP_MAPS) -> Path:
         left = 4 + place * (width + 4)
         draw.text((left, 4), f"{video.pts[row]:.1f} s", fill="black")
         sheet.paste(Image.fromarray(rgb).resize((width, height), Image.Resampling.NEAREST), (left, 18))
-    sheet.save(path)
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:  # no such folder, or a suffix that is no picture's
+        raise ConfigError(
+            f"cannot write the picture {path}: {error}; name a .png file in a folder that is there"
+        ) from error
     return path

@@ -65,6 +65,9 @@ def test_inspect_a_video(space: SpaceFolder, tmp_path: Path) -> None:
     (found,) = _json("inspect", space.path.parent, "--video", "a")
     assert [stream["name"] for stream in found["streams"]] == ["patch", "frame"]
     assert found["streams"][0]["num_not_finite"] == 0
+    for bad in ("nodir/a.png", "a.txt"):
+        with pytest.raises(ConfigError, match="cannot write the picture"):
+            _run("inspect", space.path.parent, "--video", "a.mp4", "--picture", tmp_path / bad)
     with pytest.raises(ConfigError, match="--video"):
         _run("inspect", space.path.parent, "--picture", tmp_path / "strip.png")
 
