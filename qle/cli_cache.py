@@ -370,7 +370,9 @@ def _few(names: tuple[str, ...]) -> str:
 def _repair(root: Path, findings: "Sequence[Finding]", deep: bool) -> str:
     """What to do about damage, on one line."""
     steps = []
-    if any(not finding.pack for finding in findings):
+    if broken := [finding for finding in findings if not finding.key]:
+        steps.append(f"first repair {', '.join(str(root / f.space / f.file) for f in broken)} as said above")
+    if any(finding.key and not finding.pack for finding in findings):
         words = ["qle", "cache", "prune", str(root), "--damaged", *(["--deep"] if deep else []), "--yes"]
         steps.append(f"run: {shlex.join(words)}")
     for path in sorted({root / f.space / "packs" / f.pack for f in findings if f.pack}):

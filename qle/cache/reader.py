@@ -309,11 +309,7 @@ class Cache:
     @property
     def spaces(self) -> tuple[str, ...]:
         """Names of the folders of its spaces, sorted."""
-        with os.scandir(self.path) as entries:
-            names = [entry.name for entry in entries if os.path.exists(os.path.join(entry.path, SPACE_FILE))]
-        return tuple(
-            sorted(name for name in names if not name.startswith("."))
-        )  # hidden: a space that is being deleted
+        return space_names(self.path)
 
     def space(self, name: str | None = None) -> Space:
         """A space by its folder name, its readable name, or any unique beginning; without a name, the only one."""
@@ -336,6 +332,13 @@ def open_cache(path: str | Path) -> Cache:
     """Open a cache for reading."""
     root = Path(path)
     return Cache(root, read_cache_record(root))
+
+
+def space_names(root: Path) -> tuple[str, ...]:
+    """Folders of a cache that are spaces, readable or not."""
+    with os.scandir(root) as entries:
+        names = [entry.name for entry in entries if os.path.exists(os.path.join(entry.path, SPACE_FILE))]
+    return tuple(sorted(name for name in names if not name.startswith(".")))  # hidden: a space that is being deleted
 
 
 def list_videos(space: Path) -> Iterator[tuple[str, Path]]:

@@ -223,15 +223,26 @@ def check_space_hash(record: SpaceRecord, where: Path) -> None:
     if (actual := space_hash(record.hashed)) != record.hash:
         raise CacheCorruptError(
             f"{where}: the description does not fit its hash (got {actual[:12]}, expected {record.hash[:12]})\n"
-            "restore the file, or extract into a new space"
+            f"{_repair_hint(SpaceRecord)}"
         )
+
+
+def _repair_hint(model: type[Record]) -> str:
+    """A video can be found damaged and made again; nothing but a copy tells what a space or a cache was."""
+    if model is SpaceRecord:
+        return "restore the file from a copy, or move the folder of the space away and extract again"
+    if model is CacheRecord:
+        return (
+            "restore the file from a copy (that of any cache of this format will do), then run: qle cache verify --deep"
+        )
+    return "run: qle cache verify"
 
 
 def _explain(model: type[Record], text: bytes, where: Path, error: ValidationError) -> Exception:
     try:
         found = json.loads(text)
     except ValueError:
-        return CacheCorruptError(f"{where} is no JSON ({len(text)} bytes); run: qle cache verify")
+        return CacheCorruptError(f"{where} is no JSON ({len(text)} bytes)\n{_repair_hint(model)}")
     version = found.get("format") if isinstance(found, dict) else None
     if isinstance(version, int) and version > FORMAT:
         return CacheMismatchError(
@@ -239,4 +250,4 @@ def _explain(model: type[Record], text: bytes, where: Path, error: ValidationErr
         )
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return CacheCorruptError(f"{where} is no {model.__name__}: {place}: {first['msg']}; run: qle cache verify")
+    return CacheCorruptError(f"{where} is no {model.__name__}: {place}: {first['msg']}\n{_repair_hint(model)}")

@@ -19,10 +19,11 @@ from qle.cache import packs
 from qle.cache.durable import append_line
 from qle.cache.index import load_index
 from qle.cache.integrity import Damage, find_damage
-from qle.cache.layout import COMMIT_FILE, RUNS, STORE_SUFFIXES, key_from_name, video_folder
+from qle.cache.layout import CACHE_FILE, COMMIT_FILE, RUNS, SPACE_FILE, STORE_SUFFIXES, key_from_name, video_folder
+from qle.cache.reader import open_cache, space_names
 from qle.cache.records import CommitRecord
 from qle.cache.selection import Listed, OnProgress, chosen_spaces, list_folders, listed, no_progress
-from qle.cache.spaces import SpaceFolder
+from qle.cache.spaces import SpaceFolder, open_space
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 
 LEDGER_FILE = "verify.jsonl"
@@ -37,7 +38,7 @@ class Finding:
 
     space: str
     key: str
-    """Of the video; for a pack its name."""
+    """Of the video; for a pack its name; empty where the description of a space or of the cache is broken."""
     file: str
     problem: str
     videos: tuple[str, ...] = ()
@@ -81,7 +82,7 @@ def verify(
 ) -> VerifyReport:
     """Check a cache, some of its spaces or some of its videos; progress in bytes."""
     report = VerifyReport(is_deep=deep)
-    chosen = chosen_spaces(root, spaces)
+    chosen = _readable_spaces(root, spaces, report)
     _check_keys(chosen, keys)
     total = sum(map(_num_bytes, chosen))
     with ThreadPoolExecutor(num_threads or min(8, os.cpu_count() or 1)) as pool:
@@ -98,6 +99,26 @@ def verify(
             with suppress(OSError):
                 (space.path / RUNS / LEDGER_FILE).unlink(missing_ok=True)
     return report
+
+
+def _readable_spaces(root: Path, names: Sequence[str], report: VerifyReport) -> list[SpaceFolder]:
+    """The chosen spaces; broken descriptions are findings, and no reason not to look at the healthy spaces."""
+    try:
+        open_cache(root)
+    except CacheCorruptError as error:
+        report.findings.append(Finding(space="", key="", file=CACHE_FILE, problem=str(error)))
+    else:
+        if names:
+            return chosen_spaces(root, names)
+    found: list[SpaceFolder] = []
+    for name in space_names(root):
+        if names and not name.startswith(tuple(names)):
+            continue
+        try:
+            found.append(open_space(root / name))
+        except CacheCorruptError as error:
+            report.findings.append(Finding(space=name, key="", file=SPACE_FILE, problem=str(error)))
+    return found
 
 
 def _num_bytes(space: SpaceFolder) -> int:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from qle.cache import verify as verify_module
-from qle.cache.layout import COMMIT_FILE
+from qle.cache.layout import CACHE_FILE, COMMIT_FILE, SPACE_FILE
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.verify import LEDGER_FILE, verify
-from qle.errors import CacheMissingError
+from qle.errors import CacheCorruptError, CacheMissingError
 from tests.tiny_cache import commit_video, tiny_spec
 
 
@@ -127,3 +127,23 @@ def test_an_interrupted_deep_run_goes_on(space: SpaceFolder, tmp_path: Path) -> 
         verify(tmp_path, deep=True, on_progress=stop)
     assert verify(tmp_path, deep=True).num_from_before == 5
     assert verify(tmp_path, deep=True).num_from_before == 0  # that one had come to its end
+
+
+def test_a_broken_description_is_named_and_the_healthy_spaces_are_checked(space: SpaceFolder, tmp_path: Path) -> None:
+    """Every command said "run: qle cache verify", and verify said the same."""
+    broken = create_space(tmp_path, tiny_spec("float32"))
+    (broken.path / SPACE_FILE).write_text("{")
+    (_folder(space, "b.mp4") / COMMIT_FILE).write_text("{")
+    report = verify(tmp_path)
+    found = {(finding.space, finding.file): finding.problem for finding in report.findings}
+    assert set(found) == {(broken.path.name, SPACE_FILE), (space.path.name, COMMIT_FILE)}
+    assert "restore the file from a copy" in found[broken.path.name, SPACE_FILE]
+    assert report.num_videos == 2
+    assert not any("cache verify" in problem for problem in found.values())
+    with pytest.raises(CacheCorruptError, match="move the folder of the space away"):
+        verify(tmp_path, spaces=[broken.path.name])
+    (tmp_path / CACHE_FILE).write_text("")
+    report = verify(tmp_path)
+    assert (len(report.findings), report.findings[0].file, report.num_videos) == (3, CACHE_FILE, 2)
+    with pytest.raises(CacheMissingError):
+        verify(tmp_path / "nothing")
