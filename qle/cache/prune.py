@@ -188,7 +188,10 @@ def _videos(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
     index = load_index(space)
     rows = [row for row, pack in enumerate(index.texts("pack")) if not pack]
     keys, paths = index.texts("key"), index.texts("source_path")
-    sources = [VideoSource(key=keys[row], path=Path(paths[row])) for row in rows]
+    starts, ends = (index.table[name].to_pylist() for name in ("source_start_s", "source_end_s"))
+    sources = [  # the part that was extracted too: asked for the whole film, every clip of one would be stale
+        VideoSource(key=keys[row], path=Path(paths[row]), start_s=starts[row], end_s=ends[row]) for row in rows
+    ]
     for row, state in zip(rows, states(space, sources, index), strict=True):
         if keys[row] and index.row_of_key[keys[row]] != row:
             continue

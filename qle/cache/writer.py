@@ -30,7 +30,7 @@ from qle.cache.extents import extents
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS, check_key, video_folder
 from qle.cache.quantise import SCALE, encode
 from qle.cache.records import CommitRecord, FileRecord, RawRows, SourceFacts, StreamRecord
-from qle.cache.spaces import SpaceFolder
+from qle.cache.spaces import SpaceFolder, read_commit
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import RowPlan, StoreKind, Stream
 
@@ -368,9 +368,12 @@ class VideoWriter:
         return None
 
     def _standing(self) -> CommitRecord | None:
-        """The record of the video that is there, if there is one."""
+        """The record of the video that stands there by itself; a packed one is hidden by ours, not in its way."""
+        folder = self._space.folder(self._record.key)
+        if folder is None:
+            return None
         try:
-            return self._space.committed(self._record.key)
+            return read_commit(folder, self._record.key, self._space.record)
         except (CacheCorruptError, CacheMissingError):
             return None
 

@@ -180,6 +180,15 @@ def test_a_pack_stays_while_a_single_copy_is_damaged(space: SpaceFolder) -> None
     assert open_cache(root).space().video("b.mp4").num_rows == 4  # the packed one
 
 
+def test_a_part_of_a_film_is_not_stale(space: SpaceFolder, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    source = SourceFacts(path=str(path), fingerprint=fingerprint(path), start_s=1.5, end_s=4.0)
+    with VideoWriter.open(space, "a.mp4@1.5", tiny_plan(4), source, durability="none") as writer:
+        fill(writer, tiny_values(4))
+        writer.commit()
+    assert _plan(space, "stale", "damaged", "orphaned") == []
+
+
 def test_a_relative_source_is_not_called_gone(space: SpaceFolder) -> None:
     """It began in the folder where the extraction was started, which is not the one where pruning is."""
     source = SourceFacts(path="films/d.mp4", fingerprint=fingerprint(space.path / "space.json"))
