@@ -191,7 +191,7 @@ def _decode_seconds(probed: dict[int, _Probe]) -> float:
 
 
 def _forward_seconds(backbone: Backbone, spec: SpaceSpec, batch_frames: int) -> float:
-    """Seconds for a stored row, from the faster of two passes after a first one. Overlapping clips pay for rows that are not kept."""
+    """Seconds for a stored row, from the faster of two passes after a first one. Overlapping clips pay for what they drop."""
     length, step = backbone.context.length, backbone.context.step
     num_clips = max(1, batch_frames // length)
     frames = torch.zeros((num_clips, length, *backbone.preprocess.output_shape, 3), dtype=torch.uint8)
