@@ -4,7 +4,6 @@ Results go to stdout (`--json` everywhere), everything else to stderr. torch is 
 answers at once.
 """
 
-import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,12 +170,10 @@ def demo(
 
 def main() -> None:
     """The command `qle`: errors that we expect end with their message and exit code, everything else is a bug."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    from qle.runtime import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
     console.run(app)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _cache(given: Path | None) -> Path:

@@ -4,6 +4,9 @@ torch is imported inside the functions: the command line asks this file for sett
 """
 
 import os
+import signal
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 from qle.errors import ConfigError
@@ -102,3 +105,27 @@ def keep_freed_memory() -> bool:
         return False
     # Numbers from malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX (the other arenas hold at most 64 MiB a piece).
     return all(mallopt(option, value) == 1 for option, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-8, 1)))
+
+
+def interrupt_on_sigterm() -> None:
+    """Makes SIGTERM an interrupt as Ctrl-C is, and neither of them can get lost.
+
+    Python drops an exception that a signal handler raises while a destructor runs, and the process would work on: then the
+    signal is raised once more.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _raise_again
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        # Not at once: this hook still runs inside the destructor, and the exception would be dropped again.
+        again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(dropped)

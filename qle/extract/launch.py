@@ -15,6 +15,7 @@ from qle.errors import QleError
 from qle.extract.device import OnProgress, run_device
 from qle.extract.progress import Progress
 from qle.extract.request import ExtractRequest
+from qle.runtime import interrupt_on_sigterm
 from qle.types import VideoSource
 
 MAX_DEATHS = 3
@@ -94,7 +95,7 @@ def _run_in_process(
 ) -> None:
     """Sends Progress as it goes, then the folders of the spaces, or the error that ended the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what ends
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     try:
         folders, progress = run_device(request, sources, device, connection.send)
         connection.send(progress)
@@ -105,7 +106,3 @@ def _run_in_process(
         pass  # by the parent, which says so; claims are given back and whole shards kept
     except BrokenPipeError:
         pass  # nobody is left to report to
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

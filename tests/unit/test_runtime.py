@@ -1,5 +1,8 @@
 """Devices, number formats, seeds and the environment."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -37,3 +40,28 @@ def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 def test_only_listed_variables_are_read() -> None:
     with pytest.raises(KeyError):
         environment("HOME")
+
+
+IN_A_DESTRUCTOR = """
+import os, signal, sys
+from qle.runtime import interrupt_on_sigterm
+interrupt_on_sigterm()
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(10_000))
+try:
+    Dying()
+    while True:
+        pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_inside_a_destructor_is_not_lost() -> None:
+    """Python drops it there; once a device process worked on to the end of its list, and its parent waited."""
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_DESTRUCTOR], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("interrupted\n", "")
