@@ -173,3 +173,50 @@ class Box:
     bottom: int
     left: int
     right: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """An answer in time. Seconds count from the beginning of the video (or of the clip that a manifest lists)."""
+
+    start_s: float
+    end_s: float
+    score: float
+    """Calibrated probability in [0, 1] that the query is happening during the moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTrack:
+    """What a head says about every row of a video for one query."""
+
+    times_s: np.ndarray
+    """(rows,) float64: when each row is shown, from the beginning of the video."""
+    edges_s: np.ndarray
+    """(rows + 1,) float64: row k stands for edges_s[k] .. edges_s[k + 1]; together they are the whole video."""
+    valid: np.ndarray
+    """(rows,) bool: the row's frame was really on screen then, and its tokens are finite."""
+    logit: np.ndarray
+    """(rows,) float32: the final (refined) logit, before calibration."""
+    raw_logit: np.ndarray | None = None
+    """(rows,) float32: the logit before the temporal mixer, the mean of the relevance map."""
+    uncertainty: np.ndarray | None = None
+    """(rows,) float32 in [0, 1], where the head has one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Everything found for one query in one video."""
+
+    video: str
+    """Key in the cache."""
+    query: str
+    qid: str | None = None
+    """Of the annotation or query file that asked, where there is one."""
+    duration_s: float
+    moments: tuple[Moment, ...]
+    """Best first, inside the video, none overlapping."""
+    presence: float
+    """Calibrated probability in [0, 1] that the query happens anywhere in the video; 1 - presence is the "absent" score."""
+    probability: np.ndarray | None = None
+    """(rows,) float32 in [0, 1]: the smoothed, calibrated track that the moments were cut from."""
+    track: ScoreTrack | None = None

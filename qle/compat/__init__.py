@@ -1,0 +1,1 @@
+"""Official checkpoints -> ours: pure key maps, one file per upstream."""

@@ -1,0 +1,61 @@
+"""What a head sees: windows of rows, and queries about them.
+
+One window is read once and asked several queries, so tokens stand per window and queries per (window, place): the same
+text in many windows is encoded once (`queries` holds each distinct text, `query_index` points into it).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from qle.text.base import Words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A batch of windows. Masks are True where something real stands."""
+
+    streams: Mapping[str, Float[Tensor, "windows time *row"]]
+    """Tokens as stored (float16, bfloat16 or float32); padding and rows that are not valid are zeros."""
+    row_mask: Bool[Tensor, "windows time"]
+    times_s: Float[Tensor, "windows time"]
+    """float64 seconds from the beginning of the video."""
+    queries: tuple[str, ...]
+    """Distinct texts."""
+    query_index: Int[Tensor, "windows places"]
+    """Which text is asked; 0 where the mask is False."""
+    query_mask: Bool[Tensor, "windows places"]
+    words: Words | None = None
+    """Of `queries`; put there by the loop, which owns the text encoder."""
+    relevance: Float[Tensor, "windows places time"] | None = None
+    """1 where the query happens, 0 where it does not; fractions for saliency."""
+    relevance_mask: Bool[Tensor, "windows places time"] | None = None
+    """False where it is not known (rows outside the mask, unlabelled rows): no loss there."""
+    videos: tuple[str, ...] = ()
+    """Key of each window's video."""
+    first_rows: tuple[int, ...] = ()
+    """Number of each window's first row among the chosen rows of its video."""
+
+    def with_words(self, words: Words) -> "Batch":
+        return replace(self, words=words)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+
+        def move(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            streams={name: stream.to(device, non_blocking=True) for name, stream in self.streams.items()},
+            row_mask=self.row_mask.to(device, non_blocking=True),
+            times_s=self.times_s.to(device, non_blocking=True),
+            query_index=self.query_index.to(device, non_blocking=True),
+            query_mask=self.query_mask.to(device, non_blocking=True),
+            words=None if self.words is None else self.words.to(device),
+            relevance=move(self.relevance),
+            relevance_mask=move(self.relevance_mask),
+        )

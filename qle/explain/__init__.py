@@ -1,0 +1,1 @@
+"""Relevance maps as pictures, faithfulness, the report page. Frames come in as arrays: nothing here decodes."""

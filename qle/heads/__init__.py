@@ -1,0 +1,32 @@
+"""Heads: what is trained on cached tokens. Adding one is one file, one line here, one preset."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from qle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qle.heads.base import Head, TokenShapes
+
+HEADS = {
+    "qle": "qle.heads.qle:QleHead",
+}
+"""Name of --head -> class; imported when asked for."""
+
+
+def head_class(name: str) -> "type[Head]":
+    """The class behind a name, or ConfigError with the names that there are."""
+    if name not in HEADS:
+        raise ConfigError(f"unknown head {name!r}: choose one of {', '.join(sorted(HEADS))}")
+    module, _, attribute = HEADS[name].partition(":")
+    found: type[Head] = getattr(import_module(module), attribute)
+    return found
+
+
+def build_head(name: str, settings: Mapping[str, Any], shapes: "TokenShapes") -> "Head":
+    """A head with fresh weights. `settings` are fields of its config; unknown ones and bad values are a ConfigError."""
+    from qle.config import build_config
+
+    cls = head_class(name)
+    return cls(build_config(cls.Config, settings, where=f"head {name}"), shapes)

@@ -1,0 +1,104 @@
+"""The interface of heads: `forward(batch) -> HeadOutput`, `loss(output, batch) -> Losses`, and a config.
+
+A head that scores rows (`RowHead`) works in two steps, so that a video of any length is scored exactly as a short one:
+`read_rows` looks at each row alone, in chunks of any size, and `refine` mixes over time once over the whole video.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from qle.data.batch import Batch
+from qle.text.base import Words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenShapes:
+    """What comes in: fixed by the space and the text encoder, not by the user."""
+
+    streams: Mapping[str, tuple[int, ...]]
+    """Row shape of every stream of the space, e.g. {"patch": (14, 14, 768), "frame": (768,)}."""
+    text_dim: int
+    sentence_dim: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadOutput:
+    """What a head says about (window, place, time). Absent where the head has no such thing."""
+
+    logit: Float[Tensor, "windows places time"] | None = None
+    """Final relevance logit."""
+    raw_logit: Float[Tensor, "windows places time"] | None = None
+    """Before the temporal mixer; the mean of `relevance_map`."""
+    relevance_map: Float[Tensor, "windows places time rows cols"] | None = None
+    """Signed, additive: its mean over rows and cols is `raw_logit`."""
+    evidence: Float[Tensor, "windows places time 2"] | None = None
+    """Evidence for and against, >= 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Scalars with their graph: `total` is what is minimised, `terms` are its parts after weighting (for the log)."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowReading:
+    """Each row alone, for several queries."""
+
+    features: Float[Tensor, "queries time dim"]
+    raw_logit: Float[Tensor, "queries time"]
+    relevance_map: Float[Tensor, "queries time rows cols"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowScores:
+    """Rows of a whole video after the temporal mixer."""
+
+    logit: Float[Tensor, "queries time"]
+    uncertainty: Float[Tensor, "queries time"] | None = None
+
+
+class Head(nn.Module, ABC):
+    """A trainable module over cached tokens."""
+
+    name: ClassVar[str]
+    """Its key in HEADS."""
+    Config: ClassVar[type]
+    """Frozen dataclass, keyword only, ranges checked in __post_init__."""
+    config: Any
+    streams: tuple[str, ...]
+    """Names of the streams that it reads."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> HeadOutput:
+        """`batch.words` must be set."""
+
+    @abstractmethod
+    def loss(self, output: HeadOutput, batch: Batch) -> Losses:
+        """Means over what the masks of the batch allow."""
+
+
+class RowHead(Head):
+    """A head that scores rows. `forward` equals `read_rows` + `refine` on each window."""
+
+    @abstractmethod
+    def read_rows(
+        self, streams: Mapping[str, Float[Tensor, " time *row"]], words: Words, *, with_maps: bool = False
+    ) -> RowReading:
+        """Rows of one video for all of `words`: any chunking of the rows gives the same numbers."""
+
+    @abstractmethod
+    def refine(
+        self,
+        reading: RowReading,
+        times_s: Float[Tensor, " time"],
+        row_mask: Bool[Tensor, " time"],
+    ) -> RowScores:
+        """Over a whole video. Memory is linear in its length."""

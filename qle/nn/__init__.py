@@ -1,0 +1,1 @@
+"""What heads share, once: layers, positions, temporal mixers, losses."""

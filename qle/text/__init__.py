@@ -1,0 +1,1 @@
+"""Text encoders: queries in, words out."""

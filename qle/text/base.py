@@ -1,0 +1,74 @@
+"""The interface of text encoders: `encode(queries) -> Words`.
+
+Queries repeat within a batch, so callers pass the distinct ones and index into the result (data/batch.py).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """Encoded queries."""
+
+    states: Float[Tensor, "queries words text_dim"]
+    """One vector a word piece; zeros where the mask is False."""
+    mask: Bool[Tensor, "queries words"]
+    """True: a real word. At least one in every query."""
+    sentence: Float[Tensor, "queries sentence_dim"]
+    """One vector for the whole query, L2-normalised."""
+
+    def to(self, device: torch.device) -> "Words":
+        return Words(states=self.states.to(device), mask=self.mask.to(device), sentence=self.sentence.to(device))
+
+    def select(self, index: Tensor) -> "Words":
+        return Words(states=self.states[index], mask=self.mask[index], sentence=self.sentence[index])
+
+
+class TextEncoder(nn.Module, ABC):
+    """A module: its trainable parameters (all of `tiny`, the LoRA adapter of others, none of a frozen one) are optimised
+    together with the head. `train_state()` is exactly those."""
+
+    name: str
+    """What the user asked for: tiny, minilm, or a Hugging Face id or folder."""
+    dim: int
+    """Of a word vector."""
+    sentence_dim: int
+    max_words: int
+    """Word pieces of the longest query that it reads; longer ones are an InputError of `check`, never cut silently."""
+
+    @abstractmethod
+    def forward(self, queries: Sequence[str]) -> Words:
+        """Distinct queries to words, on the device of the module. Padding to the longest of them changes no number."""
+
+    @abstractmethod
+    def check(self, query: str) -> None:
+        """InputError where the query is empty or longer than `max_words`."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """JSON that rebuilds it (name, weights digest, LoRA settings): stored in the run, compared at load."""
+
+    @property
+    def is_frozen(self) -> bool:
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
+    def train_state(self) -> dict[str, Tensor]:
+        """The trainable tensors alone, by name: what the run saves."""
+        return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
+
+    def load_train_state(self, state: Mapping[str, Tensor]) -> None:
+        """Back onto the base; CheckpointError unless names and shapes are exactly the trainable ones."""
+        from qle.weights import check_tensors
+
+        own = {name: tensor for name, tensor in self.named_parameters() if tensor.requires_grad}
+        check_tensors({name: tensor.shape for name, tensor in own.items()}, state, where=f"text encoder {self.name}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
