@@ -2,7 +2,7 @@
 
 Whatever a dataset looks like, its reader makes these; everything later (training, evaluation, floors) knows nothing else.
 On disk: JSONL in the QVHighlights keys (`qid`, `query`, `vid`, `duration`, `relevant_windows`, `relevant_clip_ids`,
-`saliency_scores`); what those have no word for (`split`, `concept`, `boxes`) stands in one nested object `qle`.
+`saliency_scores`); what those have no word for (`split`, `concept`, `boxes`, `masks`) stands in one nested object `qle`.
 """
 
 from dataclasses import dataclass
@@ -38,6 +38,8 @@ class Annotation:
     """(clips, raters) float32, NaN where nobody rated: scores of clips of `clip_s` seconds from the beginning on."""
     clip_s: float = 2.0
     boxes: tuple[FrameBox, ...] = ()
+    masks: str = ""
+    """Where pixel masks of the thing lie: "masks/video.npz:name", relative to the annotation file (data/masks.py)."""
     split: str = ""
     """train, val, test, or a name of the dataset's own (composition, paraphrase); "" where the file is the split."""
     concept: str = ""
