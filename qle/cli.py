@@ -13,6 +13,7 @@ import typer
 import qle
 from qle import console
 from qle.cli_cache import cache_app
+from qle.cli_prepare import prepare_app
 from qle.errors import ConfigError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cache_app, name="cache")
+app.add_typer(prepare_app, name="prepare")
 
 MOST_FAILURES = 10
 """Shown in full at the end of a run; the rest stands in errors.jsonl."""
