@@ -45,6 +45,9 @@ class Annotation:
     concept: str = ""
     """Queries with the same concept mean the same (synonyms, paraphrases) and are never negatives of each other.
     "" means: the query's own words, case and spaces aside."""
+    is_labelled: bool = True
+    """False: nobody has told when it happens (a hidden test set). No windows then says nothing, and nothing is trained or
+    measured with it; readers give such rows only to those who ask for them."""
 
     @property
     def concept_key(self) -> str:
@@ -53,3 +56,8 @@ class Annotation:
     @property
     def is_present(self) -> bool:
         return bool(self.windows)
+
+    @property
+    def is_absent(self) -> bool:
+        """It is known that the query does not happen in this video."""
+        return self.is_labelled and not self.windows

@@ -1,0 +1,186 @@
+"""Which queries happen in a stretch of a video, and which surely do not: the questions that a training window is asked.
+
+Annotations of a corpus enter; for a stretch leave the annotations that overlap it (positives), a sample of those that do not
+(negatives), and the labels of its rows. The trap is the false negative, and each rule below is there to avoid one:
+
+* A query is judged by its concept, not by its words: a synonym or a paraphrase of what happens is never a negative, and rows
+  are labelled with the windows of every annotation of the concept in that video.
+* A query that the video is annotated with but not labelled for is neither positive nor negative.
+* Only where a corpus is labelled exhaustively, or where the user accepts the risk, is a query of another video a negative of
+  this one: that source is called "corpus", and it is used when it is named.
+
+Everything is sorted into arrays once; a call then costs microseconds, since an epoch makes some ten thousand of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from qle.data.annotations import Annotation, Window
+from qle.errors import ConfigError
+
+NegativeSource = Literal["window", "absent", "corpus"]
+"""window: happens in this video at another time. absent: labelled as absent from this video. corpus: asked of other videos
+only, and not annotated in this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Happening:
+    """One concept in one video."""
+
+    annotations: tuple[Annotation, ...]
+    """Every labelled one of the video; empty where nobody has said when it happens."""
+    knots_s: np.ndarray
+    """Starts and ends of the united windows, in order, and ..."""
+    seconds: np.ndarray
+    """... how many seconds of the windows lie before each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _VideoQueries:
+    """One video. Concepts are numbers here."""
+
+    concepts: dict[int, _Happening]
+    present: np.ndarray
+    """Concepts that have windows, one entry a window ..."""
+    starts_s: np.ndarray
+    ends_s: np.ndarray
+    absent: np.ndarray
+    """Concepts that are labelled and have no window."""
+    timed: tuple[Annotation, ...]
+    """Annotation of each entry of `present`; the windows are its own, not united ones."""
+
+
+class QueryPool:
+    """The queries of a corpus, sorted for quick questions about (video, stretch)."""
+
+    def __init__(self, annotations_by_video: Mapping[str, Sequence[Annotation]]) -> None:
+        self._number: dict[str, int] = {}
+        self._wordings: list[list[Annotation]] = []
+        self._videos = {video: self._sort(annotations) for video, annotations in annotations_by_video.items()}
+
+    def positives(self, video: str, start_s: float, end_s: float) -> list[Annotation]:
+        """Annotations of the video with a window that overlaps the stretch, each once, in the order of their windows."""
+        queries = self._videos[video]
+        overlaps = np.flatnonzero((queries.starts_s < end_s) & (queries.ends_s > start_s))
+        return list({id(queries.timed[place]): queries.timed[place] for place in overlaps}.values())
+
+    def negatives(
+        self,
+        video: str,
+        start_s: float,
+        end_s: float,
+        count: int,
+        rng: np.random.Generator,
+        sources: Sequence[NegativeSource] = ("window", "absent", "corpus"),
+    ) -> list[Annotation]:
+        """Up to `count` annotations that do not happen in the stretch, each of another concept; fewer where there are no more.
+
+        An annotation of another video stands for its query and concept. The sources take turns, so that the few hard
+        queries (this video, another time) are not lost among the many of other videos; inside a source every concept is
+        equally likely, and so is every annotation of it.
+        """
+        piles = [pile for pile in self._piles(video, start_s, end_s, count, rng, sources) if pile]
+        chosen: list[Annotation] = []
+        while piles and len(chosen) < count:
+            place = int(rng.integers(len(piles)))
+            wordings = piles[place].pop()
+            chosen.append(wordings[int(rng.integers(len(wordings)))])
+            if not piles[place]:
+                del piles[place]
+        return chosen
+
+    def row_labels(self, video: str, concept_key: str, edges_s: np.ndarray) -> np.ndarray:
+        """(rows,) float32: 1 where at least half of the row's stretch lies in a window of the concept, else 0.
+
+        Also for concepts that the video has no annotation of: those give zeros, as a negative should.
+        """
+        happening = self._videos[video].concepts.get(self._number.get(concept_key, -1))
+        edges_s = np.asarray(edges_s, dtype=np.float64)
+        if happening is None or not len(happening.knots_s):
+            return np.zeros(len(edges_s) - 1, dtype=np.float32)
+        width_s = np.diff(edges_s)
+        inside_s = np.diff(np.interp(edges_s, happening.knots_s, happening.seconds))
+        is_inside: np.ndarray = (inside_s >= width_s / 2 - 1e-9) & (width_s > 0)
+        return is_inside.astype(np.float32)
+
+    def is_known(self, video: str, concept_key: str) -> bool:
+        """Whether somebody has said when, or that, the concept happens in this video."""
+        happening = self._videos[video].concepts.get(self._number.get(concept_key, -1))
+        return happening is not None and bool(happening.annotations)
+
+    def _piles(
+        self, video: str, start_s: float, end_s: float, count: int, rng: np.random.Generator, sources: Sequence[str]
+    ) -> list[list[Sequence[Annotation]]]:
+        """For each source: wordings of up to `count` concepts in random order."""
+        queries = self._videos[video]
+        piles: list[list[Sequence[Annotation]]] = []
+        for source in sources:
+            if source == "corpus":
+                piles.append([self._wordings[concept] for concept in self._elsewhere(queries, count, rng)])
+                continue
+            if source == "window":
+                overlaps = (queries.starts_s < end_s) & (queries.ends_s > start_s)
+                concepts = np.setdiff1d(queries.present, queries.present[overlaps])
+            elif source == "absent":
+                concepts = queries.absent
+            else:
+                raise ConfigError(f"negatives from {source!r}: choose among {', '.join(get_args(NegativeSource))}")
+            drawn = rng.permutation(concepts)[:count].tolist()
+            piles.append([queries.concepts[concept].annotations for concept in drawn])
+        return piles
+
+    def _elsewhere(self, queries: _VideoQueries, count: int, rng: np.random.Generator) -> list[int]:
+        """Up to `count` concepts that this video is not annotated with: enough are drawn to survive the exclusion."""
+        num_concepts = len(self._wordings)
+        size = min(count + len(queries.concepts), num_concepts)
+        drawn = rng.choice(num_concepts, size=size, replace=False).tolist()
+        return [concept for concept in drawn if concept not in queries.concepts and self._wordings[concept]][:count]
+
+    def _sort(self, annotations: Sequence[Annotation]) -> _VideoQueries:
+        by_concept: dict[int, list[Annotation]] = {}
+        timed: list[tuple[float, float, int, Annotation]] = []
+        for annotation in annotations:
+            concept = self._number.setdefault(annotation.concept_key, len(self._number))
+            if concept == len(self._wordings):
+                self._wordings.append([])
+            labelled = by_concept.setdefault(concept, [])
+            if annotation.is_labelled:
+                labelled.append(annotation)
+                self._wordings[concept].append(annotation)
+                timed += [(start_s, end_s, concept, annotation) for start_s, end_s in annotation.windows]
+        timed.sort(key=lambda entry: entry[:3])
+        present = {concept for _, _, concept, _ in timed}
+        absent = sorted(concept for concept, labelled in by_concept.items() if labelled and concept not in present)
+        return _VideoQueries(
+            concepts={concept: _happening(labelled) for concept, labelled in by_concept.items()},
+            present=np.array([concept for _, _, concept, _ in timed], dtype=np.int64),
+            starts_s=np.array([start_s for start_s, *_ in timed], dtype=np.float64),
+            ends_s=np.array([end_s for _, end_s, *_ in timed], dtype=np.float64),
+            absent=np.array(absent, dtype=np.int64),
+            timed=tuple(annotation for *_, annotation in timed),
+        )
+
+
+def _happening(annotations: Sequence[Annotation]) -> _Happening:
+    knots_s: list[float] = []
+    seconds: list[float] = []
+    total_s = 0.0
+    for start_s, end_s in united([window for annotation in annotations for window in annotation.windows]):
+        knots_s += [start_s, end_s]
+        seconds += [total_s, total_s + end_s - start_s]
+        total_s += end_s - start_s
+    return _Happening(tuple(annotations), np.array(knots_s, dtype=np.float64), np.array(seconds, dtype=np.float64))
+
+
+def united(windows: Sequence[Window]) -> list[Window]:
+    """Sorted windows of which none overlap or touch."""
+    merged: list[Window] = []
+    for start_s, end_s in sorted(windows):
+        if merged and start_s <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end_s, merged[-1][1]))
+        else:
+            merged.append((start_s, end_s))
+    return merged

@@ -1,0 +1,149 @@
+"""What happens in a stretch, what surely does not, and which rows are labelled. Wrong answers here are wrong labels."""
+
+import time
+from itertools import count, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qle.data.annotations import Annotation
+from qle.data.negatives import QueryPool, united
+from qle.errors import ConfigError
+
+_QID = count()
+
+
+def asked(
+    video: str, query: str, *windows: tuple[float, float], concept: str = "", is_labelled: bool = True
+) -> Annotation:
+    return Annotation(
+        qid=str(next(_QID)), video=video, query=query, windows=windows, concept=concept, is_labelled=is_labelled
+    )  # fmt: skip
+
+
+@pytest.fixture
+def pool() -> QueryPool:
+    first = [
+        asked("a", "a polyp", (10, 20), concept="polyp"),
+        asked("a", "an adenoma", (40, 50), concept="polyp"),
+        asked("a", "the hook cuts", (0, 5), (15, 18)),
+        asked("a", "Blood.", concept="blood"),
+        asked("a", "smoke", is_labelled=False),
+    ]
+    second = [
+        asked("b", "a lesion", (1, 2), concept="polyp"),
+        asked("b", "smoke", (3, 4)),
+        asked("b", "water jet", (5, 6)),
+        asked("b", "bleeding", concept="blood"),
+    ]
+    return QueryPool({"a": first, "b": second, "c": []})
+
+
+def texts(annotations: list[Annotation]) -> set[str]:
+    return {annotation.query for annotation in annotations}
+
+
+def test_positives_overlap_the_stretch(pool: QueryPool) -> None:
+    assert texts(pool.positives("a", 16, 45)) == {"a polyp", "an adenoma", "the hook cuts"}
+    assert texts(pool.positives("a", 20, 40)) == set()  # windows that only touch it do not happen in it
+    assert len(pool.positives("a", 0, 60)) == 3  # each once, however many windows it has
+
+
+def test_a_synonym_of_what_happens_is_no_negative(pool: QueryPool, rng: np.random.Generator) -> None:
+    for _ in range(50):
+        found = texts(pool.negatives("a", 41, 44, 9, rng))
+        assert not found & {"a polyp", "an adenoma", "a lesion"}
+        assert found == {"the hook cuts", "Blood.", "water jet"}
+
+
+def test_sources(pool: QueryPool, rng: np.random.Generator) -> None:
+    assert texts(pool.negatives("a", 30, 35, 9, rng, sources=("absent",))) == {"Blood."}
+    assert texts(pool.negatives("a", 30, 35, 9, rng, sources=("corpus",))) == {"water jet"}
+    seen = set()
+    for _ in range(40):
+        found = pool.negatives("a", 30, 35, 9, rng, sources=("window",))
+        assert len(found) == 2
+        seen |= texts(found)
+    assert seen == {"a polyp", "an adenoma", "the hook cuts"}  # every wording of a concept is drawn some time
+
+
+def test_what_nobody_labelled_is_neither_positive_nor_negative(pool: QueryPool, rng: np.random.Generator) -> None:
+    assert "smoke" not in texts(pool.negatives("a", 30, 35, 9, rng)) | texts(pool.positives("a", 0, 60))
+    assert "smoke" in texts(pool.negatives("b", 10, 20, 9, rng, sources=("window",)))
+    assert not pool.is_known("a", "smoke")
+    assert pool.is_known("b", "smoke")
+    assert pool.is_known("a", "blood")
+    assert not pool.is_known("a", "water jet")
+
+
+def test_a_video_without_annotations_gets_the_corpus(pool: QueryPool, rng: np.random.Generator) -> None:
+    found = pool.negatives("c", 0, 9, 99, rng)
+    assert len({one.concept_key for one in found}) == len(found) == 5
+    assert pool.positives("c", 0, 9) == []
+    assert pool.negatives("c", 0, 9, 0, rng) == []
+
+
+def test_sources_take_turns(rng: np.random.Generator) -> None:
+    many = {"b": [asked("b", f"thing {place}", (0, 1)) for place in range(500)]}
+    pool = QueryPool({"a": [asked("a", "here", (0, 1))], **many})
+    hard = sum(texts(pool.negatives("a", 5, 6, 1, rng)) == {"here"} for _ in range(300))
+    assert 100 < hard < 200  # half of them, and not one in 501
+
+
+def test_an_unknown_source_is_refused(pool: QueryPool, rng: np.random.Generator) -> None:
+    with pytest.raises(ConfigError, match="'elsewhere': choose among window, absent, corpus"):
+        pool.negatives("a", 0, 1, 1, rng, sources=("elsewhere",))  # type: ignore[arg-type]
+
+
+def test_row_labels_unite_the_concept(pool: QueryPool) -> None:
+    edges_s = np.arange(0, 61, 5.0)
+    assert pool.row_labels("a", "polyp", edges_s).tolist() == [0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0]
+    assert pool.row_labels("a", "blood", edges_s).sum() == 0
+    assert pool.row_labels("a", "water jet", edges_s).sum() == 0
+    assert pool.row_labels("a", "never heard of", edges_s).dtype == np.float32
+
+
+def test_half_of_a_row_is_enough() -> None:
+    pool = QueryPool({"a": [asked("a", "x", (0.5, 1.4), (2.2, 2.45), (2.5, 2.75))]})
+    assert pool.row_labels("a", "x", np.array([0, 1, 2, 2, 3.0])).tolist() == [1, 0, 0, 1]
+
+
+spans = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(1, 20)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=6
+)
+
+
+@given(spans, spans, st.integers(1, 7))
+def test_row_labels_equal_a_count_of_small_pieces(first: list, second: list, width: int) -> None:
+    windows = [*first, *second]
+    pool = QueryPool({"a": [asked("a", "x", *first, concept="k"), asked("a", "y", *second, concept="k")]})
+    edges = np.arange(0, 71, width)
+    is_inside = np.array([any(start <= at < end for start, end in windows) for at in range(80)])
+    expected = [is_inside[low:high].mean() >= 0.5 for low, high in pairwise(edges)]
+    assert pool.row_labels("a", "k", edges).tolist() == expected
+
+
+@given(spans)
+def test_united_windows_cover_the_same_and_never_touch(windows: list) -> None:
+    merged = united(windows)
+    inside = {at for start, end in windows for at in range(start, end)}
+    assert {at for start, end in merged for at in range(int(start), int(end))} == inside
+    assert all(end < start for (_, end), (start, _) in pairwise(merged))
+
+
+def test_an_epoch_of_questions_costs_little(rng: np.random.Generator) -> None:
+    pool = QueryPool(
+        {
+            f"v{video}": [asked(f"v{video}", f"q{rng.integers(20_000)}", (at, at + 5)) for at in range(0, 100, 5)]
+            for video in range(500)
+        }
+    )
+    started_s = time.process_time()
+    for at in range(1000):
+        stretch = (f"v{at % 500}", at % 90, at % 90 + 8)
+        pool.positives(*stretch)
+        pool.negatives(*stretch, 4, rng)
+        pool.row_labels(stretch[0], "q1", np.arange(33.0))
+    assert time.process_time() - started_s < 1.0
