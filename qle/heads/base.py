@@ -84,6 +84,11 @@ class Head(nn.Module, ABC):
     def loss(self, output: HeadOutput, batch: Batch) -> Losses:
         """Means over what the masks of the batch allow."""
 
+    def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """For terms that are no mean over the entries of `relevance_mask`: over how many entries they are one. The parts
+        of a batch, in several passes or on several devices, then add up to exactly the loss of the whole."""
+        return {}
+
 
 class RowHead(Head):
     """A head that scores rows. `forward` equals `read_rows` + `refine` on each window."""
