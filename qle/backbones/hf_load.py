@@ -2,14 +2,11 @@
 
     id or folder -> Tower (network, preprocess, what its pooled vector is)
 
-Foreign failures become qle's errors here. Nothing of a repository is executed: classes come from the installed library only.
+Foreign failures become qle's errors (qle/hub.py). Nothing of a repository is executed: classes come from the library only.
 """
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,12 +14,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, CLIPVisionModelWithProjection, SiglipVisionModel
-from transformers.utils import logging as library_logging
 
 from qle.backbones import BackboneRequest
 from qle.backbones.preprocess import Preprocess, ResizeMode
-from qle.errors import CheckpointError, ConfigError
-from qle.runtime import environment
+from qle.errors import ConfigError
+from qle.hub import check_complete, explained, hub_options, missing_tensors, quiet_library
 
 Pooling = Literal["projected", "pooled", "cls"]
 """What the vector of a whole picture is: in the space of texts, or what the model calls pooled, or its CLS token."""
@@ -81,10 +77,10 @@ class TokensAndPooled(nn.Module):
 def load_tower(request: BackboneRequest) -> Tower:
     """The tower that `request.name` (or, for the name hf, the folder `request.weights`) stands for."""
     source = _source(request)
-    with _quiet(), _explained(source):
-        options = {"local_files_only": Path(source).is_dir() or environment("HF_HUB_OFFLINE") not in (None, "0")}
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
-        processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False, **options)
+    with quiet_library(), explained(source, "vision model"):
+        options = hub_options(source)
+        config = AutoConfig.from_pretrained(source, **options)
+        processor = AutoImageProcessor.from_pretrained(source, backend="pil", **options)
         network, config, pooling = _network(source, config, options)
     patch_size = getattr(config, "patch_size", None)
     if not isinstance(patch_size, int):
@@ -145,14 +141,11 @@ def _network(source: str, config: Any, options: dict[str, Any]) -> tuple[nn.Modu
             config.vision_config.projection_dim = config.projection_dim
         config = config.vision_config
     network, report = model_class.from_pretrained(
-        source, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
+        source, config=config, dtype=torch.float32, output_loading_info=True, **options
     )
-    missing = {str(name) for name in report["missing_keys"]} | {str(entry[0]) for entry in report["mismatched_keys"]}
+    missing = missing_tensors(report)
     missing_pooler = {name for name in missing if name.startswith("pooler.")}
-    if needed := sorted(missing - missing_pooler):
-        raise CheckpointError(
-            f"{source}: {len(needed)} tensors are missing or misshapen: {', '.join(needed[:4])}\nfetch the model again"
-        )
+    check_complete(missing - missing_pooler, source)
     if missing_pooler:  # it would be random: it goes, and the CLS token stands in for it
         network.pooler = None
     if model_class is not AutoModel:
@@ -194,29 +187,3 @@ def _preprocess(settings: dict[str, Any], request: BackboneRequest, source: str)
         mean=tuple(settings["image_mean"]) if is_normalised else (0.0, 0.0, 0.0),
         std=tuple(settings["image_std"]) if is_normalised else (1.0, 1.0, 1.0),
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The library reports on stderr what is checked above; a progress bar of its own would cut through ours."""
-    level, has_bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
-    library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library_logging.set_verbosity(level)
-        if has_bars:
-            library_logging.enable_progress_bar()
-
-
-@contextmanager
-def _explained(source: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise ConfigError(
-            f"{source}: no vision model could be loaded from there ({lines[0][:200]})\n"
-            "check the id or folder; without a network it must have been downloaded before"
-        ) from error

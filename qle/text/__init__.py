@@ -1,1 +1,75 @@
-"""Text encoders: queries in, words out."""
+"""Text encoders: queries in, words out. One file per kind; this one only finds and builds them.
+
+Adding one: a file with a final class that implements `qle.text.base.TextEncoder` and a function that builds it, and one line in
+TEXT_ENCODERS. Importing this package loads no torch.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qle.config import build_config
+from qle.errors import CheckpointError, ConfigError
+from qle.text.request import LoraSettings, TextRequest
+
+if TYPE_CHECKING:
+    import torch
+
+    from qle.text.base import TextEncoder
+
+__all__ = ["TEXT_ENCODERS", "LoraSettings", "TextRequest", "build_text_encoder", "rebuild_text_encoder"]
+
+TEXT_ENCODERS = {
+    "hf": "qle.text.hf:build_hf",
+    "minilm": "qle.text.minilm:build_minilm",
+    "tiny": "qle.text.tiny:build_tiny",
+}
+"""Name -> "module:function" that turns a TextRequest into an encoder on the CPU. `hf` is what ids and folders stand for."""
+
+
+def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu") -> "TextEncoder":
+    """The encoder that was asked for, loaded, in evaluation mode, on its device."""
+    module_name, _, function_name = TEXT_ENCODERS[_kind(request.name)].partition(":")
+    build: Callable[[TextRequest], TextEncoder] = getattr(import_module(module_name), function_name)
+    return build(request).to(device).eval()
+
+
+def rebuild_text_encoder(
+    spec: Mapping[str, Any], device: "torch.device | str" = "cpu", *, source: str | None = None
+) -> "TextEncoder":
+    """The encoder of `TextEncoder.spec()` before its `load_train_state`. Other base weights than the recorded ones are a
+    CheckpointError. `source` says where the model lies now, for a folder that has moved since."""
+    settings = dict(spec.get("request", {}))
+    if source is not None:
+        settings["name"] = source
+    encoder = build_text_encoder(build_config(TextRequest, settings, where="text encoder"), device)
+    found = encoder.spec()
+    for fact in ("architecture", "weights"):
+        if found.get(fact) != spec.get(fact):
+            raise CheckpointError(
+                f"text encoder {settings['name']}: its {fact} are not those of the run: "
+                f"{_short(found.get(fact))} instead of {_short(spec.get(fact))}\n"
+                "name the model that the run was trained with, or train again with this one"
+            )
+    return encoder
+
+
+def _kind(name: str) -> str:
+    if name in TEXT_ENCODERS and name != "hf":
+        return name
+    if "/" in name or Path(name).is_dir():
+        return "hf"
+    names = sorted(TEXT_ENCODERS.keys() - {"hf"})
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(
+        f"unknown text encoder {name!r}: {hint}choose one of {', '.join(names)}\n"
+        "or a Hugging Face id with its owner (owner/model), or a folder that holds such a model"
+    )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
