@@ -1,0 +1,75 @@
+"""Multi-head attention over one fused projection, laid out like torch's `nn.MultiheadAttention` so that its weights fit.
+
+Masks are True where a key may be seen. A query that may see no key at all gets zeros, never NaN.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Projections in and out; `attend` is left to the caller who knows the layout of time and space."""
+
+    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.dropout = num_heads, dim // num_heads, dropout
+        self.queries = nn.Linear(dim, dim)
+        self.keys_values = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+        for linear in (self.queries, self.keys_values):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch targets dim"],
+        memory: Float[Tensor, "batch sources dim"] | None = None,
+        mask: Bool[Tensor, "batch #targets sources"] | None = None,
+    ) -> Float[Tensor, "batch targets dim"]:
+        """Attention of x to memory (to itself without one)."""
+        keys, values = self.split_keys_values(x if memory is None else memory)
+        return self.attend(self.split_queries(x), keys, values, None if mask is None else mask[:, None])
+
+    def split_queries(self, x: Float[Tensor, "batch targets dim"]) -> Float[Tensor, "batch heads targets head_dim"]:
+        return self._split(self.queries(x))
+
+    def split_keys_values(self, memory: Float[Tensor, "batch sources dim"]) -> tuple[Tensor, Tensor]:
+        """Each "batch heads sources head_dim"."""
+        keys, values = self.keys_values(memory).chunk(2, dim=-1)
+        return self._split(keys), self._split(values)
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Bool[Tensor, "batch #heads #targets sources"] | None
+    ) -> Float[Tensor, "batch targets dim"]:
+        dropout = self.dropout if self.training else 0.0
+        if mask is not None:
+            # A row of the mask without any True would be a softmax over nothing.
+            is_seen = mask.any(dim=-1, keepdim=True)
+            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask | ~is_seen, dropout_p=dropout)
+            mixed = mixed * is_seen.to(mixed.dtype)
+        else:
+            mixed = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with a ReLU between them."""
+
+    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0) -> None:
+        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+
+
+def band(
+    num_targets: int, num_sources: int, offset: int, reach: int, device: torch.device
+) -> Bool[Tensor, "targets sources"]:
+    """True where |target + offset - source| <= reach."""
+    target = torch.arange(num_targets, device=device)[:, None] + offset
+    source = torch.arange(num_sources, device=device)[None, :]
+    return (target - source).abs() <= reach

@@ -1,0 +1,49 @@
+"""Patches listen to words: one layer of language-guided attention, for many queries about the same rows.
+
+Per row and query: self-attention of the patches, cross-attention from patches to words, feed-forward; each is added and
+normalised (post-norm), as in the published QLE head, whose weights fit. What does not depend on the query is done once:
+in the first layer that is the whole self-attention and the projection of the patches for the cross-attention.
+"""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from qle.nn.attention import Attention, FeedForward
+
+
+class GuidedLayer(nn.Module):
+    """`look` (patches among themselves) and `listen` (to the words), which makes rows differ between queries."""
+
+    def __init__(self, dim: int, num_heads: int, hidden: int, *, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = Attention(dim, num_heads, dropout=dropout)
+        self.word_attention = Attention(dim, num_heads, dropout=dropout)
+        self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def look(self, patches: Float[Tensor, "rows patches dim"]) -> Float[Tensor, "rows patches dim"]:
+        """Every row alone."""
+        looked: Tensor = self.norms[0](patches + self.dropout(self.self_attention(patches)))
+        return looked
+
+    def listen(
+        self,
+        patches: Float[Tensor, "groups places patches dim"],
+        words: Float[Tensor, "groups queries words dim"],
+        word_mask: Bool[Tensor, "groups queries words"],
+        gate: Float[Tensor, "groups queries patches 1"] | None = None,
+    ) -> Float[Tensor, "groups queries patches dim"]:
+        """`places` is 1 where all queries of a group still share the patches, else the number of queries."""
+        attention = self.word_attention
+        groups, queries = word_mask.shape[:2]
+        asked = attention.split_queries(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        asked = asked.expand(groups, queries, *asked.shape[2:]).flatten(0, 1)
+        keys, values = attention.split_keys_values(words.flatten(0, 1))
+        heard = attention.attend(asked, keys, values, word_mask.flatten(0, 1)[:, None, None])
+        heard = heard.unflatten(0, (groups, queries))
+        if gate is not None:
+            heard = heard * gate
+        heard = self.norms[1](patches + self.dropout(heard))
+        result: Tensor = self.norms[2](heard + self.dropout(self.feed_forward(heard)))
+        return result
