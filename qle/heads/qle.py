@@ -184,8 +184,10 @@ class QleHead(RowHead):
 
     def loss(self, output: HeadOutput, batch: Batch) -> Losses:
         target, known = batch.relevance, batch.relevance_mask
-        assert target is not None and known is not None
-        assert output.logit is not None and output.raw_logit is not None
+        assert target is not None
+        assert known is not None
+        assert output.logit is not None
+        assert output.raw_logit is not None
         config = self.config
         weight = config.positive_weight
         terms = {
@@ -211,7 +213,7 @@ class QleHead(RowHead):
         self, tokens: Float[Tensor, "groups time rows cols dim"], words: Words
     ) -> tuple[Float[Tensor, "groups queries time dim"], Float[Tensor, "groups queries time cells"]]:
         """Features and relevance of every row for every query; words are "groups queries words text_dim"."""
-        groups, queries = words.mask.shape[:2]
+        groups = len(words.mask)
         num_rows = tokens.shape[1]
         heard = self.words(words.states.to(self.words.weight.dtype))
         patches = self.enter(tokens.flatten(2, 3).flatten(0, 1))
@@ -224,6 +226,7 @@ class QleHead(RowHead):
             else:
                 gate = confidence.expand(-1, -1, -1, patches.shape[3], -1).flatten(2, 3)
         for layer in self.guided:
+            assert isinstance(layer, GuidedLayer)
             places = patches.shape[1]
             looked = layer.look(patches.flatten(0, 2)).unflatten(0, (groups, places, num_rows))
             patches = layer.listen(looked.flatten(2, 3), heard, words.mask, gate)

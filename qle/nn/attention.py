@@ -27,7 +27,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch targets dim"],
         memory: Float[Tensor, "batch sources dim"] | None = None,
-        mask: Bool[Tensor, "batch #targets sources"] | None = None,
+        mask: Bool[Tensor, " batch #targets sources"] | None = None,
     ) -> Float[Tensor, "batch targets dim"]:
         """Attention of x to memory (to itself without one)."""
         keys, values = self.split_keys_values(x if memory is None else memory)
@@ -42,7 +42,7 @@ class Attention(nn.Module):
         return self._split(keys), self._split(values)
 
     def attend(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Bool[Tensor, "batch #heads #targets sources"] | None
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Bool[Tensor, " batch #heads #targets sources"] | None
     ) -> Float[Tensor, "batch targets dim"]:
         dropout = self.dropout if self.training else 0.0
         if mask is not None:
@@ -56,7 +56,8 @@ class Attention(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        split: Tensor = x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return split
 
 
 class FeedForward(nn.Sequential):

@@ -24,9 +24,9 @@ class SsmMixer(nn.Module):
 
     def __init__(self, dim: int, *, num_layers: int, num_heads: int, state_dim: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.ModuleList(SelectiveScan(dim, num_heads=num_heads, state_dim=state_dim) for _ in range(2))
-            for _ in range(num_layers)
+        self.forth, self.back = (
+            nn.ModuleList(SelectiveScan(dim, num_heads=num_heads, state_dim=state_dim) for _ in range(num_layers))
+            for _ in range(2)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(num_layers))
         self.last_norm = nn.LayerNorm(dim)
@@ -39,7 +39,7 @@ class SsmMixer(nn.Module):
         mask: Bool[Tensor, "batch time"],
     ) -> Float[Tensor, "batch time dim"]:
         """`times_s` is not used: rows come at one rate, and the steps are learned."""
-        for norm, (forth, back) in zip(self.norms, self.layers, strict=True):
+        for norm, forth, back in zip(self.norms, self.forth, self.back, strict=True):
             x = norm(features)
             both = forth(x, mask) + back(x.flip(1), mask.flip(1)).flip(1)
             features = features + self.dropout(both)

@@ -5,7 +5,6 @@ memory of its length, and a row far from the ends sees the same whether it stand
 Rotary angles of the rows' own seconds tell order and distance. Rows outside the mask are neither seen nor counted.
 """
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -79,7 +78,7 @@ class TemporalLayer(nn.Module):
 
     def _attend_in_blocks(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Blocks of `reach` rows, each against itself and its two neighbours: nothing quadratic, the same numbers."""
-        reach, (batch, heads, num_rows, head_dim) = self.reach, queries.shape
+        reach, batch, num_rows = self.reach, len(queries), queries.shape[2]
         assert reach is not None
         num_blocks = -(-num_rows // reach)
         padded = num_blocks * reach
@@ -92,5 +91,5 @@ class TemporalLayer(nn.Module):
         near = band(reach, 3 * reach, reach, reach, queries.device)
         allowed = (near & seen[:, :, None]).flatten(0, 1)[:, None]
         queries, keys, values = (part.transpose(1, 2).flatten(0, 1) for part in (blocks, *around))
-        mixed = self.attention.attend(queries, keys, values, allowed)
-        return mixed.unflatten(0, (batch, num_blocks)).flatten(1, 2)[:, :num_rows]
+        mixed: Tensor = self.attention.attend(queries, keys, values, allowed).unflatten(0, (batch, num_blocks))
+        return mixed.flatten(1, 2)[:, :num_rows]
