@@ -1,0 +1,58 @@
+"""A prediction together with what supports it: the frames that speak most, where in them, and which rows moved the score."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qle.explain.maps import WHOLE, Region
+from qle.types import Prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedFrame:
+    """One picture and its relevance map."""
+
+    time_s: float
+    """From the beginning of the video, as the times of moments."""
+    frame: np.ndarray | None
+    """(height, width, 3) uint8; None where the source video is gone: then the map is shown alone."""
+    relevance: np.ndarray | None
+    """(rows, cols) float32, signed; its mean is the raw logit. None for heads without maps."""
+    scale: float
+    """|value| of the full colour: the same for all frames of a query."""
+    probability: float | None = None
+    """Calibrated score of the row."""
+    region: Region = WHOLE
+    """Which part of the picture the map covers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemporalAttribution:
+    """How much each row contributed to the refined logit of one moment (attribution.py)."""
+
+    first_row: int
+    """Of the video, of which `contribution` begins."""
+    contribution: np.ndarray
+    """(rows,) float32 logits; their sum is `logit - baseline`."""
+    target: tuple[float, float]
+    """Start and end in seconds of the moment whose mean logit is explained."""
+    logit: float
+    """Mean refined logit of the moment's rows."""
+    baseline: float
+    """The same for a video whose every row is the mean row: no row stands out."""
+    residual: float
+    """logit - baseline - sum: what the numerical integration missed; small, or the strip is not to be trusted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedPrediction:
+    """What a report shows about one query."""
+
+    prediction: Prediction
+    frames: tuple[ExplainedFrame, ...] = ()
+    """In order of time."""
+    scale: float = 1.0
+    """Of the maps of all frames."""
+    attribution: TemporalAttribution | None = None
+    note: str = ""
+    """Why something is missing (the source video is gone ...), for the reader."""
