@@ -1,0 +1,142 @@
+"""What every head promises: a number depends on its own video and query, and on nothing else."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qle.data.batch import Batch
+from qle.heads import HEADS
+from qle.heads.base import RowHead, RowReading
+from qle.text.base import Words
+from tests.small_heads import QLE_VARIANTS, SHAPES, random_batch, random_words, small_head
+
+ORDERED = [name for name in QLE_VARIANTS if name not in ("published", "no-mixer")]
+
+
+@pytest.fixture(params=QLE_VARIANTS)
+def head(request: pytest.FixtureRequest) -> RowHead:
+    return small_head(request.param)
+
+
+def test_every_head_is_under_contract() -> None:
+    assert set(HEADS) == {"qle"}
+
+
+def test_the_map_adds_up_to_the_raw_logit(head: RowHead) -> None:
+    output = head(random_batch())
+    torch.testing.assert_close(output.relevance_map.mean((-2, -1)), output.raw_logit, atol=1e-5, rtol=0)
+
+
+def test_padding_rows_and_words_change_nothing(head: RowHead) -> None:
+    batch = random_batch()
+    words = batch.words
+    longer = Words(states=F.pad(words.states, (0, 0, 0, 3)), mask=F.pad(words.mask, (0, 3)), sentence=words.sentence)
+    padded = replace(
+        batch,
+        words=longer,
+        streams={"patch": F.pad(batch.streams["patch"], (0, 0) * 3 + (0, 7))},
+        row_mask=F.pad(batch.row_mask, (0, 7)),
+        times_s=F.pad(batch.times_s, (0, 7), value=99.0),
+    )
+    with torch.no_grad():
+        _same_where_real(head(batch).logit, head(padded).logit[..., : batch.row_mask.shape[1]], batch)
+
+
+def test_what_stands_in_padding_changes_nothing(head: RowHead) -> None:
+    batch = random_batch()
+    garbage = torch.where(batch.row_mask[..., None, None, None], batch.streams["patch"], torch.tensor(7.0))
+    with torch.no_grad():
+        _same_where_real(head(batch).logit, head(replace(batch, streams={"patch": garbage})).logit, batch)
+
+
+def test_the_rest_of_the_batch_changes_nothing(head: RowHead) -> None:
+    batch = random_batch()
+    with torch.no_grad():
+        together = head(batch).logit
+        for window in range(len(batch.row_mask)):
+            alone = replace(
+                batch,
+                streams={"patch": batch.streams["patch"][window : window + 1]},
+                row_mask=batch.row_mask[window : window + 1],
+                times_s=batch.times_s[window : window + 1],
+                query_index=batch.query_index[window : window + 1, :1],
+                query_mask=batch.query_mask[window : window + 1, :1],
+            )
+            found = head(alone).logit[0, 0]
+            rows = batch.row_mask[window]
+            torch.testing.assert_close(found[rows], together[window, 0][rows], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_chunks_and_windows_read_the_same_as_the_whole(head: RowHead, chunk: int) -> None:
+    words, tokens = random_words(3), torch.randn(17, *SHAPES.streams["patch"])
+    with torch.no_grad():
+        whole = head.read_rows({"patch": tokens}, words, with_maps=True)
+        parts = [head.read_rows({"patch": part}, words, with_maps=True) for part in tokens.split(chunk)]
+    joined = RowReading(
+        features=torch.cat([part.features for part in parts], dim=1),
+        raw_logit=torch.cat([part.raw_logit for part in parts], dim=1),
+        relevance_map=torch.cat([part.relevance_map for part in parts], dim=1),
+    )
+    for name in ("features", "raw_logit", "relevance_map"):
+        torch.testing.assert_close(getattr(joined, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
+
+
+def test_reading_and_refining_is_what_forward_does(head: RowHead) -> None:
+    batch = random_batch()
+    with torch.no_grad():
+        expected = head(batch)
+        for window, rows in enumerate(batch.row_mask.sum(1).tolist()):
+            words = batch.words.select(batch.query_index[window])
+            reading = head.read_rows({"patch": batch.streams["patch"][window, :rows]}, words)
+            scores = head.refine(reading, batch.times_s[window, :rows], batch.row_mask[window, :rows])
+            torch.testing.assert_close(scores.logit, expected.logit[window, :, :rows], atol=1e-5, rtol=1e-5)
+            if scores.uncertainty is not None:
+                assert ((scores.uncertainty > 0) & (scores.uncertainty <= 1)).all()
+
+
+@pytest.mark.parametrize("variant", ORDERED)
+def test_the_mixer_knows_order(variant: str) -> None:
+    head = small_head(variant)
+    reading = head.read_rows({"patch": torch.randn(12, *SHAPES.streams["patch"])}, random_words(1))
+    shuffle = torch.randperm(12)
+    shuffled = RowReading(features=reading.features[:, shuffle], raw_logit=reading.raw_logit[:, shuffle])
+    times, mask = torch.arange(12).double(), torch.ones(12, dtype=torch.bool)
+    with torch.no_grad():
+        straight = head.refine(reading, times, mask).logit
+        mixed = head.refine(shuffled, times, mask).logit
+    assert (mixed - straight[:, shuffle]).abs().max() > 1e-3
+
+
+def test_the_published_mixer_does_not() -> None:
+    """parity: kept as it is, and the reason why it is no default."""
+    head = small_head("published")
+    reading = head.read_rows({"patch": torch.randn(12, *SHAPES.streams["patch"])}, random_words(1))
+    shuffle = torch.randperm(12)
+    shuffled = RowReading(features=reading.features[:, shuffle], raw_logit=reading.raw_logit[:, shuffle])
+    times, mask = torch.arange(12).double(), torch.ones(12, dtype=torch.bool)
+    with torch.no_grad():
+        straight, mixed = (head.refine(part, times, mask).logit for part in (reading, shuffled))
+    torch.testing.assert_close(mixed, straight[:, shuffle], atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_that_nothing_is_known_of_has_no_gradient(head: RowHead) -> None:
+    batch = random_batch()
+    known = torch.zeros_like(batch.relevance_mask)
+    losses = head.loss(head(batch), replace(batch, relevance_mask=known))
+    assert losses.total.item() == 0
+    assert set(losses.terms) >= {"raw", "refined"}
+
+
+def test_every_parameter_learns(head: RowHead) -> None:
+    batch = random_batch()
+    head.loss(head(batch), batch).total.backward()
+    still = [name for name, parameter in head.named_parameters() if parameter.grad is None]
+    assert [name for name in still if "x_proj" not in name] == []
+
+
+def _same_where_real(expected: torch.Tensor, found: torch.Tensor, batch: Batch) -> None:
+    real = batch.row_mask[:, None].expand_as(expected)
+    torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-5)
