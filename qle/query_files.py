@@ -1,0 +1,59 @@
+"""What a user asks: texts from the command line, or a file of them. No torch.
+
+    one query a line                      -> asked of every chosen video
+    JSONL {"query", "qid"?, "vid"?} lines -> as the QVHighlights annotation files; a line with `vid` is asked of that video only
+
+Where a line of JSONL cannot be used the error names file and line; nothing is skipped but empty lines.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from qle.errors import AnnotationError, InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One question."""
+
+    text: str
+    qid: str | None = None
+    """Identity in the file that asked."""
+    video: str | None = None
+    """Key of the only video to ask, or a part of it that names one; None asks all."""
+
+
+def read_queries(path: Path) -> tuple[Query, ...]:
+    """The queries of a file, in their order."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}\ngive a file with one query a line") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text\nsave it again as UTF-8, one query a line") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise InputError(f"{path} holds no query\nwrite one a line, or JSONL with a key query")
+    is_jsonl = path.suffix.lower() == ".jsonl" or lines[0][1].startswith("{")
+    return tuple(_parse(line, f"{path}:{number}") if is_jsonl else Query(text=line) for number, line in lines)
+
+
+def _parse(line: str, where: str) -> Query:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise AnnotationError(f"{where}: no JSON object ({error})\nexpected e.g. {_EXAMPLE}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("query"), str) or not values["query"].strip():
+        raise AnnotationError(f"{where}: has no text under the key query\nexpected e.g. {_EXAMPLE}")
+    found = {}
+    for name in ("qid", "vid"):
+        value = values.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, str | int) or value == ""):
+            raise AnnotationError(f"{where}: {name} is {value!r}, expected text or a number\ne.g. {_EXAMPLE}")
+        found[name] = None if value is None else str(value)
+    return Query(text=values["query"].strip(), qid=found["qid"], video=found["vid"])
+
+
+_EXAMPLE = '{"qid": 1, "query": "a green polyp", "vid": "case1"}'
