@@ -10,6 +10,7 @@
     |  |- CacheMismatchError    another space, format or source than asked for
     |  `- CacheCorruptError     bytes on disk differ from the commit record
     |- CheckpointError          a weights file does not fit the model, or is unsafe to load          exit 3
+    |- TrainingError            a training cannot go on                                            exit 3
     `- MissingDependencyError   an optional package is needed                                        exit 2
 
 Anything else that escapes is a bug of qle (exit 1).
@@ -71,6 +72,10 @@ class CacheCorruptError(CacheError):
 
 class CheckpointError(QleError):
     """A weights file does not fit the model, or is unsafe to load."""
+
+
+class TrainingError(QleError):
+    """A training cannot go on."""
 
 
 class MissingDependencyError(QleError, ImportError):
