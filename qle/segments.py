@@ -110,7 +110,7 @@ def window_cover(windows: Sequence[tuple[float, float]] | np.ndarray, edges_s: n
 
 
 def mask_of(windows: Sequence[tuple[float, float]] | np.ndarray, edges_s: np.ndarray) -> np.ndarray:
-    """(rows,) bool: the label of a row is True where windows cover at least half of it. The one rule for training and evaluation."""
+    """(rows,) bool: True where windows cover at least half of the row. The one rule for labels, in training and evaluation."""
     return np.asarray(window_cover(windows, edges_s) >= HALF)
 
 

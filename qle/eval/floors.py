@@ -1,0 +1,155 @@
+"""What can be had without looking: the floors that stand beside each number.
+
+    constant      the same score everywhere; as moments: the whole video
+    position      how often anything happens at that relative time in the training annotations; as a moment: the one span,
+                  relative to the length, that is right most often there
+    query rate    how often this query happens at all in the training annotations, whatever the video (blind to the picture)
+    query-blind   the head's own probability, averaged over all queries that are asked of the video (deaf to the query)
+
+A head is worth what it has above the highest of them. Floors are scores like any other and go through the same metrics.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from qle.data.annotations import Annotation
+from qle.errors import CheckpointError
+from qle.eval.scored import RowTable, ScoredQuery
+from qle.segments import pair_iou, window_cover
+
+NUM_BINS = 100
+"""Of relative time."""
+SPAN_STEPS = 20
+"""Spans begin and end at multiples of a twentieth of the video."""
+MOST_QUERY_RATES = 1000
+"""Kept in a run, of the most frequent queries."""
+RARE_QUERY = 5
+"""A query asked less often than this in training has no rate of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priors:
+    """What training annotations tell about any video of their kind. Stored in the run as JSON."""
+
+    position: tuple[float, ...]
+    """Relevance at each hundredth of a video: the mean over annotations, absent queries included."""
+    position_threshold: float
+    """Where `position` cut off gives the best F1 on the training annotations themselves."""
+    base_rate: float
+    """Mean of `position`: the chance that a query happens at a random time of a random video."""
+    span: tuple[float, float]
+    """Beginning and end, in parts of the video: right (tIoU >= 0.5) for the most present queries."""
+    query_rates: Mapping[str, float]
+    """concept -> part of the time that it happens, of the frequent ones."""
+    num_annotations: int
+    num_without_duration: int
+    """Left out, since relative time needs the length of the video."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "query_rates": dict(self.query_rates)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Priors":
+        """CheckpointError where the keys are not ours."""
+        try:
+            fields = {**value, "position": tuple(value["position"]), "span": tuple(value["span"])}
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"priors of the run: {error}; expected the fields {', '.join(cls.__slots__)}"
+            ) from error
+
+
+def priors_of(annotations: Sequence[Annotation], durations_s: Mapping[str, float] | None = None) -> Priors:
+    """Of labelled annotations. `durations_s` by `annotation.video`, where the annotations do not say how long videos are."""
+    lengths = [one.duration_s or (durations_s or {}).get(one.video) for one in annotations]
+    known = [
+        (one, length or 1.0)
+        for one, length in zip(annotations, lengths, strict=True)
+        if one.is_labelled and (length or one.is_absent)
+    ]
+    grid = np.linspace(0, 1, NUM_BINS + 1)
+    covers = [window_cover(one.windows, grid * length) for one, length in known] or [np.zeros(NUM_BINS)]
+    position = np.mean(covers, axis=0)
+    return Priors(
+        position=tuple(position.tolist()),
+        position_threshold=_best_threshold(position),
+        base_rate=float(position.mean()),
+        span=_best_span(known),
+        query_rates=_query_rates([one.concept_key for one, _ in known], [float(cover.mean()) for cover in covers]),
+        num_annotations=len(known),
+        num_without_duration=sum(one.is_labelled for one in annotations) - len(known),
+    )
+
+
+def _best_threshold(position: np.ndarray) -> float:
+    """Rows at or above it are called relevant: F1 = 2 * sum of their relevance / (how many + sum of all relevance)."""
+    ordered = np.sort(position)[::-1]
+    found = 2 * np.cumsum(ordered) / (np.arange(1, len(ordered) + 1) + ordered.sum())
+    return float(ordered[np.argmax(found)])
+
+
+def _best_span(known: Sequence[tuple[Annotation, float]]) -> tuple[float, float]:
+    """The whole video where no annotation has a window. Mean tIoU decides between spans that are right equally often."""
+    present = [(one, length) for one, length in known if one.windows]
+    if not present:
+        return 0.0, 1.0
+    windows = np.concatenate([np.array(one.windows, dtype=np.float64) / length for one, length in present])
+    first = np.cumsum([0] + [len(one.windows) for one, _ in present[:-1]])
+    start, end = np.triu_indices(SPAN_STEPS + 1, k=1)
+    best, best_value = (0.0, 1.0), -1.0
+    for begin, stop in zip(start / SPAN_STEPS, end / SPAN_STEPS, strict=True):
+        overlap = np.maximum.reduceat(pair_iou(begin, stop, windows[:, 0], windows[:, 1]), first)
+        value = float(np.mean(overlap >= 0.5) + 1e-6 * np.mean(overlap))
+        if value > best_value:
+            best, best_value = (float(begin), float(stop)), value
+    return best
+
+
+def _query_rates(concepts: Sequence[str], rates: Sequence[float]) -> dict[str, float]:
+    sums: dict[str, list[float]] = {}
+    for concept, rate in zip(concepts, rates, strict=False):
+        sums.setdefault(concept, []).append(rate)
+    frequent = sorted(
+        (name for name in sums if len(sums[name]) >= RARE_QUERY), key=lambda name: (-len(sums[name]), name)
+    )
+    return {name: float(np.mean(sums[name])) for name in frequent[:MOST_QUERY_RATES]}
+
+
+# Floors as scores of rows
+
+
+def position_scores(table: RowTable, priors: Priors) -> np.ndarray:
+    """(rows,) float64: the position histogram at the middle of each row."""
+    begin, length = table.start_s[table.first[:-1]], table.end_s[table.first[1:] - 1] - table.start_s[table.first[:-1]]
+    middle = (table.start_s + table.end_s) / 2 - begin[table.owner]
+    relative = middle / np.where(length > 0, length, 1)[table.owner]
+    return np.asarray(priors.position)[np.clip((relative * NUM_BINS).astype(np.int64), 0, NUM_BINS - 1)]
+
+
+def query_rate_scores(table: RowTable, scored: Sequence[ScoredQuery], priors: Priors) -> np.ndarray:
+    """(rows,) float64: how often this query happens in training; the base rate for queries that training hardly knows."""
+    rates = [priors.query_rates.get(one.annotation.concept_key, priors.base_rate) for one in scored]
+    return np.array(rates)[table.owner]
+
+
+def query_blind_scores(table: RowTable, probability: np.ndarray) -> np.ndarray:
+    """(rows,) float32: each row's mean over the pairs of its video. Of a video with one query this is the head itself.
+
+    Pairs of a video must have the same rows, as those that `score_annotations` makes have.
+    """
+    blind = np.empty_like(probability)
+    slices = table.slices()
+    for pairs in np.split(np.argsort(table.video, kind="stable"), np.cumsum(np.bincount(table.video))[:-1]):
+        same = {slices[k].stop - slices[k].start for k in pairs}
+        if len(same) != 1:
+            raise ValueError(
+                f"tracks of {table.videos[table.video[pairs[0]]]!r} have {sorted(same)} rows: expected one number"
+            )
+        mean = np.mean([probability[slices[k]] for k in pairs], axis=0, dtype=np.float64)
+        for k in pairs:
+            blind[slices[k]] = mean
+    return blind
