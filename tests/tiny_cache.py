@@ -71,6 +71,31 @@ def commit_video(
         return writer.commit()
 
 
+def commit_rows(
+    space: SpaceFolder,
+    key: str,
+    pts_s: np.ndarray,
+    *,
+    valid: np.ndarray | None = None,
+    values: dict[str, np.ndarray] | None = None,
+    store: StoreKind = "zarr",
+    frame_index: np.ndarray | None = None,
+    **source: float | None,
+) -> CommitRecord:
+    """A video with rows shown at these times. `source`: duration_s, start_s, end_s, fps of the record."""
+    num_rows = len(pts_s)
+    plan = RowPlan(
+        frame_index=np.arange(num_rows) if frame_index is None else frame_index,
+        pts_s=np.asarray(pts_s, dtype=np.float64),
+        is_valid=np.ones(num_rows, dtype=bool) if valid is None else valid,
+    )
+    facts = SourceFacts(**{**tiny_source().model_dump(), "fps": 0.0, **source})
+    seed = sum(key.encode())
+    with VideoWriter.open(space, key, plan, facts, store=store, durability="none") as writer:
+        fill(writer, tiny_values(num_rows, seed) if values is None else values)
+        return writer.commit()
+
+
 def write_until(
     root: Path,
     store: StoreKind,

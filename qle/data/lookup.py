@@ -1,0 +1,82 @@
+"""Annotations to the videos of a space: which committed video does each annotation speak of? No torch.
+
+Annotation files name videos as their authors did: by key, by file name or by its stem. A name that fits no video is an
+error that says which, unless the caller knows that the cache holds a part of the data only; one that fits several is
+always an error, because labels on the wrong video are worse than none.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from qle.cache.reader import Space
+from qle.data.annotations import Annotation
+from qle.errors import AnnotationError
+
+NAMED = 4
+"""How many missing videos a message names."""
+
+
+def match_videos(
+    space: Space, annotations: Sequence[Annotation], *, allow_missing: bool = False
+) -> tuple[dict[str, list[Annotation]], list[str]]:
+    """Annotations by cache key (keys sorted, annotations in their order), and the names that no video has.
+
+    AnnotationError where there are no annotations, where a name fits several videos, where any is missing (or, with
+    `allow_missing`, where all are).
+    """
+    if not annotations:
+        raise AnnotationError("there are no annotations; give a file with at least one query")
+    keys = _Keys(space)
+    by_key: dict[str, list[Annotation]] = {}
+    missing: dict[str, None] = {}
+    for annotation in annotations:
+        key = keys.find(annotation.video)
+        if key is None:
+            missing[annotation.video] = None
+        else:
+            by_key.setdefault(key, []).append(annotation)
+    if missing and not (allow_missing and by_key):
+        raise AnnotationError(_explain(space, list(missing), len(missing) + len(by_key)))
+    return {key: by_key[key] for key in sorted(by_key)}, list(missing)
+
+
+class _Keys:
+    """Keys of a space by the names under which they may be asked for; sorted once, since files name thousands."""
+
+    def __init__(self, space: Space) -> None:
+        self._where = space.path.name
+        self._keys = set(space.keys())
+        self._shorter: list[dict[str, list[str]]] = [{}, {}, {}]
+        for key in space.keys():  # noqa: SIM118 - a Space is no dict
+            path = PurePosixPath(key)
+            for names, name in zip(self._shorter, (path.name, str(path.with_suffix("")), path.stem), strict=True):
+                names.setdefault(name, []).append(key)
+
+    def find(self, name: str) -> str | None:
+        if name in self._keys:
+            return name
+        for names in self._shorter:
+            found = names.get(name, [])
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise AnnotationError(
+                    f"video {name!r} of the annotations fits {len(found)} videos of {self._where}: {_few(found)}\n"
+                    "name them by their whole keys in the annotations"
+                )
+        return None
+
+
+def _explain(space: Space, missing: Sequence[str], num_named: int) -> str:
+    near = difflib.get_close_matches(missing[0], space.keys(), n=1, cutoff=0.5)
+    nearest = f"; nearest to {missing[0]!r} is {near[0]!r}" if near else ""
+    return (
+        f"{len(missing)} of the {num_named} annotated videos are not among the {len(space)} of {space.path}: {_few(missing)}\n"
+        f"the cache names videos by their path below the extracted folder{nearest}\n"
+        "extract them into this space, correct the names (qle cache inspect lists keys), or allow missing videos"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
