@@ -1,4 +1,4 @@
-"""Small instances of every backbone, made on the spot and saved as their real files are."""
+"""Small instances of every backbone and text encoder, made on the spot and saved as their real files are."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +7,25 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
     BitImageProcessorPil,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
+    SiglipTextConfig,
+    SiglipTextModel,
+    T5Config,
+    T5EncoderModel,
     ViTConfig,
     ViTImageProcessorPil,
     ViTModel,
@@ -23,6 +33,7 @@ from transformers import (
 
 from qle.backbones import BackboneRequest
 from qle.backbones.m2crl_files import M2crlConfig, expected_shapes
+from qle.text import LoraSettings, TextRequest
 
 M2CRL = M2crlConfig(width=64, depth=2, num_heads=1, mlp_width=96, patch_size=16, grid=3, num_frames=4)
 
@@ -89,3 +100,110 @@ REQUESTS: dict[str, Callable[[Path], BackboneRequest]] = {
     "hf-vit": lambda folder: BackboneRequest(name="hf", weights=vit_folder(folder)),
 }
 """Every entry of BACKBONES in the forms that matter."""
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789,."
+WORDS = [
+    "a",
+    "the",
+    "green",
+    "polyp",
+    "polyps",
+    "water",
+    "jet",
+    "then",
+    "grasper",
+    "x",
+    "enters",
+    "from",
+    "left",
+    ",",
+    ".",
+]
+MERGES = ["t h", "th e</w>", "r e", "p o", "po l", "e r", "e r</w>", "e n", "p</w> s"]
+WORD_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+LONGEST = 40
+"""Positions of the small text towers."""
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """Letters and a few merges; the end mark has the highest number, as in the published vocabulary."""
+    pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *(merge.replace(" ", "") for merge in MERGES[:-1])]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    vocabulary |= {"<|startoftext|>": len(vocabulary), "<|endoftext|>": len(vocabulary) + 1}
+    merges = [tuple(merge.split(" ")) for merge in MERGES[:-1]]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LONGEST)
+
+
+def clip_text_settings(tokenizer: CLIPTokenizer) -> dict[str, int]:
+    return SIZES | {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": LONGEST,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def clip_pair_folder(folder: Path) -> Path:
+    """A whole CLIP model with its tokenizer, as on the hub."""
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(0)
+    config = CLIPConfig(vision_config=VISION, text_config=clip_text_settings(tokenizer), projection_dim=24)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def clip_text_folder(folder: Path) -> Path:
+    """The text tower alone, without a projection, as diffusion models keep it."""
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(0)
+    CLIPTextModel(CLIPTextConfig(**clip_text_settings(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def word_piece_tokenizer() -> BertTokenizer:
+    return BertTokenizer(vocab={piece: number for number, piece in enumerate(dict.fromkeys(WORD_PIECES))})
+
+
+def bert_folder(folder: Path) -> Path:
+    tokenizer = word_piece_tokenizer()
+    torch.manual_seed(0)
+    BertModel(BertConfig(**SIZES, vocab_size=len(tokenizer), max_position_embeddings=LONGEST)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def siglip_text_folder(folder: Path) -> Path:
+    tokenizer = word_piece_tokenizer()
+    torch.manual_seed(0)
+    sizes = SIZES | {"vocab_size": len(tokenizer), "max_position_embeddings": LONGEST, "projection_size": 24}
+    SiglipTextModel(SiglipTextConfig(**sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def t5_folder(folder: Path) -> Path:
+    tokenizer = word_piece_tokenizer()
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    T5EncoderModel(T5Config(**sizes, vocab_size=len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+LORA = LoraSettings(r=2, alpha=4)
+
+TEXT_REQUESTS: dict[str, Callable[[Path], TextRequest]] = {
+    "tiny": lambda folder: TextRequest(name="tiny"),
+    "hf-clip": lambda folder: TextRequest(name=str(clip_pair_folder(folder))),
+    "hf-clip-lora": lambda folder: TextRequest(name=str(clip_pair_folder(folder)), lora=LORA),
+    "hf-clip-text": lambda folder: TextRequest(name=str(clip_text_folder(folder))),
+    "hf-bert": lambda folder: TextRequest(name=str(bert_folder(folder))),
+    "hf-bert-lora": lambda folder: TextRequest(name=str(bert_folder(folder)), lora=LORA),
+    "hf-siglip": lambda folder: TextRequest(name=str(siglip_text_folder(folder))),
+    "hf-t5-lora": lambda folder: TextRequest(name=str(t5_folder(folder)), lora=LORA),
+    "minilm": lambda folder: TextRequest(name="minilm"),
+    "minilm-lora": lambda folder: TextRequest(name="minilm", lora=LORA),
+}
+"""Every entry of TEXT_ENCODERS in the forms that matter."""
