@@ -16,9 +16,9 @@ from qle.cache.reader import Space, Video
 from qle.errors import ConfigError
 from qle.segments import row_edges
 
-SLACK_S = 0.0006
-"""Stamps are rounded to the ticks of a container, so a row may be stamped half a tick (of a millisecond, where ticks are
-coarse) later than the time it was taken for."""
+TICKS_S = (1 / 1000, 1 / 90000)
+"""Stamps are rounded to ticks, so a row may be stamped half a tick later than the time it was taken for. Where all are whole
+milliseconds (Matroska, FLV) that is the tick, else the fine one of other containers."""
 HOLE_FACTOR = 4.0
 """A row that would have to stand for more than this many times the usual distance does not show what is there."""
 SAME_RATE = 0.01
@@ -120,12 +120,14 @@ def _at_rate(video: Video, rate_fps: float, begin_s: float, end_s: float) -> tup
 def _shown_at(pts_s: np.ndarray, wanted_s: np.ndarray) -> np.ndarray:
     """The last row stamped no later than each time. Rows that repeat one frame share its stamp, and the time that it
     stays: a time picks the one of them that was taken for it, since only some of them may be valid."""
-    last = np.maximum(np.searchsorted(pts_s, wanted_s + SLACK_S, side="right") - 1, 0)
+    in_ms = pts_s * 1000
+    slack_s = TICKS_S[0 if np.all(np.abs(in_ms - np.rint(in_ms)) < 1e-6) else 1] / 2
+    last = np.maximum(np.searchsorted(pts_s, wanted_s + slack_s, side="right") - 1, 0)
     first = np.searchsorted(pts_s, pts_s[last], side="left")
     following_s = pts_s[np.minimum(last + 1, len(pts_s) - 1)]
     with np.errstate(divide="ignore", invalid="ignore"):
         row_s = (following_s - pts_s[last]) / (last - first + 1)
-        step = np.floor((wanted_s - pts_s[last] + SLACK_S) / row_s)
+        step = np.floor((wanted_s - pts_s[last] + slack_s) / row_s)
     step = np.where(np.isfinite(step), np.clip(step, 0, last - first), last - first)
     return (first + step).astype(np.int64)
 
