@@ -32,6 +32,15 @@ def shared_videos() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_annotations() -> Path:
+    """The folder with first rows of real annotation files; tests skip where it does not exist at all."""
+    folder = Path(os.environ.get("QLE_ANNOTATIONS", CHECKOUT.parent / "shared" / "annotations"))
+    if not folder.is_dir():
+        pytest.skip(f"no annotation files at {folder}")
+    return folder
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -5,9 +5,18 @@ On disk: JSONL in the QVHighlights keys (`qid`, `query`, `vid`, `duration`, `rel
 `saliency_scores`); what those have no word for (`split`, `concept`, `boxes`, `masks`) stands in one nested object `qle`.
 """
 
+import json
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from qle.cache.durable import replace_file
+from qle.data.readlog import BadRow, ReadLog
+from qle.errors import AnnotationError, InputError
 
 Window = tuple[float, float]
 
@@ -61,3 +70,254 @@ class Annotation:
     def is_absent(self) -> bool:
         """It is known that the query does not happen in this video."""
         return self.is_labelled and not self.windows
+
+
+EDGE_SLACK_S = 0.5
+"""A window may reach so far past an end of its video, as rounded times do, and is cut there; further out it is an error."""
+
+_KEYS = ("qid", "query", "vid", "duration", "relevant_windows", "relevant_clip_ids", "saliency_scores", "qle")
+_MOST_CLIPS = 10_000_000
+_OWN_KEYS = ("split", "concept", "boxes", "masks", "clip_s", "num_clips")
+
+
+def read_annotations(
+    path: Path | str, *, allow_unlabelled: bool = False, log: ReadLog | None = None
+) -> list[Annotation]:
+    """The annotations of a JSONL file, in its order. Wrong rows: AnnotationError with file, line, key and reason.
+
+    Rows without `relevant_windows` (hidden test sets) are refused unless `allow_unlabelled`. Whoever wants to hear what was
+    cut or left out passes a log, and gets the error for wrong rows from here all the same.
+    """
+    path, log = Path(path), log or ReadLog()
+    annotations: list[Annotation] = []
+    first_lines: dict[str, int] = {}
+    ignored: set[str] = set()
+    num_rows = 0
+    for line, content in enumerate(_lines(path), start=1):
+        if not content.strip():
+            continue
+        num_rows += 1
+        try:
+            row = _parse(content)
+            annotation = annotation_of(row, log)
+            if first_lines.setdefault(annotation.qid, line) != line:
+                raise BadRow("qid", f"{annotation.qid!r} stands in line {first_lines[annotation.qid]} too")
+            if not (annotation.is_labelled or allow_unlabelled):
+                raise BadRow("relevant_windows", "missing, so nobody knows when it happens; [] says that it never does")
+        except BadRow as bad:
+            log.bad(path, line, bad)
+            continue
+        ignored.update(row.keys() - _KEYS)
+        annotations.append(annotation)
+    if ignored:
+        log.note(f"{path}: keys that mean nothing here: {', '.join(sorted(ignored))}")
+    log.close(num_rows)
+    if not annotations:
+        raise AnnotationError(f"{path} holds no annotation that can be used")
+    return annotations
+
+
+def write_annotations(path: Path | str, annotations: Iterable[Annotation]) -> None:
+    """One row an annotation, as `read_annotations` reads it; the file is replaced at once or not at all.
+
+    Refuses what would be refused on reading: wrong windows, NaN, the same qid twice, no annotation at all.
+    """
+    path, lines, qids = Path(path), list[str](), set[str]()
+    for annotation in annotations:
+        try:
+            row = row_of(annotation)
+            annotation_of(row, ReadLog())
+            if annotation.qid in qids:
+                raise BadRow("qid", f"{annotation.qid!r} is there twice")
+            lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+        except BadRow as bad:
+            raise AnnotationError(
+                f"{path}: annotation {annotation.qid!r} of {annotation.video!r}, {bad.key}: {bad.reason}"
+            ) from bad
+        qids.add(annotation.qid)
+    if not lines:
+        raise AnnotationError(f"{path}: no annotations to write")
+    replace_file(path, ("\n".join(lines) + "\n").encode())
+
+
+def annotation_of(row: Mapping[str, Any], log: ReadLog) -> Annotation:
+    """One row of the file. Raises BadRow."""
+    own = row.get("qle")
+    if own is None:
+        own = {}
+    elif not isinstance(own, dict):
+        raise BadRow("qle", f"expected an object, got {own!r}")
+    elif unknown := own.keys() - _OWN_KEYS:
+        raise BadRow("qle", f"knows {', '.join(_OWN_KEYS)}, got {', '.join(sorted(map(str, unknown)))}")
+    duration_s = None if row.get("duration") is None else _number("duration", row["duration"])
+    if duration_s is not None and duration_s <= 0:
+        raise BadRow("duration", f"expected more than 0 s, got {duration_s}")
+    windows = row.get("relevant_windows")
+    clip_s = _number("qle.clip_s", own.get("clip_s", 2.0))
+    if clip_s <= 0:
+        raise BadRow("qle.clip_s", f"expected more than 0 s, got {clip_s}")
+    return Annotation(
+        qid=_name("qid", row.get("qid")),
+        video=_name("vid", row.get("vid")),
+        query=_text("query", row.get("query")),
+        windows=() if windows is None else checked_windows(windows, duration_s, log),
+        duration_s=duration_s,
+        saliency=_saliency(row, own, clip_s, duration_s),
+        clip_s=clip_s,
+        boxes=tuple(_box(box) for box in _list("qle.boxes", own.get("boxes", []))),
+        masks=_text("qle.masks", own["masks"]) if "masks" in own else "",
+        split=_text("qle.split", own["split"]) if "split" in own else "",
+        concept=_text("qle.concept", own["concept"]) if "concept" in own else "",
+        is_labelled=windows is not None,
+    )
+
+
+def checked_windows(
+    windows: Any, duration_s: float | None, log: ReadLog, *, slack_s: float = EDGE_SLACK_S
+) -> tuple[Window, ...]:
+    """Sorted windows inside the video; raises BadRow. Windows that overlap stay apart: benchmarks count them one by one."""
+    key = "relevant_windows"
+    checked: list[Window] = []
+    for window in _list(key, windows):
+        if not isinstance(window, list | tuple) or len(window) != 2:
+            raise BadRow(key, f"expected [start, end] in seconds, got {window!r}")
+        start_s, end_s = _number(key, window[0]), _number(key, window[1])
+        if end_s <= start_s:
+            raise BadRow(key, f"[{start_s:g}, {end_s:g}] does not end after it starts")
+        outside_s = max(-start_s, end_s - duration_s if duration_s is not None else 0.0)
+        if outside_s > 0:
+            inside = (max(start_s, 0.0), end_s if duration_s is None else min(end_s, duration_s))
+            if outside_s > slack_s or inside[0] >= inside[1]:
+                video = "the video" if duration_s is None else f"the video of {duration_s:g} s"
+                raise BadRow(key, f"[{start_s:g}, {end_s:g}] reaches {outside_s:.3g} s out of {video}")
+            log.cut(outside_s)
+            start_s, end_s = inside
+        checked.append((start_s, end_s))
+    return tuple(sorted(checked))
+
+
+def row_of(annotation: Annotation) -> dict[str, Any]:
+    """The row of the file. Numeric qids are numbers again, as the datasets' own tools expect them."""
+    row: dict[str, Any] = {
+        "qid": qid_to_json(annotation.qid),
+        "query": annotation.query,
+        "duration": annotation.duration_s,
+        "vid": annotation.video,
+    }
+    own: dict[str, Any] = {
+        name: value for name in ("split", "concept", "masks") if (value := getattr(annotation, name))
+    }  # fmt: skip
+    if annotation.duration_s is None:
+        del row["duration"]
+    if annotation.is_labelled:
+        row["relevant_windows"] = [list(window) for window in annotation.windows]
+    elif annotation.windows:
+        raise BadRow("windows", "there are some, and yet it is marked as not labelled")
+    if annotation.clip_s != 2.0:
+        own["clip_s"] = annotation.clip_s
+    if annotation.boxes:
+        own["boxes"] = [[box.time_s, box.left, box.top, box.right, box.bottom] for box in annotation.boxes]
+    if annotation.saliency is not None:
+        rated = ~np.isnan(annotation.saliency).all(axis=1)
+        row["relevant_clip_ids"] = np.flatnonzero(rated).tolist()
+        row["saliency_scores"] = [[_score(score) for score in clip] for clip in annotation.saliency[rated].tolist()]
+        own["num_clips"] = len(annotation.saliency)
+    return row | ({"qle": own} if own else {})
+
+
+def qid_to_json(qid: str) -> int | str:
+    """The number where the text is one: QVHighlights numbers its queries, and its tools compare them as numbers."""
+    return int(qid) if qid.isascii() and qid.isdigit() and len(qid) < 16 and str(int(qid)) == qid else qid
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise InputError(f"cannot read annotations {path}: {error.strerror or error}") from error
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(content, parse_constant=_refuse_constant)
+    except ValueError as error:  # also wrong UTF-8, and the NaN refused below
+        raise BadRow("row", f"no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise BadRow("row", f"expected one JSON object a line, got {type(row).__name__}")
+    return row
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadRow(key, f"expected a finite number, got {value!r}")
+    return float(value)
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadRow(key, "missing" if value is None else f"expected words, got {value!r}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise BadRow(key, f"{value!r} is no Unicode text") from error
+    return value
+
+
+def _name(key: str, value: Any) -> str:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(key, value)
+
+
+def _list(key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadRow(key, f"expected a list, got {value!r}")
+    return value
+
+
+def _box(value: Any) -> FrameBox:
+    if not isinstance(value, list) or len(value) != 5:
+        raise BadRow("qle.boxes", f"expected [time, left, top, right, bottom], got {value!r}")
+    time_s, left, top, right, bottom = (_number("qle.boxes", part) for part in value)
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1 and time_s >= 0):
+        raise BadRow("qle.boxes", f"expected fractions of the picture, left < right, top < bottom, got {value}")
+    return FrameBox(time_s=time_s, left=left, top=top, right=right, bottom=bottom)
+
+
+def _saliency(
+    row: Mapping[str, Any], own: Mapping[str, Any], clip_s: float, duration_s: float | None
+) -> np.ndarray | None:
+    """Scores stand beside the numbers of their clips; here every clip has a row, NaN where nobody rated."""
+    if row.get("saliency_scores") is None or not (row["saliency_scores"] or "num_clips" in own):
+        return None
+    scores = [_scores(clip) for clip in _list("saliency_scores", row["saliency_scores"])]
+    clips = _list("relevant_clip_ids", row.get("relevant_clip_ids", list(range(len(scores)))))
+    if len(clips) != len(scores):
+        raise BadRow("saliency_scores", f"{len(scores)} for {len(clips)} relevant_clip_ids")
+    if not all(isinstance(clip, int) and not isinstance(clip, bool) for clip in clips) or len(set(clips)) < len(clips):
+        raise BadRow("relevant_clip_ids", f"expected different whole numbers, got {clips}")
+    num_clips = own.get("num_clips")
+    if num_clips is None:
+        num_clips = max(clips, default=-1) + 1 if duration_s is None else math.ceil(duration_s / clip_s)
+    elif isinstance(num_clips, bool) or not isinstance(num_clips, int):
+        raise BadRow("qle.num_clips", f"expected a whole number, got {num_clips!r}")
+    if not all(0 <= clip < min(num_clips, _MOST_CLIPS) for clip in clips):
+        raise BadRow("relevant_clip_ids", f"the video has {num_clips:,} clips of {clip_s:g} s, got {clips}")
+    saliency = np.full((num_clips, max(map(len, scores), default=1)), np.nan, dtype=np.float32)
+    for clip, values in zip(clips, scores, strict=True):
+        saliency[clip, : len(values)] = values
+    return saliency
+
+
+def _scores(clip: Any) -> list[float]:
+    raters = clip if isinstance(clip, list) else [clip]
+    return [math.nan if score is None else _number("saliency_scores", score) for score in raters]
+
+
+def _score(value: float) -> float | int | None:
+    if math.isnan(value):
+        return None
+    return int(value) if value.is_integer() else value

@@ -18,8 +18,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from qle.data.annotations import Annotation, Window
+from qle.data.annotations import Annotation
 from qle.errors import ConfigError
+from qle.segments import mask_of, union
 
 NegativeSource = Literal["window", "absent", "corpus"]
 """window: happens in this video at another time. absent: labelled as absent from this video. corpus: asked of other videos
@@ -32,10 +33,8 @@ class _Happening:
 
     annotations: tuple[Annotation, ...]
     """Every labelled one of the video; empty where nobody has said when it happens."""
-    knots_s: np.ndarray
-    """Starts and ends of the united windows, in order, and ..."""
-    seconds: np.ndarray
-    """... how many seconds of the windows lie before each of them."""
+    windows: np.ndarray
+    """(spans, 2): the windows of all of them, united."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +97,9 @@ class QueryPool:
         Also for concepts that the video has no annotation of: those give zeros, as a negative should.
         """
         happening = self._videos[video].concepts.get(self._number.get(concept_key, -1))
-        edges_s = np.asarray(edges_s, dtype=np.float64)
-        if happening is None or not len(happening.knots_s):
+        if happening is None or not len(happening.windows):
             return np.zeros(len(edges_s) - 1, dtype=np.float32)
-        width_s = np.diff(edges_s)
-        inside_s = np.diff(np.interp(edges_s, happening.knots_s, happening.seconds))
-        is_inside: np.ndarray = (inside_s >= width_s / 2 - 1e-9) & (width_s > 0)
-        return is_inside.astype(np.float32)
+        return mask_of(happening.windows, edges_s).astype(np.float32)
 
     def is_known(self, video: str, concept_key: str) -> bool:
         """Whether somebody has said when, or that, the concept happens in this video."""
@@ -165,22 +160,5 @@ class QueryPool:
 
 
 def _happening(annotations: Sequence[Annotation]) -> _Happening:
-    knots_s: list[float] = []
-    seconds: list[float] = []
-    total_s = 0.0
-    for start_s, end_s in united([window for annotation in annotations for window in annotation.windows]):
-        knots_s += [start_s, end_s]
-        seconds += [total_s, total_s + end_s - start_s]
-        total_s += end_s - start_s
-    return _Happening(tuple(annotations), np.array(knots_s, dtype=np.float64), np.array(seconds, dtype=np.float64))
-
-
-def united(windows: Sequence[Window]) -> list[Window]:
-    """Sorted windows of which none overlap or touch."""
-    merged: list[Window] = []
-    for start_s, end_s in sorted(windows):
-        if merged and start_s <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end_s, merged[-1][1]))
-        else:
-            merged.append((start_s, end_s))
-    return merged
+    windows = [window for annotation in annotations for window in annotation.windows]
+    return _Happening(tuple(annotations), union(windows) if windows else np.zeros((0, 2)))
