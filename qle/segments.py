@@ -136,6 +136,8 @@ def union(windows: Sequence[tuple[float, float]] | np.ndarray) -> np.ndarray:
     spans = np.asarray(windows, dtype=np.float64).reshape(-1, 2)
     spans = spans[spans[:, 1] > spans[:, 0]]
     spans = spans[np.argsort(spans[:, 0], kind="stable")]
+    if not len(spans):
+        return spans
     reach = np.maximum.accumulate(spans[:, 1])
     is_first = np.ones(len(spans), dtype=bool)
     is_first[1:] = spans[1:, 0] > reach[:-1]
