@@ -58,7 +58,7 @@ def write_masks(path: Path, tracks: Mapping[str, MaskTrack]) -> None:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(beside, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -84,7 +84,8 @@ def resolve_reference(annotation_file: Path, reference: str) -> tuple[Path, str]
     is_inside = bool(parts) and ".." not in parts and not PurePosixPath(inner).is_absolute()
     if not is_inside or "\\" in inner or ":" in inner or "\0" in inner or not _NAME.fullmatch(name):
         raise AnnotationError(
-            f"{annotation_file}: masks {reference!r}\nexpected folder/file.npz:name, relative to the annotation file and below its folder"
+            f"{annotation_file}: masks {reference!r}\n"
+            "expected folder/file.npz:name, relative to the annotation file and below its folder"
         )
     root = annotation_file.parent.resolve()
     path = root.joinpath(*parts)

@@ -90,21 +90,26 @@ def _absent(script: Script, shown: Sequence[Concept], present: Sequence[Concept]
         if free:
             absent.append(free[int(rng.integers(len(free)))])
 
-    swapped = sorted(script.never_shown & set(_askable(script)))
-    for concept in present:
+    for place, concept in enumerate(present):
         if concept.family == "pair":
-            near = [pair for pair in _askable(script) if _resembles(pair, concept.pair)]
-            swaps = [pair for pair in near if pair in swapped]
-            add([pair_concept(pair) for pair in (swaps if swaps and rng.random() < 0.7 else near)])
+            add(_near_pairs(script, concept.pair, rng, is_held_out=script.split == "composition" and place % 2 == 0))
         elif concept.family == "grasper":
             add([Concept("grasper", side=side) for side in SIDES])
-    add_orders = _orders(script) if script.split != "composition" else []
-    num_orders = sum(concept.family == "sequence" for concept in present)
-    for _ in range(max(num_orders, int(rng.random() < 0.35))):
-        add(add_orders)
     if script.split != "composition":
+        num_sequences = sum(concept.family == "sequence" for concept in present)
+        for _ in range(max(num_sequences, int(rng.random() < 0.15))):
+            add(_sequences(script))
         add([JET])
     return absent
+
+
+def _near_pairs(script: Script, pair: Pair, rng: np.random.Generator, *, is_held_out: bool) -> list[Concept]:
+    """Pairs that share a word with what is seen, first of all swaps of two objects that are seen at the same time."""
+    if is_held_out:  # asked about as often where they are absent, or else a new pair alone would mean yes
+        return [pair_concept(other) for other in HELD_OUT_PAIRS]
+    near = [other for other in _askable(script) if _resembles(other, pair)]
+    swaps = [other for other in near if other in script.never_shown]
+    return [pair_concept(other) for other in (swaps if swaps and rng.random() < 0.7 else near)]
 
 
 def _askable(script: Script) -> tuple[Pair, ...]:
@@ -115,7 +120,7 @@ def _resembles(pair: Pair, other: Pair) -> bool:
     return pair != other and (pair[0] == other[0] or pair[1] == other[1])
 
 
-def _orders(script: Script) -> list[Concept]:
+def _sequences(script: Script) -> list[Concept]:
     """ "a water jet, then a ...": of objects that are seen, at another time, where there are some."""
     seen = {event.object for event in script.events if event.kind == "object"}
     return [Concept("sequence", object=name) for name in OBJECTS if name in seen] or [

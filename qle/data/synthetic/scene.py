@@ -118,4 +118,5 @@ def _streaks(rng: np.random.Generator, small: int) -> list[np.ndarray]:
 
 
 def _bytes(picture: np.ndarray) -> np.ndarray:
-    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    rgb: np.ndarray = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return rgb

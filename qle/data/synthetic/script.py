@@ -116,13 +116,13 @@ def write_script(config: SyntheticConfig, split: str, number: int) -> Script:
 
 
 ACTS = {
-    "object": 0.36,
+    "object": 0.33,
     "two": 0.22,
-    "grasper": 0.16,
+    "grasper": 0.15,
     "grasper+object": 0.05,
-    "sequence": 0.11,
+    "sequence": 0.17,
     "reverse": 0.05,
-    "jet": 0.05,
+    "jet": 0.03,
 }
 COMPOSITION_ACTS = {"object": 0.5, "two": 0.35, "grasper": 0.1, "grasper+object": 0.05}
 
@@ -141,7 +141,7 @@ class _Author:
         events: list[Event] = []
         acts = COMPOSITION_ACTS if self._is_composition else ACTS
         names, odds = list(acts), np.array(list(acts.values()))
-        now_s = -float(self._rng.uniform(0, 1.8))  # in the middle of something, or in a gap that precedes it
+        now_s = float(self._rng.uniform(-2.2, 0.9))  # in the middle of something, or in a gap before it
         while now_s < self._seconds - 1.2:
             act = str(self._rng.choice(names, p=odds / odds.sum()))
             is_cut = now_s < 0.2 or now_s > self._seconds - (7.5 if act in ("sequence", "reverse") else 4.5)
@@ -153,7 +153,6 @@ class _Author:
 
     def _act(self, act: str, now_s: float) -> list[Event]:
         rng = self._rng
-        now_s += 1.8 * (act in ("jet", "sequence", "grasper") and now_s < 0)
         if act == "jet":
             return [self._jet(max(now_s, self._object_end_s + APART_S))]
         if act == "sequence":
