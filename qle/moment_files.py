@@ -23,7 +23,7 @@ SALIENCY_CLIP_S = 2.0
 
 def to_table(predictions: Sequence[Prediction]) -> str:
     """Columns for the eye, one line a moment, best first; blank where a line repeats the one above it."""
-    rows = [("video", "query", "moment", "score", "presence")]
+    rows: list[tuple[str, ...]] = [("video", "query", "moment", "score", "presence")]
     for prediction in predictions:
         names = (_one_line(prediction.video), _one_line(prediction.query))
         presence = f"{prediction.presence:.2f}"

@@ -36,10 +36,19 @@ def run_device(
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else pinned memory of this process takes room on the first card
     targets = make_targets(request, device)
-    pending = plan_pending(sources, targets, wanted_states(request))
-    work = WorkList(pending, targets)
-    progress = Engine(work, targets, engine_options(request, device), on_progress).run()
-    return [target.folder.path for target in targets], progress
+    return [target.folder.path for target in targets], run_targets(request, sources, targets, device, on_progress)
+
+
+def run_targets(
+    request: ExtractRequest,
+    sources: Sequence[VideoSource],
+    targets: Sequence[Target],
+    device: torch.device,
+    on_progress: OnProgress,
+) -> Progress:
+    """What is missing of the list in the spaces of these targets, extracted on their device."""
+    work = WorkList(plan_pending(sources, targets, wanted_states(request)), targets)
+    return Engine(work, targets, engine_options(request, device), on_progress).run()
 
 
 def make_targets(request: ExtractRequest, device: torch.device) -> list[Target]:
