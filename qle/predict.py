@@ -115,15 +115,9 @@ class RowScorer:
     def _chosen(self, video: Video) -> "_Chosen":
         return _Chosen(video, self.head.streams, choose_rows(video, self.rate_fps))
 
-    def tokens_of(self, video: Video, rows: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
-        """Streams of some of the chosen rows as the head sees them, and which of these rows have tokens to go by."""
-        chosen = _Chosen(video, self.head.streams, choose_rows(video, self.rate_fps))
-        rows = np.asarray(rows, np.int64)
-        return self._on_device(chosen.fetch(rows), chosen.is_wanted[rows])
-
     def reading_of(self, video: Video, query: str) -> tuple[RowReading, Tensor, Tensor]:
         """What goes into `refine` for one query: rows of the whole video, their times, and which have tokens to go by."""
-        chosen = _Chosen(video, self.head.streams, choose_rows(video, self.rate_fps))
+        chosen = self._chosen(video)
         with self._evaluation():
             words = self.text.encode((query,)).to(self.device)
             reading, usable = self._read(chosen, words, self._plan(chosen, words).chunk, lambda done: None)

@@ -1,0 +1,102 @@
+"""Does a map point at the thing? Against masks or boxes, with what a guess would reach beside every number.
+
+A map of one row and a mask of the thing in the picture come in; shares leave. A guess is either the centre of the picture, where
+endoscopic things often are, or any place at random, which succeeds as often as the thing is large.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qle.data.annotations import FrameBox
+from qle.explain.maps import WHOLE, Region, cell_of_pixels, upsample
+
+BOX_SHAPE = (240, 320)
+"""Pixels on which boxes, which are fractions of the picture, are drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointing:
+    """One map against one mask. All in 0..1, higher is better."""
+
+    hit: float
+    """1 where the middle of the highest cell lies on the thing."""
+    hit_centre: float
+    hit_random: float
+    """The share of the picture that the thing covers."""
+    cell: float
+    """1 where the highest cell touches the thing: a thing that is smaller than a cell seldom holds its middle."""
+    cell_centre: float
+    cell_random: float
+    energy: float
+    """Share of all positive relevance that lies on the thing; 0 where nothing is positive."""
+    rank: float
+    """Share of the k highest pixels that lie on the thing, k: how many it has."""
+    pixel_auroc: float
+    """Probability that a pixel of the thing is higher than one beside it; a guess has 0.5."""
+
+
+def point(relevance: np.ndarray, target: np.ndarray, region: Region = WHOLE) -> Pointing:
+    """(rows, cols) map against a (height, width) bool mask, which has at least one pixel."""
+    height, width = target.shape
+    if not target.any():
+        raise ValueError("pointing needs a mask with at least one pixel")
+    heat = upsample(relevance, height, width, region)
+    cells = cell_of_pixels(height, width, relevance.shape, region)
+    touched = np.zeros(relevance.size, bool)
+    touched[cells[target & (cells >= 0)]] = True
+    best = int(np.argmax(np.nan_to_num(relevance, nan=-np.inf)))
+    centre = height // 2, width // 2
+    area = float(target.mean())
+    positive = np.clip(heat, 0, None)
+    total = float(positive.sum())
+    return Pointing(
+        hit=float(target[_middle(best, relevance.shape, target.shape, region)]),
+        hit_centre=float(target[centre]),
+        hit_random=area,
+        cell=float(touched[best]),
+        cell_centre=float(cells[centre] >= 0 and touched[cells[centre]]),
+        cell_random=float(touched.mean()),
+        energy=float(positive[target].sum()) / total if total > 0 else 0.0,
+        rank=_share_of_highest(heat, target),
+        pixel_auroc=_auroc(heat, target),
+    )
+
+
+def box_mask(box: FrameBox) -> np.ndarray:
+    """BOX_SHAPE bool: pixels whose middle lies in the box, and at least the one that holds its own middle."""
+    height, width = BOX_SHAPE
+    y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    mask: np.ndarray = ((y >= box.top) & (y <= box.bottom))[:, None] & ((x >= box.left) & (x <= box.right))[None, :]
+    row = int(np.clip((box.top + box.bottom) / 2 * height, 0, height - 1))
+    col = int(np.clip((box.left + box.right) / 2 * width, 0, width - 1))
+    mask[row, col] = True
+    return mask
+
+
+def _middle(cell: int, grid: tuple[int, ...], shape: tuple[int, ...], region: Region) -> tuple[int, int]:
+    """The pixel in the middle of a cell, held inside the picture."""
+    row, col = divmod(cell, grid[1])
+    y = region.top + (row + 0.5) / grid[0] * (region.bottom - region.top)
+    x = region.left + (col + 0.5) / grid[1] * (region.right - region.left)
+    return int(np.clip(y * shape[0], 0, shape[0] - 1)), int(np.clip(x * shape[1], 0, shape[1] - 1))
+
+
+def _share_of_highest(heat: np.ndarray, target: np.ndarray) -> float:
+    """Pixels at one height share what is left, so that a flat map gets what a guess gets."""
+    count = int(target.sum())
+    limit = np.partition(heat.ravel(), -count)[-count]
+    above, level = heat > limit, heat == limit
+    left = (count - int(above.sum())) * float(target[level].mean())
+    return (float(target[above].sum()) + left) / count
+
+
+def _auroc(heat: np.ndarray, target: np.ndarray) -> float:
+    """0.5 where the mask is the whole picture: there is nothing to be told apart."""
+    inside = int(target.sum())
+    outside = target.size - inside
+    if not outside:
+        return 0.5
+    _, place, counts = np.unique(heat.ravel(), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return float((ranks[target.ravel()].sum() - inside * (inside + 1) / 2) / (inside * outside))

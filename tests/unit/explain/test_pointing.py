@@ -1,0 +1,115 @@
+"""Pointing measures and their baselines, on maps and masks whose answers are known."""
+
+import numpy as np
+import pytest
+
+from qle.data.annotations import Annotation, FrameBox
+from qle.data.masks import MaskTrack
+from qle.data.rows import RowChoice
+from qle.explain.maps import Region
+from qle.explain.pointing import box_mask, point
+from qle.explain.visible import visible
+
+
+def mask(top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    drawn = np.zeros((70, 70), bool)
+    drawn[top:bottom, left:right] = True
+    return drawn
+
+
+def test_map_on_the_thing_reaches_everything() -> None:
+    relevance = np.full((7, 7), -1.0, np.float32)
+    relevance[1, 5] = 3.0
+    found = point(relevance, mask(4, 26, 44, 66))
+    assert found.hit == found.cell == 1
+    assert found.energy == pytest.approx(1)
+    assert found.rank > 0.8
+    assert found.pixel_auroc > 0.9
+    assert found.hit_centre == found.cell_centre == 0
+    assert found.hit_random == pytest.approx(22 * 22 / 4900)
+
+
+def test_flat_map_gets_what_a_guess_gets() -> None:
+    target = mask(0, 35, 0, 70)
+    found = point(np.ones((7, 7), np.float32), target)
+    assert found.energy == pytest.approx(0.5)
+    assert found.rank == pytest.approx(0.5)
+    assert found.pixel_auroc == pytest.approx(0.5)
+
+
+def test_map_without_anything_positive_has_no_energy() -> None:
+    assert point(np.full((4, 4), -1.0), mask(0, 70, 0, 70)).energy == 0
+
+
+def test_random_maps_hit_as_often_as_the_baseline_says() -> None:
+    rng = np.random.default_rng(0)
+    target = mask(10, 40, 20, 60)
+    found = [point(rng.normal(size=(7, 7)), target) for _ in range(600)]
+    assert np.mean([one.hit for one in found]) == pytest.approx(found[0].hit_random, abs=0.06)
+    assert np.mean([one.cell for one in found]) == pytest.approx(found[0].cell_random, abs=0.06)
+    assert np.mean([one.rank for one in found]) == pytest.approx(found[0].hit_random, abs=0.03)
+
+
+def test_centre_baseline_is_the_middle_of_the_picture() -> None:
+    off_centre = np.zeros((7, 7))
+    off_centre[0, 0] = 1
+    found = point(off_centre, mask(30, 40, 30, 40))
+    assert (found.hit, found.hit_centre, found.cell, found.cell_centre) == (0, 1, 0, 1)
+
+
+def test_region_moves_the_cells() -> None:
+    relevance = np.zeros((2, 2))
+    relevance[0, 0] = 1
+    cut = Region(left=0.5, right=1.0)  # only the right half was seen
+    target = mask(10, 25, 40, 50)
+    assert point(relevance, target, cut).hit == 1
+    assert point(relevance, target).hit == 0
+
+
+def test_small_thing_between_middles_is_touched_but_not_hit() -> None:
+    relevance = np.zeros((7, 7))
+    relevance[0, 0] = 1
+    found = point(relevance, mask(0, 3, 0, 3))
+    assert (found.hit, found.cell) == (0, 1)
+
+
+def test_mask_must_show_something() -> None:
+    with pytest.raises(ValueError, match="at least one pixel"):
+        point(np.zeros((2, 2)), np.zeros((4, 4), bool))
+
+
+def test_box_is_fractions_of_the_picture_and_never_vanishes() -> None:
+    drawn = box_mask(FrameBox(time_s=0, left=0.25, top=0.5, right=0.5, bottom=1.0))
+    assert drawn.mean() == pytest.approx(0.125, abs=0.01)
+    assert drawn[-1, drawn.shape[1] // 3]
+    assert box_mask(FrameBox(time_s=0, left=0.3, top=0.3, right=0.3, bottom=0.3)).sum() == 1
+
+
+def choice(times_s: np.ndarray) -> RowChoice:
+    edges = np.concatenate([[0], (times_s[1:] + times_s[:-1]) / 2, [times_s[-1] + 0.5]])
+    valid = np.ones(len(times_s), bool)
+    valid[3] = False
+    return RowChoice(
+        index=np.arange(len(times_s)), times_s=times_s, edges_s=edges, valid=valid, duration_s=float(edges[-1])
+    )
+
+
+def test_rows_count_where_the_query_happens_and_the_nearest_mask_shows_it() -> None:
+    times_s = np.arange(10) * 0.5
+    masks = np.zeros((5, 8, 8), bool)
+    masks[1:4, 2:4, 2:4] = True
+    track = MaskTrack(times_s=np.arange(5) * 1.0, masks=masks)
+    asked = Annotation(qid="1", video="a", query="a polyp", windows=((0.0, 2.6),), masks="m.npz:a")
+    found = visible("a.mp4", asked, choice(times_s), track)
+    # 0.0 and 0.5 are nearest to an empty mask, 1.5 is not valid, 3.0 is outside of the window.
+    assert found.rows.tolist() == [2, 4, 5]
+    assert all(one.any() for one in found.masks)
+    assert len(found.thinned(2).rows) == 2
+
+
+def test_boxes_serve_where_there_are_no_masks() -> None:
+    box = FrameBox(time_s=1.0, left=0, top=0, right=0.5, bottom=0.5)
+    asked = Annotation(qid="1", video="a", query="a polyp", windows=((0.0, 9.0),), boxes=(box,))
+    assert visible("a.mp4", asked, choice(np.arange(10) * 0.5), None).rows.tolist() == [2]
+    unmarked = Annotation(qid="2", video="a", query="a polyp", windows=((0.0, 9.0),))
+    assert len(visible("a.mp4", unmarked, choice(np.arange(10) * 0.5), None).rows) == 0
