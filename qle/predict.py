@@ -115,14 +115,6 @@ class RowScorer:
     def _chosen(self, video: Video) -> "_Chosen":
         return _Chosen(video, self.head.streams, choose_rows(video, self.rate_fps))
 
-    def reading_of(self, video: Video, query: str) -> tuple[RowReading, Tensor, Tensor]:
-        """What goes into `refine` for one query: rows of the whole video, their times, and which have tokens to go by."""
-        chosen = self._chosen(video)
-        with self._evaluation():
-            words = self.text.encode((query,)).to(self.device)
-            reading, usable = self._read(chosen, words, self._plan(chosen, words).chunk, lambda done: None)
-        return reading, torch.from_numpy(np.array(chosen.choice.times_s)).to(self.device), usable
-
     def _maps(self, chosen: "_Chosen", words: Words, rows: np.ndarray) -> np.ndarray:
         tokens, usable = self._on_device(chosen.fetch(rows), chosen.is_wanted[rows])
         relevance = self.head.read_rows(tokens, words, with_maps=True).relevance_map
