@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from qle.doctor import Check
     from qle.extract.progress import Progress
+    from qle.train.progress import TrainStatus
 
 BROKEN_PIPE_EXIT = 141
 """What a shell reports for a program that died of SIGPIPE, as `cat | head` does."""
@@ -296,6 +297,70 @@ class ExtractProgress:
         opened = max(progress.videos_opened, progress.videos_done + progress.videos_failed, 1)
         unopened = max(progress.videos_total - opened, 0)
         return max(progress.rows_planned - progress.rows_done, 0) + unopened * progress.rows_planned / opened
+
+
+class TrainProgress:
+    """Shows snapshots of a training on a status line, and each of its notes once."""
+
+    def __init__(
+        self, *, is_quiet: bool = False, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._status = _StatusLine(is_quiet=is_quiet, interval_s=interval_s, clock=clock)
+        self._clock = clock
+        self._recent: deque[tuple[float, int]] = deque()
+        self._run = ""
+        self._last: TrainStatus | None = None
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop(self.line(self._last) if self._last is not None else "")
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._status.note(text)
+
+    def update(self, status: "TrainStatus") -> None:
+        """Cheap, call it after every step."""
+        if status.run != self._run:  # the next of several seeds begins anew
+            self._run = status.run
+            self._recent.clear()
+        now_s = self._clock()
+        self._last = status
+        self._recent.append((now_s, status.step))
+        while len(self._recent) > 2 and now_s - self._recent[0][0] > RECENT_S:
+            self._recent.popleft()
+        if status.note:
+            self._status.note(f"{status.run}: {status.note}" if status.run else status.note)
+        self._status.show(lambda: self.line(status))
+
+    @property
+    def steps_per_s(self) -> float:
+        """Over the last RECENT_S seconds, validations included; 0 while there is nothing to measure."""
+        if len(self._recent) < 2:
+            return 0.0
+        (first_s, first), (last_s, last) = self._recent[0], self._recent[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    def line(self, status: "TrainStatus") -> str:
+        """`seed-0  step 120/300  epoch 4/10  loss 0.412  val AUROC 0.871 (best 0.902)  2.1 steps/s  ETA 1 min 26 s`."""
+        parts = [status.run] if status.run else []
+        parts += [
+            f"step {format_count(status.step)}/{format_count(status.num_steps)}",
+            f"epoch {status.epoch}/{status.num_epochs}",
+        ]
+        if status.loss is not None:
+            parts.append(f"loss {status.loss:.3g}")
+        if status.score is not None and status.best_score is not None:
+            parts.append(f"val AUROC {status.score:.3f} (best {status.best_score:.3f})")
+        if rate := self.steps_per_s:
+            left_s = (status.num_steps - status.step) / rate
+            parts += [f"{rate:.2g} steps/s", f"ETA {format_duration(left_s)}"]
+        return "  ".join(parts)
 
 
 def _console(stream: TextIO) -> "Console":

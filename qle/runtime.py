@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ENVIRONMENT = {
     "QLE_CACHE": "folder of the cache where --cache is not given",
     "QLE_THREADS": "CPU threads of one forward process; its share of the cores where it is not set",
+    "RANK": "set by accelerate launch: number of the process; the first one talks and writes",
+    "LOCAL_RANK": "set by accelerate launch: number of the process on its machine",
     "NO_COLOR": "any value: no colours on the terminal",
     "HF_HUB_OFFLINE": "1: models come from the local hub folder only",
 }
@@ -129,3 +131,28 @@ def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
         again.start()
     else:
         sys.__unraisablehook__(dropped)
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process of a command, or the first of those that a launcher has started."""
+    return environment("RANK") in (None, "0")
+
+
+def seed_everything(seed: int) -> None:
+    """The generators of Python, numpy and torch, the GPU's included. On a CPU equal seeds then give equal numbers, bit for
+    bit, as long as the number of threads stays the same; some sums on GPUs add up in another order every time."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def choose_accelerate_device(device: "torch.device") -> None:
+    """Tell accelerate which GPU a single process trains on: it knows no other way than the environment. Processes that
+    `accelerate launch` has started are told theirs by it."""
+    if device.type == "cuda" and device.index and environment("LOCAL_RANK") is None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)

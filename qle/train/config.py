@@ -1,0 +1,58 @@
+"""How a head is trained: everything that decides numbers and is not the head's, the data's or the text encoder's own."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qle.errors import ConfigError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Settings of `train.*`. A step is one update of the weights, on all processes and accumulated batches together."""
+
+    epochs: int = 20
+    """Passes over the training windows."""
+    steps: int | None = None
+    """Steps in all; overrides `epochs`."""
+    lr: float = 3e-4
+    """Highest learning rate of the head."""
+    text_lr: float = 1e-4
+    """Highest learning rate of the trainable part of the text encoder."""
+    weight_decay: float = 0.05
+    """On the weight matrices of linear, convolution and attention layers; never on biases, norms, embeddings, LoRA."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises; after them it falls along a cosine to 0."""
+    clip_norm: float = 1.0
+    """Longest gradient; 0: no limit."""
+    accumulation: int = 1
+    """Batches to a step."""
+    ema_decay: float = 0.99
+    """Of the running mean of the weights, which is what is validated and saved; 0: the weights themselves."""
+    precision: Precision = "auto"
+    """Of the forward pass: auto is bfloat16 on GPUs that have it, else float32."""
+    eval_every: int | None = None
+    """Steps between validations; None: one after each epoch."""
+    patience: int = 10
+    """Validations without a better one after which training stops; 0: never."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints, which a killed run goes on from."""
+    log_every: int = 10
+    """Steps between lines of the history."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "accumulation", "checkpoint_every", "log_every")
+        for name in positive + tuple(name for name in ("steps", "eval_every") if getattr(self, name) is not None):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} = {getattr(self, name)}: expected 1 or more")
+        for name in ("weight_decay", "clip_norm", "patience", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"train.{name} = {getattr(self, name)}: expected 0 or more")
+        for name in ("lr", "text_lr"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"train.{name} = {getattr(self, name)}: expected a number above 0")
+        for name in ("warmup", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} = {getattr(self, name)}: expected 0 or more, and below 1")

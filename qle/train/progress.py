@@ -1,0 +1,26 @@
+"""What a training says about itself while it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStatus:
+    """A snapshot for the status line."""
+
+    step: int
+    num_steps: int
+    epoch: int
+    num_epochs: int
+    loss: float | None = None
+    """Mean since the last line of the history."""
+    score: float | None = None
+    """Of the newest validation."""
+    best_score: float | None = None
+    run: str = ""
+    """Which of several seeds."""
+    note: str = ""
+    """A line that stays on the screen, said once."""
+
+
+OnStatus = Callable[[TrainStatus], None]

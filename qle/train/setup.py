@@ -1,0 +1,128 @@
+"""From a request to things that can be trained: space, annotations, model, accelerator. Whatever is wrong is said here,
+before the first step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+
+from qle.cache.durable import hash_file
+from qle.cache.reader import Space, open_cache
+from qle.config import config_to_dict
+from qle.data.annotations import Annotation, read_annotations
+from qle.data.lookup import match_videos
+from qle.errors import CacheMismatchError, InputError
+from qle.heads import build_head
+from qle.heads.base import Head, TokenShapes
+from qle.runtime import choose_accelerate_device, resolve_device, resolve_dtype, seed_everything
+from qle.text import build_text_encoder
+from qle.text.bank import QueryBank
+from qle.train.config import Precision
+from qle.train.history import choose_trackers
+from qle.train.model import TrainedModel
+from qle.train.request import Settings, TrainRequest
+from qle.types import TIME_STREAMS
+
+BANK_BYTES = 1 << 30
+"""Encoded queries that are kept while training. All of them, if at all possible: then they are encoded once, together."""
+NO_TOKENS = {"scale", *(stream.name for stream in TIME_STREAMS)}
+"""Arrays of a space that no head reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What is learned from and what is validated on. Every annotation has its video in the space."""
+
+    space: Space
+    train: tuple[Annotation, ...]
+    val: tuple[Annotation, ...]
+    identity: dict[str, Any]
+    """Of files and space by content, for the settings of the run."""
+    notes: tuple[str, ...]
+    """What the user should know and need not act on."""
+
+
+def open_material(request: TrainRequest) -> Material:
+    """Everything readable, found and labelled, or an error that says what is not."""
+    space = open_cache(request.cache).space(request.space)
+    notes: list[str] = []
+    kept, keys = [], []
+    for flag, path in (("--annotations", request.annotations), ("--val", request.val)):
+        annotations = _read(path, flag)
+        by_key, missing = match_videos(space, annotations, allow_missing=request.allow_missing)
+        if missing:
+            notes.append(f"{path.name}: {len(missing)} videos are not in the cache, their annotations are left out")
+        found = {id(annotation) for group in by_key.values() for annotation in group}
+        kept.append(tuple(annotation for annotation in annotations if id(annotation) in found))
+        keys.append(by_key.keys())
+    if shared := sorted(keys[0] & keys[1]):
+        notes.append(
+            f"{len(shared)} of {len(keys[1])} validation videos are trained on too ({shared[0]!r}, ...): "
+            "the best step and the thresholds will be too hopeful"
+        )
+    identity = {
+        "annotations": hash_file(request.annotations),
+        "val": hash_file(request.val),
+        "space": {"name": space.record.name, "hash": space.record.hash, "hashed": space.record.hashed},
+    }
+    return Material(space=space, train=kept[0], val=kept[1], identity=identity, notes=tuple(notes))
+
+
+def build_accelerator(request: TrainRequest, precision: Precision, folder: Path) -> Accelerator:
+    """One for each run: it carries the run's trackers."""
+    wanted = resolve_device(request.device)
+    choose_accelerate_device(wanted)
+    device = PartialState(cpu=wanted.type == "cpu").device
+    is_reduced = precision == "bfloat16" or (
+        precision == "auto" and device.type == "cuda" and resolve_dtype("auto", device) == torch.bfloat16
+    )
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if is_reduced else "no",
+        # Batches of a step are weighted exactly by the loop (weighting.py); a number here would divide the loss once more.
+        gradient_accumulation_steps=1,
+        log_with=choose_trackers(request.track),
+        project_dir=folder,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+    )
+
+
+def build_model(settings: Settings, space: Space, queries: Sequence[str], device: torch.device) -> TrainedModel:
+    """Fresh head and text encoder on a device; every query is checked, and encoded already where the encoder is frozen."""
+    seed_everything(settings.train.seed)
+    text = build_text_encoder(settings.text, device)
+    shapes = TokenShapes(streams=token_streams(space), text_dim=text.dim, sentence_dim=text.sentence_dim)
+    head = build_head(settings.head_name, config_to_dict(settings.head), shapes)
+    check_streams(head, space)
+    distinct = sorted(set(queries))
+    for query in distinct:
+        text.check(query)
+    bank = QueryBank(text, keep_bytes=BANK_BYTES)
+    if text.is_frozen:  # in one order, so that rounding does not depend on which batch asked first
+        bank.encode(distinct)
+    return TrainedModel(head.to(device), text, bank)
+
+
+def token_streams(space: Space) -> dict[str, tuple[int, ...]]:
+    """Row shape of everything that a head could read."""
+    return {name: stream.row_shape for name, stream in space.streams.items() if name not in NO_TOKENS}
+
+
+def check_streams(head: Head, space: Space) -> None:
+    """CacheMismatchError unless the space has all that the head reads."""
+    has = token_streams(space)
+    if missing := [name for name in head.streams if name not in has]:
+        raise CacheMismatchError(
+            f"head {head.name} reads {', '.join(head.streams)}, the space {space.path.name} has only {', '.join(has)}\n"
+            f"extract with {missing[0]} tokens, or choose another --space or --head"
+        )
+
+
+def _read(path: Path, flag: str) -> list[Annotation]:
+    if not path.is_file():
+        raise InputError(f"{flag} {path}: no such file\nmake one with: qle prepare (see qle prepare --help)")
+    return read_annotations(path)
