@@ -9,6 +9,8 @@ Chosen over masking rows one by one, which costs a pass a row and, where rows ba
 After Sundararajan et al., Axiomatic Attribution for Deep Networks (2017).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from torch import Tensor
 from qle.explain.explained import TemporalAttribution
 from qle.heads.base import RowHead, RowReading
 
-NUM_STEPS = 24
+NUM_STEPS = 16
 MAX_ROWS = 2048
 """Rows around the moment that are told apart; in longer videos the others stay as they are and count as background."""
 
@@ -47,8 +49,7 @@ def attribute(
     begin = _mean_rows(reading.features, usable, near), _mean_rows(reading.raw_logit, usable, near)
     steps = [end.detach() - start for start, end in zip(begin, (reading.features, reading.raw_logit), strict=True)]
     total = torch.zeros_like(reading.raw_logit)
-    for number in range(num_steps):
-        share = (number + 0.5) / num_steps
+    for share, weight in _stations(num_steps):
         place = [(start + share * step).requires_grad_() for start, step in zip(begin, steps, strict=True)]
         with torch.enable_grad():
             slopes = torch.autograd.grad(
@@ -56,10 +57,11 @@ def attribute(
             )  # a mixer may ignore one of the two
         for slope, step in zip(slopes, steps, strict=True):
             if slope is not None:
-                total += (slope * step).flatten(2).sum(-1) if slope.ndim == 3 else slope * step
+                moved = slope * step
+                total += weight * (moved.sum(-1) if moved.ndim == 3 else moved)
     with torch.no_grad():
         logit, baseline = float(logit_of(reading.features, reading.raw_logit)), float(logit_of(*begin))
-    contribution: np.ndarray = (total[0, near] / num_steps).float().cpu().numpy()
+    contribution: np.ndarray = total[0, near].float().cpu().numpy()
     return TemporalAttribution(
         first_row=near.start,
         contribution=contribution,
@@ -68,6 +70,13 @@ def attribute(
         baseline=baseline,
         residual=logit - baseline - float(contribution.sum()),
     )
+
+
+def _stations(count: int) -> Iterator[tuple[float, float]]:
+    """Where on the way (0..1) slopes are taken, and their weights: Gauss-Legendre, dense at both ends, where mixers that
+    normalise turn fastest."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True)
 
 
 def _around(target: slice, num_rows: int) -> slice:
