@@ -127,13 +127,14 @@ def position_scores(table: RowTable, priors: Priors) -> np.ndarray:
     begin, length = table.start_s[table.first[:-1]], table.end_s[table.first[1:] - 1] - table.start_s[table.first[:-1]]
     middle = (table.start_s + table.end_s) / 2 - begin[table.owner]
     relative = middle / np.where(length > 0, length, 1)[table.owner]
-    return np.asarray(priors.position)[np.clip((relative * NUM_BINS).astype(np.int64), 0, NUM_BINS - 1)]
+    bins = np.clip((relative * NUM_BINS).astype(np.int64), 0, NUM_BINS - 1)
+    return np.asarray(np.asarray(priors.position)[bins])
 
 
 def query_rate_scores(table: RowTable, scored: Sequence[ScoredQuery], priors: Priors) -> np.ndarray:
     """(rows,) float64: how often this query happens in training; the base rate for queries that training hardly knows."""
     rates = [priors.query_rates.get(one.annotation.concept_key, priors.base_rate) for one in scored]
-    return np.array(rates)[table.owner]
+    return np.asarray(np.array(rates)[table.owner])
 
 
 def query_blind_scores(table: RowTable, probability: np.ndarray) -> np.ndarray:

@@ -36,6 +36,12 @@ def ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
     return np.where(whole != 0, part / np.where(whole != 0, whole, 1), np.nan)
 
 
+def mean_known(values: np.ndarray) -> float:
+    """Mean of those that are not NaN; NaN where all are."""
+    known = np.isfinite(values)
+    return float(ratio(values[known].sum(), known.sum()))
+
+
 def rank(scores: np.ndarray) -> Ranking:
     """Sort once, measure often. Scores must not be NaN; infinite ones are fine."""
     order = np.argsort(-scores)
