@@ -25,7 +25,7 @@ data.window_rows=64, train.lr=1e-3, train.steps=2000, train.accumulation=4, text
 [bold]Examples[/bold]
 
   qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --out runs/first
-  qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --preset qle/cholec80 --text-encoder minilm --out runs/c80
+  qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --preset qle/cholec80 --text-encoder minilm --out c80
   qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --set train.steps=500 --seeds 3 --out runs/three
   accelerate launch --num_processes 2 -m qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --out runs/two
 """
@@ -39,13 +39,13 @@ def train_heads(
     space: Annotated[str | None, typer.Option(help="The space, by any beginning of its name; the only one if not given.")] = None,
     head: Annotated[str, typer.Option(help="Which head to train.")] = "qle",
     preset: Annotated[str | None, typer.Option(help="Settings by name (qle/cholec80) or a path to a .toml.")] = None,
-    text_encoder: Annotated[str | None, typer.Option(help="tiny, minilm, or a Hugging Face id or folder.  [default: tiny]")] = None,
+    text_encoder: Annotated[str | None, typer.Option(help="tiny, minilm, a Hugging Face id or folder.  [default: tiny]")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters of the text encoder.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.lr=1e-3; may be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Train so many times; mean and deviation in OUT/summary.json.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; accelerate launch deals out GPUs itself.")] = "auto",
     track: Annotated[str, typer.Option(help="auto (TensorBoard where it is installed), tensorboard or none.")] = "auto",
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out annotations whose video is not cached.")] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out annotations without a cached video.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and all settings; write nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,

@@ -96,7 +96,7 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 def _priors(material: Material, settings: Settings) -> Priors:
     """Of the training annotations; how long videos are is known from the cache where they do not say."""
     by_key, _ = match_videos(material.space, material.train)
-    durations_s = {}
+    durations_s: dict[str, float] = {}
     for key, annotations in by_key.items():
         duration_s = choose_rows(material.space.video(key), settings.data.rate_fps).duration_s
         durations_s |= {annotation.video: duration_s for annotation in annotations}

@@ -14,7 +14,10 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._clear()
+        self._sums: dict[str, Tensor] = {}
+        self._norm = torch.zeros((), device=device)
+        self._bad_step = torch.zeros((), dtype=torch.int64, device=device)
+        self._num_steps = 0
 
     def add(self, parts: Mapping[str, Tensor]) -> None:
         """Weighted terms of one batch, of which a step may have several."""
@@ -41,12 +44,7 @@ class Meter:
                 f"step {bad_step or step}: the loss is not a finite number any more; the last checkpoint is kept\n"
                 "lower train.lr or train.text_lr, set train.precision=float32, or look for broken tokens: qle cache verify"
             )
-        self._clear()
+        self._sums, self._num_steps = {}, 0
+        self._norm = torch.zeros((), device=self._device)
         named = {f"loss/{name}": term for name, term in zip(names, terms, strict=True)}
         return {"loss": loss, **named, "gradient_norm": norm}
-
-    def _clear(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._norm = torch.zeros((), device=self._device)
-        self._bad_step = torch.zeros((), dtype=torch.int64, device=self._device)
-        self._num_steps = 0

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from qle.data.cached import TrainingBatches, training_batches
-from qle.errors import CacheMismatchError, CheckpointError, ConfigError, TrainingError
+from qle.errors import CacheMismatchError, ConfigError, TrainingError
 from qle.runs import (
     CHECKPOINTS,
     METRICS_FILE,
@@ -168,7 +168,7 @@ def _run(
             batches.close()
 
 
-def _train(  # noqa: PLR0913 - the parts of one run, each made by another function
+def _train(
     folder: Path,
     accelerator: Accelerator,
     model: TrainedModel,

@@ -1,6 +1,7 @@
 """Which numbers decay, how the rate moves, and that the state survives a way through plain tensors."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_the_rate_rises_on_a_line_and_falls_to_nothing():
     factors = [rate_factor(step, 100, 0.1) for step in range(1, 101)]
     assert factors[:10] == pytest.approx([step / 10 for step in range(1, 11)])
     assert factors[10] == 1.0
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in pairwise(factors[10:]))
     assert 0 < factors[-1] < 1e-3
     assert rate_factor(1, 1, 0.0) == 1.0
 

@@ -1,0 +1,167 @@
+"""Run folders: what is saved comes back, and everything that is not a whole run of this space is one clear error."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qle.cache.reader import open_cache
+from qle.cache.spaces import create_space
+from qle.config import config_to_dict
+from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.heads import build_head
+from qle.heads.base import Head, TokenShapes
+from qle.runs import RunRecord, SpaceUse, check_space, load_run, read_run, run_state, save_run, write_json
+from qle.segments import Localization
+from qle.text import TextRequest, build_text_encoder
+from qle.text.base import TextEncoder
+from tests.planted import planted_spec
+
+CPU = torch.device("cpu")
+STREAMS = {"patch": (2, 2, 8), "frame": (8,)}
+
+
+def parts() -> tuple[Head, TextEncoder]:
+    torch.manual_seed(3)
+    text = build_text_encoder(TextRequest(name="tiny", dim=16), CPU)
+    shapes = TokenShapes(streams=STREAMS, text_dim=text.dim, sentence_dim=text.sentence_dim)
+    settings = {"dim": 16, "num_layers": 1, "num_heads": 2, "temporal_layers": 1, "temporal_heads": 2}
+    return build_head("qle", settings, shapes), text
+
+
+def record_of(head: Head, text: TextEncoder) -> RunRecord:
+    return RunRecord(
+        head="qle",
+        head_config=config_to_dict(head.config),
+        text=text.spec(),
+        text_dim=text.dim,
+        sentence_dim=text.sentence_dim,
+        space=SpaceUse(name="planted", hash="ab" * 32, hashed={"a": {"b": 1}}, streams=STREAMS, rate_fps=None),
+        localization=Localization(temperature=1.5, threshold=0.6, low_threshold=0.4),
+        priors=None,
+        settings={"train": {"lr": 0.1}},
+        selection={"step": 3},
+        versions={"qle": "0"},
+        created=datetime.now(UTC),
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    head, text = parts()
+    save_run(folder, record_of(head, text), head, text.train_state(), {"metrics.json": {"auroc": float("nan")}})
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+def test_a_saved_run_comes_back_with_the_same_numbers(run):
+    head, text = parts()
+    loaded = load_run(run, CPU)
+    assert loaded.record.localization == Localization(temperature=1.5, threshold=0.6, low_threshold=0.4)
+    assert loaded.record.token_shapes.streams == STREAMS
+    assert not loaded.head.training
+    assert not any(value.requires_grad for value in (*loaded.head.parameters(), *loaded.text.encoder.parameters()))
+    for name, value in head.state_dict().items():
+        assert torch.equal(value, loaded.head.state_dict()[name]), name
+    words, own = loaded.text.encode(["a polyp"]), text.eval()(["a polyp"])
+    assert torch.equal(words.states, own.states)
+    assert run_state(run) == "finished"
+    assert json.loads((run / "metrics.json").read_text()) == {"auroc": None}
+
+
+def test_a_folder_that_is_no_run_is_told_apart(run, tmp_path):
+    with pytest.raises(CheckpointError, match="no such run folder"):
+        read_run(tmp_path / "nowhere")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        read_run(other)
+    with pytest.raises(CheckpointError, match="neither empty nor a run"):
+        run_state(other)
+    assert run_state(tmp_path / "nowhere") == "new"
+
+
+def test_a_half_written_run_says_how_to_go_on(run):
+    write_json(run / "settings.json", {})
+    (run / "config.json").unlink()
+    assert run_state(run) == "unfinished"
+    with pytest.raises(CheckpointError, match=r"half written.*\n.*same qle train-heads command") as caught:
+        load_run(run, CPU)
+    assert len(str(caught.value).splitlines()) <= 3
+    (run / "settings.json").unlink()
+    with pytest.raises(CheckpointError, match="half of a run"):
+        load_run(run, CPU)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "text.safetensors"])
+def test_weights_that_are_missing_cut_or_changed_are_refused(run, name):
+    path = run / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        load_run(run, CPU)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit
+    with pytest.raises(CheckpointError, match="digest differs"):
+        load_run(run, CPU)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        load_run(run, CPU)
+
+
+def test_the_record_decides_which_head_it_is(run):
+    changed = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(changed | {"head": "mesm"}))
+    with pytest.raises(ConfigError, match="unknown head 'mesm'"):
+        load_run(run, CPU)
+    wider = changed | {"head_config": changed["head_config"] | {"dim": 32}, "digests": {}}
+    (run / "config.json").write_text(json.dumps(wider))
+    with pytest.raises(CheckpointError, match="tensors do not fit"):
+        load_run(run, CPU)
+
+
+def test_records_that_cannot_be_read_are_one_error(run):
+    path = run / "config.json"
+    good = json.loads(path.read_text())
+    path.write_text('{"format": 1, "hea')
+    with pytest.raises(CheckpointError, match="is no JSON"):
+        read_run(run)
+    path.write_text(json.dumps(good | {"space": {"name": "x"}}))
+    with pytest.raises(CheckpointError, match=r"no record of a run: space\.hash"):
+        read_run(run)
+    path.write_text(json.dumps(good | {"format": 2}))
+    with pytest.raises(CheckpointError, match="install a newer qle"):
+        read_run(run)
+
+
+def test_another_space_is_refused_with_what_differs(made, tmp_path):
+    create_space(tmp_path / "cache", planted_spec("planted"))
+    create_space(tmp_path / "other", planted_spec("strange"))
+    space, other = open_cache(tmp_path / "cache").space(), open_cache(tmp_path / "other").space()
+    record = read_run(made)
+    same = SpaceUse(name="planted", hash=space.record.hash, hashed=space.record.hashed, streams=STREAMS, rate_fps=None)
+    record = record.model_copy(update={"space": same})
+    check_space(record, space)
+    with pytest.raises(CacheMismatchError) as caught:
+        check_space(record, other)
+    message = str(caught.value)
+    assert "backbone.id: run 'planted', cache 'strange'" in message
+    assert "sampling" not in message  # does not differ
+    assert len(message.splitlines()) == 3
+
+
+def test_localization_survives_the_way_through_json(made):
+    record = read_run(made)
+    assert isinstance(record.localization, Localization)
+    assert np.isfinite(record.localization.temperature)
+    assert RunRecord.model_validate_json(record.model_dump_json()) == record
