@@ -11,7 +11,7 @@ class LoraSettings:
 
     r: int = 8
     """Rank."""
-    alpha: float = 16
+    alpha: float = 16.0
     """The update is scaled by alpha / r."""
     dropout: float = 0.05
     """Before the adapter, in training only."""
