@@ -93,6 +93,11 @@ def print_text(text: str) -> None:
     _write_stdout(_render(text, sys.stdout))
 
 
+def print_plain(text: str) -> None:
+    """A result that is text in a format of its own: not a character is wrapped or styled."""
+    _write_stdout(text)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """A table on stdout. Columns whose name begins with "#" hold numbers and are set to the right."""
     from rich import box

@@ -7,7 +7,7 @@ probabilities to six digits. A query that was found nowhere is always said to be
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +105,24 @@ def to_vtt(predictions: Sequence[Prediction]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-FORMATS: dict[str, Callable[[Sequence[Prediction]], str]] = {
-    "table": to_table,
-    "json": to_json,
-    "jsonl": to_jsonl,
-    "csv": to_csv,
-    "vtt": to_vtt,
-}
+FORMATS = ("table", "json", "jsonl", "csv", "vtt")
 """What --format may be."""
+
+
+def render(
+    kind: str,
+    predictions: Sequence[Prediction],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    names: Mapping[str, str] | None = None,
+    with_tracks: bool = False,
+) -> str:
+    """The text of one of FORMATS."""
+    if kind == "json":
+        return to_json(predictions, provenance, with_tracks=with_tracks)
+    if kind == "jsonl":
+        return to_jsonl(predictions, names)
+    return {"table": to_table, "csv": to_csv, "vtt": to_vtt}[kind](predictions)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -34,9 +34,9 @@ OnProgress = Callable[[int, int, str], None]
 """(done, of, what) as console.StepProgress takes it."""
 
 MEMORY_BYTES = 512 << 20
-READING_COPIES = 16
+READING_COPIES = 12
 """Numbers of one width that a head holds for each token, row and query while it reads (projections, a feed-forward layer)."""
-REFINING_COPIES = 32
+REFINING_COPIES = 40
 """The same for each row and query while it mixes over time."""
 MIN_CHUNK_ROWS = 16
 """Fewer rows in a pass waste the machine; rather fewer queries at a time."""

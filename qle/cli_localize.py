@@ -1,0 +1,106 @@
+"""`qle localize`: parses, builds one LocalizeRequest, calls `localize`, shows the result in one of five formats."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qle import console
+from qle.errors import ConfigError
+
+LOCALIZE_HELP = """Find when something happens: free-text queries over cached videos or video files, with a trained run.
+
+Every query gets its moments, best first, with calibrated scores, and the probability that it happens at all: a query that
+is found nowhere is said to be absent. A video file that the cache does not hold is extracted exactly as the run was trained
+(kept in --cache where given), so the answer is the same either way.
+
+A file of --queries has one query a line, or JSONL with query and, if wanted, qid and vid (then only that video is asked).
+Exit code 0: all searched, 4: some videos failed.
+
+[bold]Examples[/bold]
+
+  qle localize --checkpoint run --cache cache --query "a green polyp" --query "the grasper enters from the left"
+
+  qle localize --checkpoint run --cache cache --video-id case1 --queries wishes.txt --format vtt --out case1.vtt
+
+  qle localize --checkpoint run --video film.mp4 --query "bleeding" --report report.html --heatmaps pictures
+
+  qle localize --checkpoint run --cache cache --queries val.jsonl --format jsonl --out hl_val_submission.jsonl
+"""
+
+
+def localize(
+    checkpoint: Annotated[Path, typer.Option(help="Folder of the run, as qle train-heads made it.")],
+    query: Annotated[list[str] | None, typer.Option(help="What to look for, in words; may be repeated.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="File of queries: one a line, or JSONL.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Cache with the videos. Default: $QLE_CACHE, without --video.")] = None,
+    video_id: Annotated[list[str] | None, typer.Option(help="Only this cached video, by key or stem; may be repeated.")] = None,
+    video: Annotated[list[str] | None, typer.Option(help="Video file, folder, glob or manifest; may be repeated.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that keys of --video are relative to.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Of the run's backbone, to extract --video: file, folder or id.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="table, json, jsonl (QVHighlights), csv or vtt.")] = "table",
+    top: Annotated[int | None, typer.Option(help="Most moments of a query in a video.")] = None,
+    min_score: Annotated[float, typer.Option(help="Leave out moments below this probability.")] = 0.0,
+    tracks: Annotated[bool, typer.Option("--tracks", help="Put the score of every row into the JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the result to this file instead of the terminal.")] = None,
+    heatmaps: Annotated[Path | None, typer.Option(help="Folder for pictures of the best frames with their relevance.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file that works offline.")] = None,
+    frames: Annotated[int, typer.Option(help="Pictures of a query in a video.")] = 6,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...")] = "auto",
+    precision: Annotated[str, typer.Option(help="Numbers inside the head: float32 or bfloat16.")] = "float32",
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:  # fmt: skip
+    from qle.moment_files import FORMATS, render, write_text
+    from qle.query_files import Query, read_queries
+
+    if json and format_ not in ("table", "json"):
+        raise ConfigError(f"--json and --format {format_}: choose one of the two")
+    kind = "json" if json else format_
+    if kind not in FORMATS:
+        raise ConfigError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
+    if tracks and kind != "json":
+        raise ConfigError(f"--tracks is for --format json, not for {kind}")
+    asked = [*(Query(text=text) for text in query or ()), *(read_queries(queries) if queries else ())]
+
+    from qle.localize import LocalizeRequest
+    from qle.localize import localize as run
+
+    request = LocalizeRequest(
+        checkpoint=checkpoint, queries=tuple(asked), cache=cache or (None if video else _default_cache()),
+        video_ids=tuple(video_id or ()), videos=tuple(video or ()), root=root, weights=weights, device=device,
+        precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report,
+        num_frames=frames,
+    )  # fmt: skip
+    with console.StepProgress("rows", is_quiet=quiet) as progress:
+        result = run(request, progress.update)
+    text = render(kind, result.predictions, provenance=result.provenance, names=result.names, with_tracks=tracks)
+    if out is None:
+        console.print_plain(text)
+    else:
+        write_text(out, text)
+    for line in _notes(result, out, heatmaps, report):
+        console.note(line)
+    raise typer.Exit(result.exit_code)
+
+
+def _default_cache() -> Path | None:
+    from qle.runtime import environment
+
+    named = environment("QLE_CACHE")
+    return None if named is None else Path(named)
+
+
+def _precision(name: str) -> Any:
+    if name not in ("float32", "bfloat16"):
+        raise ConfigError(f"--precision {name}: choose float32 or bfloat16")
+    return name
+
+
+def _notes(result: Any, out: Path | None, heatmaps: Path | None, report: Path | None) -> list[str]:
+    lines = [f"failed  {name}: {reason}" for name, reason in result.failures.items()]
+    lines += result.notes
+    if heatmaps is not None:
+        lines.append(f"{len(result.pictures)} pictures in {heatmaps}")
+    lines += [f"wrote {path}" for path in (out, report) if path is not None]
+    return lines
