@@ -9,6 +9,7 @@
 A head is worth what it has above the highest of them. Floors are scores like any other and go through the same metrics.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,6 +48,9 @@ class Priors:
     num_annotations: int
     num_without_duration: int
     """Left out, since relative time needs the length of the video."""
+    concepts: tuple[str, ...] = ()
+    """Fingerprints of all concepts that were trained on, and below of all videos: what is not among them is new to the head."""
+    videos: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "query_rates": dict(self.query_rates)}
@@ -55,8 +59,8 @@ class Priors:
     def from_json(cls, value: Mapping[str, Any]) -> "Priors":
         """CheckpointError where the keys are not ours."""
         try:
-            fields = {**value, "position": tuple(value["position"]), "span": tuple(value["span"])}
-            return cls(**fields)
+            lists = {name: tuple(value[name]) for name in ("position", "span", "concepts", "videos")}
+            return cls(**{**value, **lists})
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"priors of the run: {error}; expected the fields {', '.join(cls.__slots__)}"
@@ -82,7 +86,38 @@ def priors_of(annotations: Sequence[Annotation], durations_s: Mapping[str, float
         query_rates=_query_rates([one.concept_key for one, _ in known], [float(cover.mean()) for cover in covers]),
         num_annotations=len(known),
         num_without_duration=sum(one.is_labelled for one in annotations) - len(known),
+        concepts=tuple(sorted({_fingerprint(one.concept_key) for one in annotations if one.is_labelled})),
+        videos=tuple(sorted({_fingerprint(one.video) for one in annotations if one.is_labelled})),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Novelty:
+    """How much of an evaluation is new to a run."""
+
+    zero_shot: bool
+    """Neither a video nor a concept was trained on: another data set, and the numbers are of transfer."""
+    num_trained_videos: int
+    """Evaluated videos that were trained on: any at all makes the numbers too hopeful."""
+    unseen_concepts: float
+    """Part of the annotations whose concept was not trained on."""
+
+
+def novelty(annotations: Sequence[Annotation], priors: Priors) -> Novelty:
+    """Videos and concepts are compared by the names that both annotation files give them."""
+    concepts, videos = set(priors.concepts), set(priors.videos)
+    unseen = [_fingerprint(one.concept_key) not in concepts for one in annotations]
+    num_trained = sum(_fingerprint(name) in videos for name in {one.video for one in annotations})
+    return Novelty(
+        zero_shot=all(unseen) and not num_trained,
+        num_trained_videos=num_trained,
+        unseen_concepts=float(np.mean(unseen)) if unseen else 0.0,
+    )
+
+
+def _fingerprint(text: str) -> str:
+    """Short, since a run may have seen ten thousand sentences; one in four billion is confused with another."""
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def _best_threshold(position: np.ndarray) -> float:
