@@ -6,6 +6,7 @@ The one place after extraction where a pixel is decoded again, and only to be lo
 is gone is an InputError, which reports turn into a note: tokens outlive their film.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +24,28 @@ def frames_of(path: Path, frame_index: np.ndarray, *, max_side: int | None = Non
     """
     if len(frame_index) == 0:
         return []
-    info = probe(path)
     wanted = np.unique(np.asarray(frame_index, np.int64))
+    found = {number: _shrunk(rgb, max_side) for number, rgb in _decoded(path, wanted)}
+    return [found[int(number)] for number in frame_index]
+
+
+def stream_frames(path: Path, frame_index: np.ndarray, *, max_side: int | None = None) -> Iterator[np.ndarray]:
+    """The same one by one, for numbers that do not decrease: a film of any length needs the memory of one picture."""
+    wanted, repeats = np.unique(np.asarray(frame_index, np.int64), return_counts=True)
+    for (_, rgb), count in zip(_decoded(path, wanted), repeats.tolist(), strict=True):
+        yield from [_shrunk(rgb, max_side)] * count
+
+
+def _decoded(path: Path, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, picture) in the order of the distinct numbers."""
+    info = probe(path)
     if wanted[0] < 0 or wanted[-1] >= info.num_frames:
         raise DecodeError(
             f"{path}: frame {wanted[-1] if wanted[0] >= 0 else wanted[0]} of {info.num_frames} was asked for\n"
             "the file is another one than the tokens were made from; extract it again",
             kind="changed",
         )
-    request = request_frames(info, wanted)
-    found = {number: _shrunk(rgb, max_side) for number, rgb in make_decoder("pyav").frames(request)}
-    return [found[int(number)] for number in frame_index]
+    yield from make_decoder("pyav").frames(request_frames(info, wanted))
 
 
 def _shrunk(rgb: np.ndarray, max_side: int | None) -> np.ndarray:

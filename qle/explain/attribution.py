@@ -15,12 +15,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qle.cache.reader import Video
 from qle.explain.explained import TemporalAttribution
 from qle.heads.base import RowHead, RowReading
+from qle.predict import RowScorer
+from qle.segments import rows_of
+from qle.types import Prediction
 
 NUM_STEPS = 16
 MAX_ROWS = 2048
 """Rows around the moment that are told apart; in longer videos the others stay as they are and count as background."""
+
+MOST_ROWS = 20_000
+"""Of a video that is explained: each step costs a pass forward and back over all of its rows."""
+
+
+def attribution_of(scorer: RowScorer, video: Video, prediction: Prediction) -> TemporalAttribution | None:
+    """For the best moment of a prediction; None where there is none, none of its rows can be used, or the video is too long."""
+    track = prediction.track
+    if not prediction.moments or track is None or len(track.times_s) > MOST_ROWS:
+        return None
+    best = prediction.moments[0]
+    target = rows_of(best.start_s, best.end_s, track.edges_s)
+    choice, reading, usable = scorer.read(video, (prediction.query,))
+    if not bool(usable[target].any()):
+        return None
+    times_s = torch.from_numpy(np.array(choice.times_s)).to(scorer.device)
+    return attribute(scorer.head, reading, times_s, usable, target, span_s=(best.start_s, best.end_s))
 
 
 def attribute(
@@ -41,6 +62,7 @@ def attribute(
     if not bool(wanted.any()):
         raise ValueError(f"none of the rows {target.start}..{target.stop - 1} has tokens: nothing can be attributed")
     near = _around(target, len(usable))
+    head.eval()  # with dropout every step would explain another mixer
 
     def logit_of(features: Tensor, raw_logit: Tensor) -> Tensor:
         scores = head.refine(RowReading(features=features, raw_logit=raw_logit), times_s, usable)
