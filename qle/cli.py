@@ -14,6 +14,7 @@ import qle
 from qle import console
 from qle.cli_cache import cache_app
 from qle.cli_eval import EVAL_HELP, eval_
+from qle.cli_explain import EXPLAIN_HELP, explain
 from qle.cli_localize import LOCALIZE_HELP, localize
 from qle.cli_prepare import prepare_app
 from qle.cli_train import TRAIN_HELP, train_heads
@@ -31,6 +32,7 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(prepare_app, name="prepare")
 app.command("train-heads", help=TRAIN_HELP)(train_heads)
 app.command(help=LOCALIZE_HELP)(localize)
+app.command(help=EXPLAIN_HELP)(explain)
 app.command("eval", help=EVAL_HELP)(eval_)
 
 MOST_FAILURES = 10

@@ -21,6 +21,7 @@ from qle.cache.sources import fingerprint
 from qle.config import config_to_dict
 from qle.data.rows import RowChoice, choose_rows
 from qle.errors import DecodeError, InputError
+from qle.explain.attribution import attribution_of
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE, Region, robust_scale
 from qle.explain.overlay import LEGEND_GREY, overlay
@@ -73,7 +74,12 @@ def explain_frames(
             )
             for place, row in enumerate(rows)
         )  # fmt: skip
-        explained.append(ExplainedPrediction(prediction=prediction, frames=frames, scale=scale, note=note))
+        explained.append(
+            ExplainedPrediction(
+                prediction=prediction, frames=frames, scale=scale, note=note,
+                attribution=attribution_of(scorer, video, prediction),
+            )
+        )  # fmt: skip
     return explained
 
 

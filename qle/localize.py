@@ -215,7 +215,7 @@ def provenance_of(run: LoadedRun, scorer: RowScorer) -> dict[str, Any]:
 def _cached(request: LocalizeRequest, run: LoadedRun) -> Generator[_Asked, None, None]:
     """Videos of the space of the run: those that are named, by the user or by queries, else all."""
     assert request.cache is not None
-    space = _space(request.cache, run)
+    space = space_of(request.cache, run)
     places: dict[str, list[int]] = {space.video(name).key: [] for name in request.video_ids}
     is_open = not places and any(query.video is None for query in request.queries)
     if is_open:
@@ -241,7 +241,7 @@ def _open(space: Space, key: str, places: tuple[int, ...]) -> _Asked:
         return _Asked(key, places, None, error)
 
 
-def _space(cache: Path, run: LoadedRun) -> Space:
+def space_of(cache: Path, run: LoadedRun) -> Space:
     """The space of the run in this cache, or an error that says how the one that is there differs."""
     opened = open_cache(cache)
     found = find_space(cache, run.record.space)
