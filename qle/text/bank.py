@@ -81,7 +81,9 @@ class QueryBank:
 
     @torch.no_grad()
     def _encoded(self, queries: list[str]) -> list[_Kept]:
-        words: Words = self.encoder(queries)
+        # In full precision whatever surrounds the call: what is kept must not depend on who asked first.
+        with torch.autocast(next(self.encoder.parameters()).device.type, enabled=False):
+            words: Words = self.encoder(queries)
         # Copies: a view would keep the whole padded batch alive.
         return [
             _Kept(states=states[mask], sentence=sentence.clone())

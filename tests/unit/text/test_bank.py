@@ -46,6 +46,17 @@ def test_a_frozen_encoder_sees_each_query_once(frozen) -> None:
     same(again, encoder([*QUERIES, "the jet"]))
 
 
+def test_what_is_kept_does_not_depend_on_who_asked_first(frozen) -> None:
+    """Kept while a bfloat16 training step ran, the words would not be those of localize."""
+    encoder, _ = frozen
+    exact = encoder(QUERIES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not torch.equal(encoder(QUERIES).states.float(), exact.states)
+        words = QueryBank(encoder).encode(QUERIES)
+    assert words.states.dtype == torch.float32
+    same(words, exact)
+
+
 def test_padding_goes_to_the_longest_of_the_call(frozen) -> None:
     bank = QueryBank(frozen[0])
     bank.encode(QUERIES)
