@@ -1,0 +1,26 @@
+"""One reader a dataset: its own files enter, annotations leave. numpy and the standard library (and pyarrow for large CSV).
+
+Every reader has the form `read(source, log, **its options) -> list[Annotation]`: it hands wrong rows to the log, and its
+caller closes the log. Splits are not a reader's business (qle/data/splits.py) unless the file itself names them.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from qle.data.annotations import Annotation
+
+READERS: dict[str, str] = {
+    "intervals": "qle.data.readers.interval_csv:read",
+    "qvhighlights": "qle.data.readers.qvhighlights:read",
+    "triplets": "qle.data.readers.qle_triplets:read",
+    "cholec80": "qle.data.readers.cholec80:read",
+    "cholect50": "qle.data.readers.cholect50:read",
+    "charades": "qle.data.readers.charades_sta:read",
+}
+
+
+def reader(name: str) -> Callable[..., list[Annotation]]:
+    """The reader of that name; a name is as `qle prepare` knows it."""
+    module, function = READERS[name].split(":")
+    read: Callable[..., list[Annotation]] = getattr(import_module(module), function)
+    return read

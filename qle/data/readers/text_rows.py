@@ -1,0 +1,70 @@
+"""Text files of datasets, line by line: encodings, delimiters and numbers, in one place for the readers beside it."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from qle.data.readlog import BadRow
+from qle.errors import AnnotationError, InputError
+
+
+def read_text(path: Path) -> str:
+    """A whole file; a byte order mark is dropped."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read annotations {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line number and text of every line that is not blank."""
+    for line, text in enumerate(read_text(path).split("\n"), start=1):
+        if text.strip():
+            yield line, text.strip()
+
+
+def table_rows(path: Path, delimiter: str | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells by column of a CSV whose first line names the columns and, if not given, shows the delimiter.
+
+    Rows with more or fewer cells than columns are given as they are: {"": surplus} or without the missing columns.
+    """
+    text = read_text(path)
+    header = text.split("\n", 1)[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or max(",;\t", key=header.count), strict=True)
+    try:
+        columns = [name.strip() for name in next(rows, [])]
+        if len(set(columns)) < len(columns):
+            raise AnnotationError(f"{path} line 1: a column is there twice: {', '.join(columns)}")
+        line = rows.line_num + 1
+        for cells in rows:
+            if any(cell.strip() for cell in cells):
+                row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+                yield line, row | ({"": "".join(cells[len(columns) :])} if len(cells) > len(columns) else {})
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise AnnotationError(f"{path} line {rows.line_num}: no CSV: {error}") from error
+
+
+def parse_number(key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise BadRow(key, f"expected a number, got {text!r}") from error
+    if not math.isfinite(value):
+        raise BadRow(key, f"expected a finite number, got {text!r}")
+    return value
+
+
+def parse_seconds(key: str, text: str) -> float:
+    """Seconds, or clock time as players show it: 83.5, 1:23.5, 0:01:23.5."""
+    *larger, last = text.split(":")
+    seconds = parse_number(key, last)
+    if larger and (len(larger) > 2 or not all(part.strip().isdigit() for part in larger) or not 0 <= seconds < 60):
+        raise BadRow(key, f"expected seconds, or [h:]mm:ss, got {text!r}")
+    for scale, part in zip((60, 3600), reversed(larger), strict=False):
+        seconds += scale * int(part)
+    return seconds
