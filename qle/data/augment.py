@@ -1,0 +1,82 @@
+"""Augmentation in feature space: mirrored maps and dropped tokens, drawn for each window. Off unless the config asks.
+
+A mirrored map shows another scene, so its queries must say so: "a grasper from the left" becomes "a grasper from the right".
+That is why this happens before the distinct queries of a batch are collected. Pooled streams (`frame`, `clip`) have no sides
+and stay as they are. Mirroring patch tokens is not the same as extracting a mirrored video: position embeddings have left
+their marks in them, and only training can tell whether it helps.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qle.data.config import DataConfig
+from qle.types import Stream
+
+_SIDES = {
+    "left_right": ("left", "right"),
+    "up_down": ("top", "bottom", "upper", "lower", "above", "below"),
+}
+_OPPOSITE = {"left": "right", "top": "bottom", "upper": "lower", "above": "below"}
+_OPPOSITE |= {other: word for word, other in _OPPOSITE.items()}
+_PATTERN = {kind: re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE) for kind, words in _SIDES.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """What happens to one window."""
+
+    left_right: bool = False
+    up_down: bool = False
+    kept: np.ndarray | None = None
+    """(time, rows, cols) bool: tokens that are not zeroed; None: all are kept."""
+
+
+def draw(config: DataConfig, streams: Mapping[str, Stream], rng: np.random.Generator) -> Augmentation:
+    """The augmentation of a window of these streams; the identity, without a draw, where the config asks for nothing."""
+    left_right, up_down = (rng.random(2) < config.flip).tolist() if config.flip else (False, False)
+    grid = next((stream.row_shape[:2] for stream in streams.values() if has_grid(stream)), None)
+    kept = None
+    if config.token_dropout and grid is not None:
+        kept = rng.random((config.window_rows, *grid), dtype=np.float32) >= config.token_dropout
+    return Augmentation(left_right=left_right, up_down=up_down, kept=kept)
+
+
+def has_grid(stream: Stream) -> bool:
+    """Whether a row of the stream is a map with rows and columns."""
+    return stream.axes[:2] == ("rows", "cols") and len(stream.axes) == 3
+
+
+def mirrored(query: str, augmentation: Augmentation) -> str:
+    """The query as it reads for the mirrored picture."""
+    for kind, pattern in _PATTERN.items():
+        if getattr(augmentation, kind):
+            query = pattern.sub(_swap, query)
+    return query
+
+
+def apply(tokens: dict[str, Tensor], streams: Mapping[str, Stream], drawn: Sequence[Augmentation]) -> None:
+    """Change the maps of a batch (windows, time, rows, cols, dim) in place; the batch must own them."""
+    for name, stream in streams.items():
+        if not has_grid(stream):
+            continue
+        for window, augmentation in enumerate(drawn):
+            axes = [axis for axis, flip in ((1, augmentation.up_down), (2, augmentation.left_right)) if flip]
+            if axes:
+                tokens[name][window] = tokens[name][window].flip(axes)
+        if drawn and drawn[0].kept is not None:
+            dropped = ~np.stack([change.kept for change in drawn if change.kept is not None])
+            tokens[name].masked_fill_(torch.from_numpy(dropped).to(tokens[name].device)[..., None], 0)
+
+
+def _swap(match: re.Match[str]) -> str:
+    """The opposite word, written as this one is: left, Left, LEFT."""
+    word = match.group()
+    other = _OPPOSITE[word.lower()]
+    if word.isupper():
+        return other.upper()
+    return other.capitalize() if word[0].isupper() else other
