@@ -1,21 +1,34 @@
 """`qle prepare ...`: one command a dataset. Each parses, calls one reader, and shows what was written."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qle import console
+from qle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qle.data.annotations import Annotation
+    from qle.data.readlog import ReadLog
 
 prepare_app = typer.Typer(
     help="Turn a dataset's own labels into annotation files (JSONL).", no_args_is_help=True, rich_markup_mode="rich"
 )
 
+Root = Annotated[Path, typer.Argument(help="Folder of the dataset.", show_default=False)]
+Source = Annotated[Path, typer.Argument(help="The file to read.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the annotation files; made if missing.")]
+OutFile = Annotated[Path, typer.Option("--out", help="The file to write (.jsonl), or a folder for one.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave wrong rows out and list them, instead of stopping.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+MOST_SHOWN = 10
+"""Wrong rows that are listed on the screen; --json has all."""
 
 
 def example(*lines: str) -> str:
@@ -26,6 +39,190 @@ def example(*lines: str) -> str:
 @prepare_app.callback()
 def prepare() -> None:
     """Turn a dataset's own labels into annotation files (JSONL)."""
+
+
+@prepare_app.command(
+    help="Cholec80: phases and tools as the 15 published queries, absent ones included. Splits by video: 40-40 and 40-8-32 "
+    "and 32-8-40 (first to last), or qle (70 : 15 : 15, shuffled with seed 42)."
+    + example("cholec80 /data/cholec80 --out annotations", "cholec80 /data/cholec80 --out annotations --paraphrases")
+)
+def cholec80(
+    root: Root,
+    out: Out,
+    split: Annotated[str, typer.Option(help="40-40, 32-8-40, 40-8-32 or qle.")] = "32-8-40",
+    paraphrases: Annotated[bool, typer.Option(
+        "--paraphrases", help="More wordings in train, and test-paraphrase.jsonl with wordings that train never has."
+    )] = False,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    from qle.data.readers.cholec80 import read_operations
+    from qle.data.readlog import ReadLog
+    from qle.data.splits import cholec80_split
+
+    log = ReadLog(skip_bad=skip_bad)
+    cholec80_split(split, ())  # a wrong name should not cost the reading
+    operations = read_operations(root, log)
+    part_of = cholec80_split(split, [operation.number for operation in operations])
+    parts: dict[str, list[Annotation]] = {"train": [], "val": [], "test": [], "test-paraphrase": []}
+    for operation in operations:
+        part = part_of[operation.number]
+        parts[part] += operation.annotations("training" if paraphrases and part == "train" else "published")
+        if paraphrases and part == "test":
+            parts["test-paraphrase"] += operation.annotations("held-out")
+    _write(out, parts, log, overwrite=overwrite, as_json=json)
+
+
+@prepare_app.command(
+    help="CholecT50 or CholecT45: every instrument-verb-target triplet as a sentence, with boxes where there are some. "
+    "Splits: rdv, or fold1 to fold5 (that fold is test)."
+    + example("cholect50 /data/CholecT50 --out annotations", "cholect50 /data/CholecT50 --split fold1 --out fold1")
+)
+def cholect50(
+    root: Root,
+    out: Out,
+    split: Annotated[str, typer.Option(help="rdv, fold1, ..., fold5.")] = "rdv",
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    from qle.data.prepared import parts_of
+    from qle.data.readers.cholect50 import read, video_number
+    from qle.data.readlog import ReadLog
+    from qle.data.splits import cholect50_split
+
+    log = ReadLog(skip_bad=skip_bad)
+    cholect50_split(split, ())
+    annotations = read(root, log)
+    part_of = cholect50_split(split, {video_number(annotation.video) for annotation in annotations})
+    parts = parts_of(annotations, lambda annotation: part_of[video_number(annotation.video)])
+    _write(out, parts, log, overwrite=overwrite, as_json=json)
+
+
+@prepare_app.command(
+    help="Your own intervals: a CSV with columns video, query, start, end (seconds or mm:ss), and if you like split, concept "
+    "(queries that mean the same), duration, qid. A row without times says that the query never happens in that video."
+    + example(
+        "intervals events.csv --out annotations.jsonl",
+        "intervals events.csv --out annotations --split 70-15-15",
+        "intervals gt_segments.csv --fps 25 --out test.jsonl",
+    )
+)
+def intervals(
+    source: Source,
+    out: OutFile,
+    split: Annotated[str | None, typer.Option(help="Percent of the videos for train-val-test, e.g. 70-15-15.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the shuffle before that.")] = 42,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second, where columns are start_frame, end_frame.")
+    ] = None,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    from qle.data.prepared import parts_of
+    from qle.data.readers.interval_csv import read
+    from qle.data.readlog import ReadLog
+    from qle.data.splits import by_fractions
+
+    log = ReadLog(skip_bad=skip_bad)
+    annotations = read(source, log, fps=_positive("fps", fps))
+    if split is None:
+        # One file holds all splits as they are named; a folder gets a file for each.
+        parts = parts_of(annotations, lambda one: "" if out.suffix == ".jsonl" else one.split)
+    else:
+        part_of = by_fractions(sorted({one.video for one in annotations}), _percent(split), seed=seed)
+        parts = parts_of(annotations, lambda one: part_of[one.video])
+    _write(out, parts, log, overwrite=overwrite, as_json=json)
+
+
+@prepare_app.command(
+    help="Check a JSONL file in the keys of QVHighlights (also Charades, TACoS, ActivityNet in that form) and write it anew."
+    + example("qvhighlights highlight_val_release.jsonl --out val.jsonl")
+)
+def qvhighlights(
+    source: Source, out: OutFile, skip_bad: SkipBad = False, overwrite: Overwrite = False, json: Json = False
+) -> None:
+    from qle.data.readers.qvhighlights import read
+    from qle.data.readlog import ReadLog
+
+    log = ReadLog(skip_bad=skip_bad)
+    _write(out, {source.stem: read(source, log)}, log, overwrite=overwrite, as_json=json)
+
+
+@prepare_app.command(
+    help="Charades-STA: lines `VIDEO start end##sentence`; --durations names the CSV of Charades with the lengths."
+    + example("charades charades_sta_test.txt --durations Charades_v1_test.csv --out test.jsonl")
+)
+def charades(
+    source: Source,
+    out: OutFile,
+    durations: Annotated[Path | None, typer.Option(help="CSV with columns id and length.")] = None,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    from qle.data.readers.charades_sta import read
+    from qle.data.readlog import ReadLog
+
+    log = ReadLog(skip_bad=skip_bad)
+    _write(out, {source.stem: read(source, log, durations=durations)}, log, overwrite=overwrite, as_json=json)
+
+
+Fps = Annotated[float, typer.Option(help="Frames a second of the videos.")]
+Stride = Annotated[int, typer.Option(min=1, help="Every how many frames have rows.")]
+
+
+@prepare_app.command(
+    help="QLE's triplets (frame_path, text_query, relevance_label) as annotations: frames become windows."
+    + example("triplets triplets_train.csv --out train.jsonl")
+)
+def triplets(
+    source: Source,
+    out: OutFile,
+    fps: Fps = 25.0,
+    stride: Stride = 5,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    from qle.data.readers.qle_triplets import read
+    from qle.data.readlog import ReadLog
+
+    log = ReadLog(skip_bad=skip_bad)
+    annotations = read(source, log, fps=_positive("fps", fps) or 25.0, stride=stride)
+    _write(out, {source.stem: annotations}, log, overwrite=overwrite, as_json=json)
+
+
+@prepare_app.command(
+    "to-triplets",
+    help="The other way: annotations as QLE's triplets. Negatives are drawn by concept, so synonyms never contradict."
+    + example("to-triplets train.jsonl --out triplets_train.csv --negatives 2"),
+)
+def to_triplets(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", help="The .csv file to write.")],
+    fps: Fps = 25.0,
+    stride: Stride = 5,
+    negatives: Annotated[int, typer.Option(min=0, help="Negative rows for each frame.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the choice of negatives.")] = 42,
+    folder: Annotated[str, typer.Option(help="What stands before the names of videos in frame_path.")] = (
+        "extracted_frames/CHOLEC80__"
+    ),
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    from qle.data.annotations import read_annotations
+    from qle.data.triplets import write_triplets
+
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} would be replaced\nadd --overwrite, or name another --out")
+    num_rows = write_triplets(
+        out, read_annotations(source), fps=_positive("fps", fps) or 25.0, stride=stride, num_negatives=negatives,
+        seed=seed, folder=folder,
+    )  # fmt: skip
+    console.print_json({"path": out, "num_rows": num_rows}) if json else console.print_text(f"{num_rows:,} rows: {out}")
 
 
 @prepare_app.command(
@@ -67,3 +264,41 @@ def synthetic(
     rows = [(name, summary.num_present[name], summary.num_absent[name]) for name in summary.num_present]
     console.table(["annotations", "#queries that happen", "#that do not"], rows)
     console.print_text(f"{summary.num_videos} videos in {Path(out, 'videos')}, {summary.num_made} of them made now")
+
+
+def _write(
+    out: Path, parts: "Mapping[str, Sequence[Annotation]]", log: "ReadLog", *, overwrite: bool, as_json: bool
+) -> None:
+    from qle.data.prepared import write_parts
+
+    written = write_parts(out, parts, overwrite=overwrite)
+    if as_json:
+        console.print_json(
+            {"files": [asdict(part) for part in written], "notes": log.notes, "skipped": log.skipped}
+        )  # fmt: skip
+        return
+    rows = [
+        (
+            *(part.path, part.num_videos, part.num_annotations, part.num_queries, part.num_windows, part.num_absent),
+            "unknown" if part.hours is None else f"{part.hours:.2f}",
+        )
+        for part in written
+    ]
+    console.table(["file", "#videos", "#annotations", "#queries", "#windows", "#absent", "#hours"], rows)
+    for note in [*log.notes, *log.skipped[:MOST_SHOWN]]:
+        console.note(note)
+    if unlabelled := sum(part.num_unlabelled for part in written):
+        console.note(f"{unlabelled:,} annotations have no labels: nothing can be trained or measured with them")
+
+
+def _percent(split: str) -> tuple[int, int, int]:
+    parts = split.split("-")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"--split {split}: expected three parts of 100, e.g. 70-15-15")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _positive(flag: str, value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise ConfigError(f"--{flag} {value}: expected a number above 0")
+    return value
