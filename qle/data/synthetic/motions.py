@@ -2,7 +2,7 @@
 
     Event -> Grasper.sprite(time), Jet.sprite(time)
 
-Of a grasper only the half with the jaws counts as the thing: it is what one would point at, and as small as an object.
+Of a grasper only the part towards the jaws counts as the thing: it is what one would point at, and as small as an object.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ class Grasper:
     def __init__(self, event: Event, size: int) -> None:
         rng = np.random.default_rng(event.seed)
         self._event, self._size = event, size
-        self._depth = float(rng.uniform(0.42, 0.58))
+        self._depth = float(rng.uniform(0.34, 0.5))
         self._phase = float(rng.uniform(0, 2 * np.pi))
         self._rgb = np.array([0.90, 0.95, 1.0], np.float32) * np.float32(rng.uniform(0.9, 1.05))
 
@@ -49,7 +49,7 @@ class Grasper:
         distance, grey = self._metal(far, side, reach, time_s)
         alpha = np.clip(0.5 - distance * unit, 0, 1).astype(np.float32)
         bright = 0.8 + 0.25 * light_at(light, tip[0] / size, tip[1] / size)
-        is_thing = (alpha > 0.5) & (far > reach / 2) & (push >= 0.5)
+        is_thing = (alpha > 0.5) & (far > 0.4 * reach) & (push >= 0.75)
         rgb = (grey[..., None] * self._rgb * bright).astype(np.float32)
         return Sprite(top=patch.top, left=patch.left, alpha=alpha, rgb=rgb, is_thing=is_thing)
 
@@ -57,10 +57,10 @@ class Grasper:
         """Signed distance and brightness, in pixels of a 224-pixel frame along and across the shaft."""
         jaws = 30.0
         hinge = reach - jaws
-        shaft = np.maximum(np.abs(side) - 7.5, far - hinge)
+        shaft = np.maximum(np.abs(side) - 8.5, far - hinge)
         part = np.clip((far - hinge) / jaws, 0, 1)
         opening = 4.5 + 2.5 * np.sin(3.0 * time_s + self._phase)
-        jaw = np.abs(np.abs(side) - (2.0 + opening * np.sqrt(part) * 1.4)) - (4.6 - 2.6 * part)
+        jaw = np.abs(np.abs(side) - (2.0 + opening * np.sqrt(part) * 1.4)) - (5.4 - 2.8 * part)
         jaw = np.maximum(jaw, np.maximum(hinge - far, far - reach))
         grey = 0.30 + 0.55 * np.exp(-(((side + 3) / 3.2) ** 2))
         grey = np.where((far > hinge - 12) & (far < hinge - 4), 0.12, grey)

@@ -218,10 +218,10 @@ class _Author:
         ]
 
     def _place(self, apart_from: Event | None) -> tuple[float, float]:
-        """Anywhere in the picture, but not upon what is there at the same time."""
+        """Anywhere in the picture, up to its borders, but not upon what is there at the same time."""
         at = (0.5, 0.5)
         for _ in range(100):
-            at = (float(self._rng.uniform(0.12, 0.88)), float(self._rng.uniform(0.12, 0.88)))
+            at = (float(self._rng.uniform(0.06, 0.94)), float(self._rng.uniform(0.06, 0.94)))
             if apart_from is None or _distance(at, apart_from) > 0.36:
                 break
         return at
@@ -229,11 +229,11 @@ class _Author:
     def _grasper(self, now_s: float) -> Event:
         rng = self._rng
         side = SIDES[int(rng.integers(4))]
-        along = float(rng.uniform(0.18, 0.82))
+        along = float(rng.uniform(0.12, 0.88))
         at = {"left": (0.0, along), "right": (1.0, along), "top": (along, 0.0), "bottom": (along, 1.0)}[side]
         inwards = {"left": 0.0, "right": np.pi, "top": np.pi / 2, "bottom": -np.pi / 2}[side]
         # Leaning towards the middle, so that an instrument near a corner does not leave the picture again.
-        lean = rng.uniform(-0.15, 0.45) * (1 if side in ("left", "bottom") else -1) * (1 if along < 0.5 else -1)
+        lean = rng.uniform(-0.1, 0.4) * (1 if side in ("left", "bottom") else -1) * (1 if along < 0.5 else -1)
         return Event(
             kind="grasper", start_s=_round(now_s), end_s=_round(now_s + rng.uniform(2.4, 4.2)), at=at,
             angle=float(inwards + lean), seed=int(rng.integers(2**31)), side=side,
@@ -243,7 +243,7 @@ class _Author:
         rng = self._rng
         event = Event(
             kind="jet", start_s=_round(now_s), end_s=_round(now_s + rng.uniform(1.5, longest_s)),
-            at=(float(rng.uniform(0.16, 0.84)), float(rng.uniform(0.16, 0.84))),
+            at=(float(rng.uniform(0.10, 0.90)), float(rng.uniform(0.10, 0.90))),
             angle=float(rng.uniform(0, 2 * np.pi)), seed=int(rng.integers(2**31)),
         )  # fmt: skip
         self._jet_end_s = event.end_s

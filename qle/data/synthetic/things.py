@@ -55,8 +55,8 @@ class Thing:
         x, y = self._camera(time_s)
         at = self._event.at
         return (
-            float(np.clip(at[0] + x - self._rest[0], 0.10, 0.90)),
-            float(np.clip(at[1] + y - self._rest[1], 0.10, 0.90)),
+            float(np.clip(at[0] + x - self._rest[0], 0.05, 0.95)),
+            float(np.clip(at[1] + y - self._rest[1], 0.05, 0.95)),
         )
 
     def sprite(self, time_s: float, light: np.ndarray) -> Sprite | None:
