@@ -1,0 +1,265 @@
+"""qle localize over real videos, a real cache and a real run folder (whose head has random weights)."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from qle.backbones import BackboneRequest
+from qle.cache.convert import convert
+from qle.cache.reader import Space, open_cache
+from qle.errors import CacheMismatchError, CacheMissingError, CheckpointError, ConfigError, InputError
+from qle.extract.request import ExtractRequest, TokenOptions
+from qle.extract.run import run as extract
+from qle.extract.sampling import Sampling
+from qle.heads import build_head
+from qle.heads.base import TokenShapes
+from qle.localize import LocalizeRequest, LocalizeResult, localize
+from qle.moment_files import FORMATS, render
+from qle.query_files import Query
+from qle.runs import RunRecord, SpaceUse, save_run
+from qle.segments import Localization
+from qle.text import TextRequest, build_text_encoder
+from tests.running import command
+
+SETTINGS = {"dim": 16, "num_layers": 1, "num_heads": 2, "temporal_heads": 2, "temporal_layers": 1, "reach_rows": 4}
+QUERIES = (Query(text="a green polyp"), Query(text="smoke"))
+
+
+def make_run(folder: Path, space: Space, **constants: float) -> Path:
+    """A run as training would leave it, with weights that nobody trained."""
+    torch.manual_seed(0)
+    text = build_text_encoder(TextRequest(name="tiny", dim=8), "cpu")
+    streams = {stream.name: stream.row_shape for stream in space.record.streams if stream.name != "scale"}
+    head = build_head("qle", SETTINGS, TokenShapes(streams=streams, text_dim=8, sentence_dim=8))
+    for parameter in head.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.2)
+    use = SpaceUse(
+        name=space.record.name, hash=space.record.hash, hashed=space.record.hashed, streams=streams, rate_fps=None
+    )
+    record = RunRecord(
+        head="qle", head_config=SETTINGS, text=text.spec(), text_dim=8, sentence_dim=8, space=use,
+        localization=Localization(**constants), priors=None, settings={}, selection={}, versions={},
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    save_run(folder, record, head, text.train_state(), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cached(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the small videos: patches pooled to 4x4, every frame a row."""
+    cache = tmp_path_factory.mktemp("localize") / "cache"
+    request = ExtractRequest(
+        inputs=(str(small_videos),), cache=cache, backbones=(BackboneRequest(name="tiny"),),
+        sampling=Sampling(mode="native"), tokens=TokenOptions(grid=4), devices=("cpu",), num_workers=1, durability="none",
+    )  # fmt: skip
+    extract(request, lambda progress: None)
+    return cache
+
+
+@pytest.fixture(scope="module")
+def run(cached: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of all rows are above its threshold or so: moments and gaps."""
+    return make_run(tmp_path_factory.mktemp("run") / "run", open_cache(cached).space(), bias=0.0, threshold=0.5)
+
+
+def _tracks(result: LocalizeResult) -> dict[tuple[str, str], np.ndarray]:
+    found = {}
+    for one in result.predictions:
+        assert one.track is not None
+        found[one.video, one.query] = one.track.logit
+    return found
+
+
+def _ask(run: Path, **changes: object) -> LocalizeResult:
+    return localize(LocalizeRequest(**({"checkpoint": run, "queries": QUERIES} | changes)))  # type: ignore[arg-type]
+
+
+def test_all_videos_of_the_space_or_those_that_are_named(run: Path, cached: Path) -> None:
+    everything = _ask(run, cache=cached)
+    assert [(one.query, one.video) for one in everything.predictions] == [
+        (query.text, key) for query in QUERIES for key in ("a.mp4", "b.mp4", "below/a.mp4")
+    ]
+    one = _ask(run, cache=cached, video_ids=("b",))
+    assert {prediction.video for prediction in one.predictions} == {"b.mp4"}
+    mixed = _ask(
+        run, cache=cached, queries=(Query(text="smoke", qid="9", video="b"), Query(text="fire", video="below/a"))
+    )
+    assert [(p.qid, p.query, p.video) for p in mixed.predictions] == [
+        ("9", "smoke", "b.mp4"),
+        (None, "fire", "below/a.mp4"),
+    ]
+    assert mixed.names == {"b.mp4": "b", "below/a.mp4": "below/a"}
+    for prediction in everything.predictions:
+        assert 0 <= prediction.presence <= 1
+        for moment in prediction.moments:
+            assert 0 <= moment.start_s < moment.end_s <= prediction.duration_s + 1e-9
+            assert 0.5 <= moment.score <= 1
+
+
+def test_uncached_equals_cached_whatever_the_way(
+    run: Path, cached: Path, small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = _tracks(_ask(run, cache=cached))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
+    (tmp_path / "temp").mkdir()
+    through_temp = _tracks(_ask(run, videos=(str(small_videos),)))
+    assert list((tmp_path / "temp").iterdir()) == []
+    into_new_cache = _tracks(_ask(run, videos=(str(small_videos),), cache=tmp_path / "new"))
+    for found in (through_temp, into_new_cache):
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[pair], expected[pair]) for pair in expected)
+    kept = open_cache(tmp_path / "new").space()
+    assert kept.path.name == open_cache(cached).space().path.name
+    assert len(kept) == 3
+
+
+def test_film_that_is_cached_is_not_extracted_again(
+    run: Path, cached: Path, small_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not under another name, not from another folder; and then no backbone is loaded."""
+    moved = tmp_path / "renamed.mp4"
+    shutil.copy(small_videos / "below" / "a.mp4", moved)
+
+    def refuse(*args: object, **named: object) -> None:
+        raise AssertionError("a backbone was built")
+
+    monkeypatch.setattr("qle.extract.uncached.recipe_of", refuse)
+    before = sorted(cached.rglob("_COMMIT.json"))
+    result = _ask(run, videos=(str(moved), str(small_videos / "b.mp4")), cache=cached)
+    assert [one.video for one in result.predictions[:2]] == ["b.mp4", "below/a.mp4"]
+    assert sorted(cached.rglob("_COMMIT.json")) == before
+
+
+@pytest.mark.parametrize("change", [{"grid": 3}, {"dtype": "int8"}, {"dtype": "bfloat16", "grid": 2}])
+def test_space_that_was_converted_is_made_again_for_a_new_film(
+    change: dict, cached: Path, small_videos: Path, tmp_path: Path
+) -> None:
+    convert(cached, target=tmp_path / "small", **change)
+    run = make_run(tmp_path / "run", open_cache(tmp_path / "small").space())
+    expected = _tracks(_ask(run, cache=tmp_path / "small", video_ids=("below/a",)))
+    found = _tracks(_ask(run, videos=(str(small_videos / "below" / "a.mp4"),)))
+    for query in QUERIES:
+        assert np.array_equal(found["a.mp4", query.text], expected["below/a.mp4", query.text])
+
+
+def test_bad_film_among_good_ones_costs_only_itself(run: Path, small_videos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    shutil.copy(small_videos / "b.mp4", folder / "good.mp4")
+    (folder / "bad.mp4").write_bytes(b"no film")
+    result = _ask(run, videos=(str(folder),))
+    assert {one.video for one in result.predictions} == {"good.mp4"}
+    assert list(result.failures) == ["bad.mp4"]
+    assert result.exit_code == 4
+    with pytest.raises(Exception, match=r"bad\.mp4"):
+        _ask(run, videos=(str(folder / "bad.mp4"),))
+
+
+def test_mistakes_are_refused_before_any_work(run: Path, cached: Path, small_videos: Path, tmp_path: Path) -> None:
+    film = (str(small_videos / "b.mp4"),)
+    with pytest.raises(InputError, match="too long"):
+        _ask(run, queries=(Query(text="word " * 1000),), videos=film)
+    with pytest.raises(InputError, match="empty query"):
+        _ask(run, queries=(Query(text="   "),), videos=film)
+    with pytest.raises(CacheMissingError, match=r"no video 'c' .*nearest|no video 'c'"):
+        _ask(run, cache=cached, video_ids=("c",))
+    with pytest.raises(InputError, match="'c', which is none of them"):
+        _ask(run, queries=(Query(text="smoke", video="c"),), videos=film)
+    with pytest.raises(CheckpointError, match="no such run folder"):
+        _ask(tmp_path / "nothing", cache=cached)
+    for wrong in (
+        {},
+        {"videos": film, "video_ids": ("b",)},
+        {"cache": cached, "top": 0},
+        {"cache": cached, "min_score": 2},
+    ):
+        with pytest.raises(ConfigError):
+            _ask(run, **wrong)
+    with pytest.raises(ConfigError, match="not among the --video-id"):
+        _ask(run, cache=cached, video_ids=("b",), queries=(Query(text="smoke", video="a.mp4"),))
+
+
+def test_other_space_is_refused_with_what_differs(run: Path, small_videos: Path, tmp_path: Path) -> None:
+    request = ExtractRequest(
+        inputs=(str(small_videos / "b.mp4"),), cache=tmp_path / "other", backbones=(BackboneRequest(name="tiny"),),
+        sampling=Sampling(mode="fps", fps=5), tokens=TokenOptions(grid=4), devices=("cpu",), num_workers=1, durability="none",
+    )  # fmt: skip
+    extract(request, lambda progress: None)
+    with pytest.raises(CacheMismatchError, match=r"sampling\.fps"):
+        _ask(run, cache=tmp_path / "other")
+    # A film for that cache is another matter: it comes into the space of the run, beside the other one.
+    result = _ask(run, cache=tmp_path / "other", videos=(str(small_videos / "b.mp4"),))
+    assert len(result.predictions) == 2
+    assert len(open_cache(tmp_path / "other").spaces) == 2
+
+
+def test_run_whose_backbone_is_not_what_it_was(run: Path, small_videos: Path, tmp_path: Path) -> None:
+    """Only a forged record can say so for the built-in one; an m2crl file of other weights ends in the same message."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    record = json.loads((copy / "config.json").read_text())
+    record["space"]["hashed"]["backbone"]["weights"] = "0" * 64
+    (copy / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CacheMismatchError, match=r"backbone\.weights: run '000.*\n.*--weights"):
+        _ask(copy, videos=(str(small_videos / "b.mp4"),))
+    record["space"]["hashed"]["backbone"]["id"] = "m2crl"
+    (copy / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"pass its file or folder by --weights\n.*digest 0000"):
+        _ask(copy, videos=(str(small_videos / "b.mp4"),))
+
+
+def test_pictures_and_report(run: Path, cached: Path, tmp_path: Path) -> None:
+    result = _ask(
+        run, cache=cached, video_ids=("a.mp4",), heatmaps=tmp_path / "maps", report=tmp_path / "out" / "report.html",
+        num_frames=3,
+    )  # fmt: skip
+    assert 2 <= len(result.pictures) <= 6
+    for path in result.pictures:
+        with Image.open(path) as picture:
+            assert picture.size == (96, 64)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "a green polyp" in page
+    assert "data:image/jpeg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_source_that_is_gone_costs_the_pictures_only(run: Path, small_videos: Path, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    shutil.copy(small_videos / "b.mp4", film)
+    _ask(run, videos=(str(film),), cache=tmp_path / "cache")
+    film.unlink()
+    result = _ask(run, cache=tmp_path / "cache", heatmaps=tmp_path / "maps", report=tmp_path / "report.html")
+    assert len(result.predictions) == 2
+    assert ["No pictures" in note for note in result.notes] == [True]
+    assert "No pictures" in (tmp_path / "report.html").read_text()
+    assert result.pictures
+
+
+def test_command_line(run: Path, cached: Path) -> None:
+    ask = ("localize", "--checkpoint", run, "--cache", cached, "--video-id", "a.mp4", "--query", "smoke <b>", "-q")
+    shown = command(*ask, "--json", "--tracks", "--top", "1")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    answer = json.loads(shown.stdout)
+    (found,) = answer["predictions"]
+    assert (found["query"], found["video"], len(found["track"]["logit"])) == ("smoke <b>", "a.mp4", 41)
+    assert found["presence"] + found["absent"] == pytest.approx(1, abs=1e-5)
+    assert answer["provenance"]["space"].startswith("tiny-native")
+    wrong = command(*ask, "--format", "xml")
+    assert wrong.returncode == 2
+    assert "--format xml: choose one of table, json, jsonl, csv, vtt" in wrong.stderr
+
+
+def test_equal_questions_give_equal_files(run: Path, cached: Path) -> None:
+    for kind in FORMATS:
+        texts = set()
+        for _ in range(2):
+            result = _ask(run, cache=cached, video_ids=("a.mp4",))
+            texts.add(render(kind, result.predictions, provenance=result.provenance, with_tracks=kind == "json"))
+        assert len(texts) == 1
