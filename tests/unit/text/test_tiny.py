@@ -54,10 +54,10 @@ def test_it_learns_which_thing_has_which_colour() -> None:
     queries = ["red polyp near green forceps", "green polyp near red forceps", "red polyp", "green polyp"]
     target = torch.tensor([1.0, -1.0, 1.0, -1.0])
     encoder = build().train()
+    torch.manual_seed(0)
     reader = torch.nn.Linear(encoder.dim, 1, bias=False)
     optimiser = torch.optim.AdamW([*encoder.parameters(), *reader.parameters()], lr=1e-2)
-    torch.manual_seed(0)
-    for _ in range(25):
+    for _ in range(12):
         optimiser.zero_grad()
         loss = torch.nn.functional.soft_margin_loss(reader(encoder(queries).sentence)[:, 0] * 10, target)
         loss.backward()
