@@ -38,7 +38,7 @@ def write_parts(out: Path, parts: Mapping[str, Sequence[Annotation]], *, overwri
 
     Every file is looked at before the first is written, so that a refusal leaves all as it was.
     """
-    parts = {name: annotations for name, annotations in parts.items() if annotations}
+    parts = {name: parts[name] for name in sorted(parts, key=_rank) if parts[name]}
     if not parts:
         raise InputError(f"no annotations for {out}: the source has none")
     is_file = out.suffix == ".jsonl"
@@ -75,6 +75,11 @@ def counts(path: Path, annotations: Sequence[Annotation]) -> PartCounts:
         num_unlabelled=sum(not annotation.is_labelled for annotation in annotations),
         hours=sum(durations_s.values()) / 3600 if len(durations_s) == num_videos else None,
     )
+
+
+def _rank(part: str) -> int:
+    known = ("train", "val", "test")
+    return known.index(part) if part in known else len(known)
 
 
 def _file_name(part: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 from qle.data.readlog import BadRow
@@ -30,7 +31,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def table_rows(path: Path, delimiter: str | None = None) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and cells by column of a CSV whose first line names the columns and, if not given, shows the delimiter.
 
-    Rows with more or fewer cells than columns are given as they are: {"": surplus} or without the missing columns.
+    A row with more or fewer cells than columns has a further one, called "", that says so.
     """
     text = read_text(path)
     header = text.split("\n", 1)[0]
@@ -42,8 +43,9 @@ def table_rows(path: Path, delimiter: str | None = None) -> Iterator[tuple[int, 
         line = rows.line_num + 1
         for cells in rows:
             if any(cell.strip() for cell in cells):
-                row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
-                yield line, row | ({"": "".join(cells[len(columns) :])} if len(cells) > len(columns) else {})
+                row = dict(zip_longest(columns, (cell.strip() for cell in cells[: len(columns)]), fillvalue=""))
+                is_right = len(cells) == len(columns)
+                yield line, row if is_right else row | {"": f"{len(cells)} cells for {len(columns)} columns"}
             line = rows.line_num + 1
     except csv.Error as error:
         raise AnnotationError(f"{path} line {rows.line_num}: no CSV: {error}") from error
