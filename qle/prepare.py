@@ -27,7 +27,7 @@ from qle.data.synthetic.script import SPLITS, Script, SyntheticConfig, write_scr
 from qle.errors import ConfigError, InputError
 from qle.extract.decode_write import write_video
 
-VERSION = 2
+VERSION = 3
 """Of what the films look like and say: a folder of another version is refused like one of other settings."""
 
 OnProgress = Callable[[int, int, str], None]
@@ -106,7 +106,7 @@ def _make(out: Path, config: SyntheticConfig, script: Script) -> _Made:
     if is_new:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_masks(out / "annotations" / "masks" / Path(script.key).with_suffix(".npz"), labels.tracks)
-        write_video(path, Film(script, config).frames(), config.fps)
+        write_video(path, Film(script, config).frames(), config.fps, is_reproducible=True)
     return _Made(split=script.split, number=script.number, labels=labels, is_new=is_new)
 
 

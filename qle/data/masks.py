@@ -53,7 +53,9 @@ def write_masks(path: Path, tracks: Mapping[str, MaskTrack]) -> None:
             raise AnnotationError(f"{path}: mask name {name!r}: expected letters, digits, _ and - only")
         arrays[f"{name}.times_s"] = track.times_s.astype(np.float64)
         arrays[f"{name}.shape"] = np.array(track.masks.shape, np.int64)
-        arrays[f"{name}.bits"] = np.packbits(track.masks.reshape(len(track.masks), -1), axis=1)
+        arrays[f"{name}.bits"] = np.packbits(
+            track.masks.reshape(len(track.masks), int(np.prod(track.masks.shape[1:]))), axis=1
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:

@@ -16,8 +16,11 @@ ENCODERS = ("libx264", "mpeg4")
 """In the order of preference; the second is part of every FFmpeg, the first is what cameras and recorders write."""
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Encode (height, width, 3) uint8 rgb frames of one even size at a constant rate; the file appears when it is whole."""
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float, *, is_reproducible: bool = False) -> None:
+    """Encode (height, width, 3) uint8 rgb frames of one even size at a constant rate; the file appears when it is whole.
+
+    Reproducible: equal frames give equal bytes. Without B-frames, then: x264 rates them by what happens to lie in memory.
+    """
     beside = path.with_name(f".{path.name}.part")
     rate = Fraction(fps).limit_denominator(90_000)
     try:
@@ -25,6 +28,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
             stream = container.add_stream(_encoder(), rate=rate)
             stream.pix_fmt = "yuv420p"
             stream.gop_size = max(1, round(2 * rate))
+            if is_reproducible:
+                stream.codec_context.max_b_frames = 0
             for number, rgb in enumerate(frames):
                 if number == 0:
                     stream.height, stream.width = rgb.shape[:2]
