@@ -138,4 +138,4 @@ def test_an_epoch_of_questions_costs_little(rng: np.random.Generator) -> None:
         pool.positives(*stretch)
         pool.negatives(*stretch, 4, rng)
         pool.row_labels(stretch[0], "q1", np.arange(33.0))
-    assert time.process_time() - started_s < 1.0
+    assert time.process_time() - started_s < 3.0
