@@ -23,8 +23,9 @@ from qle.eval.ranking import f1
 from qle.eval.scored import RowTable, ScoredQuery, cut_rows, probabilities, row_table, smoothed_logits
 from qle.segments import HALF, Localization, Spans, calibrated, pair_iou, union
 
-SLOPE_RANGE = (1e-4, 1e4)
-"""Of 1 / temperature: a head whose logits say nothing, or the opposite of the truth, gets an almost constant probability."""
+SLOPE_RANGE = (1e-3, 1e3)
+"""Of the spread of the calibrated logits. A head that says nothing, or the opposite of the truth, has the lower end: almost the
+same probability everywhere."""
 ROW_RIDGE = 1e-3
 PRESENCE_RIDGE = 1.0
 """In pairs. Without it the presence of a separable validation set would be a step."""
@@ -140,28 +141,35 @@ def _calibrate(table: RowTable, logit: np.ndarray) -> Localization:
     targets = np.where(label, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
     seconds = table.seconds[rows]
     weight = seconds * len(rows) / seconds.sum() if seconds.sum() > 0 else np.ones(len(rows))
-    slope, bias = fit_logistic(logit[rows], targets, weight, centre=(1.0, 0.0), ridge=ROW_RIDGE)
+    # In units of their spread about their mean, so that scale and offset of the logits do not matter.
+    middle = float(np.average(logit[rows], weights=weight))
+    spread = max(float(np.sqrt(np.average(np.square(logit[rows] - middle), weights=weight))), 1e-6)
+    slope, bias = fit_logistic((logit[rows] - middle) / spread, targets, weight, centre=(0.0, 0.0), ridge=ROW_RIDGE)
     if not SLOPE_RANGE[0] <= slope <= SLOPE_RANGE[1]:
         slope = float(np.clip(slope, *SLOPE_RANGE))
-        # The bias that gives the base rate at the mean logit: what is left when the slope is not free.
         rate = float(np.average(targets, weights=weight))
-        bias = float(np.log(rate / (1 - rate)) - slope * np.average(logit[rows], weights=weight))
-    return Localization(temperature=1 / slope, bias=bias)
+        bias = float(np.log(rate / (1 - rate)))  # at the mean logit: what is left when the slope is not free
+    return Localization(temperature=spread / slope, bias=bias - slope / spread * middle)
 
 
 def _fit_presence(localization: Localization, peak: np.ndarray, is_present: Sequence[bool]) -> Localization:
-    """Logistic in the peak, drawn towards what the row at the peak says; just that where all or none are present."""
-    centre = (1 / localization.temperature, localization.bias)
+    """Logistic in the calibrated peak, drawn towards what the row at the peak says; just that where all or none are present."""
     known = np.isfinite(peak)
     present = np.asarray(is_present)[known]
-    scale, bias = centre
+    scale, bias = 1.0, 0.0
     if present.any() and not present.all():
-        fitted = fit_logistic(
-            peak[known], present.astype(np.float64), np.ones(len(present)), centre=centre, ridge=PRESENCE_RIDGE
+        log_odds = calibrated(peak[known], localization)
+        weight = np.ones(len(present))
+        scale, bias = fit_logistic(
+            log_odds, present.astype(np.float64), weight, centre=(1.0, 0.0), ridge=PRESENCE_RIDGE
         )
-        rate = float(np.clip(present.mean(), 1e-3, 1 - 1e-3))
-        scale, bias = fitted if fitted[0] >= 0 else (0.0, float(np.log(rate / (1 - rate))))
-    return replace(localization, presence_scale=scale, presence_bias=bias)
+        if scale < 0:  # a higher peak must not mean less: then nothing is left but how many are present
+            scale, bias = 0.0, float(np.log(present.mean() / (1 - present.mean())))
+    return replace(
+        localization,
+        presence_scale=scale / localization.temperature,
+        presence_bias=scale * localization.bias + bias,
+    )
 
 
 def num_matched(spans: Spans, windows: Windows) -> int:

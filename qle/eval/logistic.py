@@ -12,14 +12,11 @@ def fit_logistic(
 ) -> tuple[float, float]:
     """(slope, intercept) that minimise sum(weight * cross entropy) + ridge / 2 * squared distance from `centre`.
 
-    Newton steps, halved until they help. The distance of the slope is measured in units of the spread of `values`, so the
-    scale of the logits does not matter; the ridge makes the answer finite where the classes are separated.
+    Newton steps, halved until they help. The ridge is in the units of `values`, so these should be about one: it makes the
+    answer finite where the classes are separated.
     """
-    middle = float(np.average(values, weights=weight))
-    spread = max(float(np.sqrt(np.average(np.square(values - middle), weights=weight))), 1e-6)
-    scaled = (values - middle) / spread
-    design = np.stack([scaled, np.ones_like(scaled)], axis=1)
-    prior = np.array([centre[0] * spread, centre[1] + centre[0] * middle])
+    design = np.stack([values, np.ones_like(values)], axis=1)
+    prior = np.array(centre, dtype=np.float64)
     at = prior.copy()
     loss = _loss(design, targets, weight, at, prior, ridge)
     for _ in range(NUM_STEPS):
@@ -37,8 +34,7 @@ def fit_logistic(
         gain, at, loss = loss - trial_loss, trial, trial_loss
         if gain < 1e-10 * max(1.0, loss):
             break
-    scale = float(at[0]) / spread
-    return scale, float(at[1]) - scale * middle
+    return float(at[0]), float(at[1])
 
 
 def _loss(

@@ -74,9 +74,8 @@ def ranked(spans: Spans) -> tuple[np.ndarray, np.ndarray]:
 
 def mean_average_precision(spans: Spans, taken: np.ndarray, num_windows: int) -> np.ndarray:
     """(tiou,): AP of all moments ranked together, interpolated, against all windows."""
-    ranking = rank(spans.score)
-    values = [average_precision(count(ranking, hit), num_windows, is_interpolated=True) for hit in (taken >= 0).T]
-    return np.array(values, dtype=np.float64)
+    counts = count(rank(spans.score), (taken >= 0).T)
+    return average_precision(counts, num_windows, is_interpolated=True)
 
 
 def query_average_precision(spans: Spans, taken: np.ndarray, windows: Windows) -> np.ndarray:
@@ -87,10 +86,8 @@ def query_average_precision(spans: Spans, taken: np.ndarray, windows: Windows) -
     values = np.full(windows.num_owners, np.nan)
     for owner in np.flatnonzero(counts):
         own = order[bounds[owner] : bounds[owner + 1]]
-        ranking = rank(spans.score[own])
-        hits = (taken[own] >= 0).T
-        found = [average_precision(count(ranking, hit), counts[owner], is_interpolated=True) for hit in hits]
-        values[owner] = np.mean(found)
+        hits = count(rank(spans.score[own]), (taken[own] >= 0).T)
+        values[owner] = average_precision(hits, counts[owner], is_interpolated=True).mean()
     return values
 
 

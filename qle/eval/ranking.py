@@ -52,11 +52,11 @@ def rank(scores: np.ndarray) -> Ranking:
 
 
 def count(ranking: Ranking, labels: np.ndarray) -> ScoreCounts:
-    """Labels (rows,) bool to counts."""
+    """Labels (..., rows) bool to counts."""
     if not len(ranking.order):
-        return ScoreCounts(np.zeros(0), np.zeros(0))
-    positive = np.add.reduceat(labels[ranking.order].astype(np.float64), ranking.first)
-    return ScoreCounts(positive, np.diff(ranking.first, append=len(labels)) - positive)
+        return ScoreCounts(np.zeros(labels.shape), np.zeros(labels.shape))
+    positive = np.add.reduceat(labels[..., ranking.order].astype(np.float64), ranking.first, axis=-1)
+    return ScoreCounts(positive, np.diff(ranking.first, append=len(ranking.order)) - positive)
 
 
 def auroc(counts: ScoreCounts) -> np.ndarray:
