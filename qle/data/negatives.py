@@ -101,11 +101,6 @@ class QueryPool:
             return np.zeros(len(edges_s) - 1, dtype=np.float32)
         return mask_of(happening.windows, edges_s).astype(np.float32)
 
-    def is_known(self, video: str, concept_key: str) -> bool:
-        """Whether somebody has said when, or that, the concept happens in this video."""
-        happening = self._videos[video].concepts.get(self._number.get(concept_key, -1))
-        return happening is not None and bool(happening.annotations)
-
     def _piles(
         self, video: str, start_s: float, end_s: float, count: int, rng: np.random.Generator, sources: Sequence[str]
     ) -> list[list[Sequence[Annotation]]]:
@@ -163,4 +158,4 @@ class QueryPool:
 
 def _happening(annotations: Sequence[Annotation]) -> _Happening:
     windows = [window for annotation in annotations for window in annotation.windows]
-    return _Happening(tuple(annotations), union(windows) if windows else np.zeros((0, 2)))
+    return _Happening(tuple(annotations), union(windows))

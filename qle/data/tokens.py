@@ -7,7 +7,7 @@ Types in a batch: float16 and float32 as stored; bfloat16 as its bits (uint16), 
 multiplied out to float16, or handed over as it is together with its scales (`raw`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -31,6 +31,7 @@ class TokenReader:
         self.streams: dict[str, Stream] = {name: space.streams[name] for name in streams}
         self._index = [choice.index for choice in rows.values()]
         self.valid = [choice.valid for choice in rows.values()]
+        self._is_whole = [bool(np.all(np.diff(choice.index) == 1)) for choice in rows.values()]
         self._state = [np.zeros(choice.num_rows, dtype=np.uint8) for choice in rows.values()]
 
     @property
@@ -60,13 +61,13 @@ class TokenReader:
 
         Rows behind the end of the video, rows that are not valid and rows whose numbers are not finite become zeros.
         """
-        index = self._index[video][first : first + self.window_rows]
-        count = len(index)
+        pieces = self._runs(video, first, self.window_rows)
+        count = min(self.window_rows, len(self._index[video]) - first)
         opened = self.space.video(self.videos[video])
         for name, buffer in out.items():
             stored = opened.stored(name)
             is_bits = self.streams[name].dtype == "bfloat16"
-            for place, start, stop in runs(index):
+            for place, start, stop in pieces:
                 stored.read(start, stop, buffer[place : place + stop - start], raw=is_bits)
         usable = np.zeros(self.window_rows, dtype=bool)
         usable[:count] = self._check(video, first, count, out)
@@ -79,16 +80,16 @@ class TokenReader:
     def read_raw(self, video: int, name: str, first: int, out: np.ndarray) -> None:
         """Chosen rows of one stored array from `first` on, as stored."""
         stored = self.space.video(self.videos[video]).stored(name)
-        for place, start, stop in runs(self._index[video][first : first + len(out)]):
+        for place, start, stop in self._runs(video, first, len(out)):
             stored.read(start, stop, out[place : place + stop - start], raw=True)
 
     def prefetch(self, video: int, first: int) -> None:
         """Let the kernel fetch a window while another one is worked on."""
-        index = self._index[video][first : first + self.window_rows]
+        pieces = self._runs(video, first, self.window_rows)
         opened = self.space.video(self.videos[video])
         for name in self.streams:
             stored = opened.stored(name)
-            for _, start, stop in runs(index):
+            for _, start, stop in pieces:
                 stored.prefetch(start, stop)
 
     def no_usable_row(self, video: int) -> CacheCorruptError:
@@ -102,7 +103,7 @@ class TokenReader:
     def _check(self, video: int, first: int, count: int, out: Mapping[str, np.ndarray]) -> np.ndarray:
         """(count,) bool: valid, and finite in every stream."""
         state = self._state[video][first : first + count]
-        for place in np.flatnonzero(state == UNREAD):
+        for place in (state == UNREAD).nonzero()[0].tolist():
             is_finite = all(not has_nonfinite(out[name][place], self.streams[name].dtype) for name in out)
             state[place] = FINITE if is_finite else NOT_FINITE
         usable: np.ndarray = (state == FINITE) & self.valid[video][first : first + count]
@@ -116,24 +117,26 @@ class TokenReader:
         }
         opened = self.space.video(self.videos[video])
         for first in range(0, len(self._index[video]), self.window_rows):
-            index = self._index[video][first : first + self.window_rows]
             for name, buffer in out.items():
-                for place, start, stop in runs(index):
+                for place, start, stop in self._runs(video, first, self.window_rows):
                     part = buffer[place : place + stop - start]
                     opened.read(name, start, stop, part, raw=self.streams[name].dtype == "bfloat16")
-            if self._check(video, first, len(index), out).any():
+            count = min(self.window_rows, len(self._index[video]) - first)
+            if self._check(video, first, count, out).any():
                 return
         raise self.no_usable_row(video)
 
+    def _runs(self, video: int, first: int, count: int) -> list[tuple[int, int, int]]:
+        """Cached rows behind `count` chosen ones, in pieces without gaps."""
+        index = self._index[video][first : first + count]
+        return [(0, int(index[0]), int(index[0]) + len(index))] if self._is_whole[video] else runs(index)
 
-def runs(index: np.ndarray) -> Iterator[tuple[int, int, int]]:
+
+def runs(index: np.ndarray) -> list[tuple[int, int, int]]:
     """Consecutive row numbers as (place, start, stop): one copy each."""
-    cuts = np.flatnonzero(np.diff(index) != 1) + 1
-    bounds = [0, *cuts.tolist(), len(index)]
-    for begin, end in pairwise(bounds):
-        if end > begin:
-            start = int(index[begin])
-            yield begin, start, start + end - begin
+    bounds = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
+    starts = index[bounds[:-1]].tolist() if len(index) else []
+    return [(begin, start, start + end - begin) for (begin, end), start in zip(pairwise(bounds), starts, strict=False)]
 
 
 def has_nonfinite(values: np.ndarray, dtype: str) -> bool:

@@ -9,6 +9,7 @@ never change. Processes take slices of the same global batches: together they se
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class EpochPlan:
         self._rows = np.asarray(num_rows, dtype=np.int64)
         self._events = np.asarray(event_rows, dtype=np.int64).reshape(-1, 3)
         self._config, self._seed, self._shard = config, seed, shard
+        self._philox = np.random.Philox(key=[0, 0])
+        self._rng = np.random.Generator(self._philox)
         self._cover = [num_windows(int(rows), config.window_rows, config.time_jitter) for rows in self._rows]
         share = config.positive_share if len(self._events) else 0.0
         self._num_events = round(sum(self._cover) * share / (1 - share))
@@ -62,8 +65,14 @@ class EpochPlan:
         return -(-(sum(self._cover) + self._num_events) // self._config.windows_per_batch)
 
     def rng(self, epoch: int, stream: int) -> np.random.Generator:
-        """Random numbers of one purpose of one epoch."""
-        return np.random.Generator(np.random.Philox(key=[self._seed, epoch * (1 << 32) + stream]))
+        """Random numbers of one purpose of one epoch; good until the next call, which sets the same generator anew (a new
+        one costs eight times as much). One thread at a time."""
+        state: Any = self._philox.state
+        state["state"]["key"][:] = self._seed, epoch * (1 << 32) + stream
+        state["state"]["counter"][:] = 0
+        state["buffer_pos"], state["has_uint32"] = 4, 0
+        self._philox.state = state
+        return self._rng
 
     def batches(self, epoch: int) -> list[WindowBatch]:
         """This process's part of each batch."""
@@ -72,13 +81,13 @@ class EpochPlan:
             cover(int(rows), self._config.window_rows, count, rng if self._config.time_jitter else None)
             for rows, count in zip(self._rows, self._cover, strict=True)
         ]
+        size = self._config.windows_per_batch
+        order = np.resize(rng.permutation(sum(self._cover) + self._num_events), self.num_batches * size)
         video = np.repeat(np.arange(len(self._rows)), self._cover)
         first = np.concatenate(starts)
         if self._num_events:
             around = self._around_events(self.rng(epoch, EVENTS))
             video, first = np.concatenate([video, around[0]]), np.concatenate([first, around[1]])
-        size = self._config.windows_per_batch
-        order = np.resize(rng.permutation(len(video)), self.num_batches * size)
         epoch_windows = WindowBatch(video=video[order], first=first[order], number=NUM_STREAMS + np.arange(len(order)))
         part = size // self._shard[1]
         begin = self._shard[0] * part
