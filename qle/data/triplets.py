@@ -88,4 +88,4 @@ def _labels(video: str, asked: Sequence[Annotation], fps: float, stride: int) ->
     if not num_steps:
         raise AnnotationError(f"video {video}: neither duration nor windows, so nobody knows how many frames it has")
     edges_s = np.arange(num_steps + 1) * (stride / fps)
-    return np.stack([mask_of(one.windows, edges_s) if one.windows else np.zeros(num_steps, bool) for one in asked])
+    return np.stack([mask_of(one.windows, edges_s) for one in asked])

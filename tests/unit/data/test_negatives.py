@@ -72,10 +72,6 @@ def test_sources(pool: QueryPool, rng: np.random.Generator) -> None:
 def test_what_nobody_labelled_is_neither_positive_nor_negative(pool: QueryPool, rng: np.random.Generator) -> None:
     assert "smoke" not in texts(pool.negatives("a", 30, 35, 9, rng)) | texts(pool.positives("a", 0, 60))
     assert "smoke" in texts(pool.negatives("b", 10, 20, 9, rng, sources=("window",)))
-    assert not pool.is_known("a", "smoke")
-    assert pool.is_known("b", "smoke")
-    assert pool.is_known("a", "blood")
-    assert not pool.is_known("a", "water jet")
 
 
 def test_a_video_without_annotations_gets_the_corpus(pool: QueryPool, rng: np.random.Generator) -> None:
