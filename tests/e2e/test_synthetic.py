@@ -9,7 +9,7 @@ from qle.cache.reader import open_cache
 from qle.data.annotations import read_annotations
 from qle.data.masks import read_masks
 from qle.data.synthetic.script import SyntheticConfig
-from qle.extract.request import ExtractRequest
+from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run
 from qle.extract.sampling import Sampling
 from qle.prepare import write_synthetic
@@ -21,10 +21,10 @@ def test_tokens_where_the_thing_is_differ_from_the_wall(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "made", config, num_processes=1)
     request = ExtractRequest(
         inputs=(str(tmp_path / "made" / "videos"),), cache=tmp_path / "cache", root=tmp_path / "made" / "videos",
-        backbones=(BackboneRequest(name="tiny"),), sampling=Sampling(mode="fps", fps=4), devices=("cpu",), num_workers=1,
-        durability="none",
+        backbones=(BackboneRequest(name="tiny"),), sampling=Sampling(mode="fps", fps=4), tokens=TokenOptions(),
+        devices=("cpu",), num_workers=1, durability="none",
     )  # fmt: skip
-    assert run(request).exit_code == 0
+    assert run(request, lambda progress: None).exit_code == 0
     space = open_cache(tmp_path / "cache").space()
     file = tmp_path / "made" / "annotations" / "train.jsonl"
     present = [annotation for annotation in read_annotations(file) if annotation.is_present]
