@@ -125,11 +125,19 @@ class QueryPool:
         return piles
 
     def _elsewhere(self, queries: _VideoQueries, count: int, rng: np.random.Generator) -> list[int]:
-        """Up to `count` concepts that this video is not annotated with: enough are drawn to survive the exclusion."""
+        """Up to `count` concepts that this video is not annotated with, in random order."""
         num_concepts = len(self._wordings)
         size = min(count + len(queries.concepts), num_concepts)
-        drawn = rng.choice(num_concepts, size=size, replace=False).tolist()
-        return [concept for concept in drawn if concept not in queries.concepts and self._wordings[concept]][:count]
+        if num_concepts > 8 * size:
+            # Few of many: numbers drawn anew, repeats left out, are the same as a draw without return, and cost no shuffle.
+            drawn = list(dict.fromkeys(rng.integers(num_concepts, size=2 * size).tolist()))
+            if len(found := self._unknown(queries, drawn)) >= count:
+                return found[:count]
+        return self._unknown(queries, rng.choice(num_concepts, size=size, replace=False).tolist())[:count]
+
+    def _unknown(self, queries: _VideoQueries, drawn: Sequence[int]) -> list[int]:
+        """Those that this video is not annotated with, and that are labelled somewhere."""
+        return [concept for concept in drawn if concept not in queries.concepts and self._wordings[concept]]
 
     def _sort(self, annotations: Sequence[Annotation]) -> _VideoQueries:
         by_concept: dict[int, list[Annotation]] = {}
