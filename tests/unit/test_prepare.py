@@ -17,6 +17,7 @@ from qle.data.synthetic.script import SyntheticConfig, write_script
 from qle.errors import ConfigError, InputError
 from qle.extract.decode import make_decoder, request_frames
 from qle.extract.decode_probe import probe
+from qle.extract.decode_write import write_video
 from qle.prepare import write_synthetic
 
 CONFIG = SyntheticConfig(num_train=2, num_val=0, num_test=1, num_composition=1, seconds=5, size=96)
@@ -58,6 +59,14 @@ def test_encoded_colours_are_the_drawn_ones(made: Path) -> None:
         assert np.abs(rgb.astype(float).reshape(12, 8, 12, 8, 3).mean((1, 3)) - drawn).mean() < 5
 
 
+def test_equal_frames_are_equal_bytes_each_time(tmp_path: Path) -> None:
+    """A second encoding by the same process differed: x264 had rated blocks by what lay in its memory."""
+    frames = list(Film(write_script(CONFIG, "train", 1), CONFIG).frames())
+    for number in range(3):
+        write_video(tmp_path / f"{number}.mp4", frames, CONFIG.fps, is_reproducible=True)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_what_is_there_is_kept_and_what_is_missing_is_made(made: Path) -> None:
     before = _times(made)
     lines = (made / "annotations" / "test.jsonl").read_bytes()
@@ -92,6 +101,7 @@ import os, signal
 from pathlib import Path
 from qle.data.synthetic.film import Film
 from qle.data.synthetic.script import SyntheticConfig
+from qle.extract.decode_write import write_video
 from qle.prepare import write_synthetic
 frame, count = Film.frame, iter(range(10_000))
 def dies(self, number):
