@@ -19,6 +19,7 @@ ENVIRONMENT = {
     "QLE_THREADS": "CPU threads of one forward process; its share of the cores where it is not set",
     "RANK": "set by accelerate launch: number of the process; the first one talks and writes",
     "LOCAL_RANK": "set by accelerate launch: number of the process on its machine",
+    "MASTER_PORT": "set by launchers for more than one process; without RANK, only one of them was started",
     "NO_COLOR": "any value: no colours on the terminal",
     "HF_HUB_OFFLINE": "1: models come from the local hub folder only",
 }
@@ -136,6 +137,12 @@ def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
 def is_main_process() -> bool:
     """Whether this is the only process of a command, or the first of those that a launcher has started."""
     return environment("RANK") in (None, "0")
+
+
+def is_lonely() -> bool:
+    """Whether a launcher was asked for several processes and has started one: `accelerate launch --cpu --num_processes 2`
+    does so without mpirun, and says nothing."""
+    return environment("MASTER_PORT") is not None and environment("RANK") is None
 
 
 def seed_everything(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Small caches in which events can be seen: while something happens, one channel of the patch map is high in one corner.
+"""Small caches in which events can be seen: while something happens, one channel of the patch map is high in one column.
 
     planted_cache -> cache with the real writer, train.jsonl and val.jsonl
 
@@ -68,7 +68,7 @@ def planted_cache(
             if (number + place) % 3 != 2:  # one of the three is absent
                 start = int(rng.integers(0, num_rows - 8))
                 stop = start + int(rng.integers(4, 9))
-                patch[start:stop, place % GRID, place // GRID, place] += 2.0
+                patch[start:stop, :, place % GRID, place] += 4.0
                 windows = ((float(start), float(stop)),)
             annotations[split].append(
                 Annotation(qid=f"{key}-{place}", video=key, query=query, windows=windows, duration_s=float(num_rows))

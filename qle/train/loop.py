@@ -7,7 +7,6 @@ All processes run it in step. What they decide together (the best validation, th
 have, so nothing needs to be agreed on.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -49,7 +48,7 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[Batch]: ...
 
-    def set_epoch(self, epoch: int) -> None: ...
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +93,8 @@ class Trainer:
     def run(self) -> Position:
         """Until the last step, or until validation has not become better for too long."""
         self._restore()
-        with warnings.catch_warnings():
-            # Whether every parameter is used is the head's business; DDP is told to look, and says so when all are.
-            warnings.filterwarnings("ignore", message="find_unused_parameters=True")
-            while not self.is_over:
-                self._epoch()
+        while not self.is_over:
+            self._epoch()
         self._is.history.end()
         _copy_into(model_tensors(self.model), self._best)
         return self.position
@@ -106,10 +102,9 @@ class Trainer:
     def _epoch(self) -> None:
         """From where the position is, to the end of the epoch or of the training."""
         epoch, steps_done = divmod(self.position.step, self.steps_per_epoch)
-        self._is.batches.set_epoch(epoch)
-        rest = islice(iter(self._is.batches), steps_done * self.config.accumulation, None)
+        self._is.batches.set_epoch(epoch, steps_done * self.config.accumulation)
         self.model.train()
-        for batches in groups_of(rest, self.config.accumulation):
+        for batches in groups_of(self._is.batches, self.config.accumulation):
             self._step([batch.to(self.accelerator.device) for batch in batches])
             self._after_step()
             if self.is_over:
@@ -125,7 +120,7 @@ class Trainer:
             is_last = place == len(batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self._wrapped):
                 total, parts = weighted_total(self._wrapped(batch), weight)
-                self.accelerator.backward(total)
+                self.accelerator.backward(self._touching_all(total))
             self._meter.add(parts)
         norm = nn.utils.clip_grad_norm_(self.model.trainable().values(), self.config.clip_norm or float("inf"))
         self._optimiser.step()
@@ -133,6 +128,12 @@ class Trainer:
         self._ema.update(step)
         self._meter.end_step(step, norm)
         self.position = replace(self.position, step=step)
+
+    def _touching_all(self, total: Tensor) -> Tensor:
+        """DDP waits for the gradient of every parameter; one that a head or encoder does not use must still have one."""
+        if self.accelerator.num_processes == 1:
+            return total
+        return total + 0 * torch.stack([value.sum() for value in self.model.trainable().values()]).sum()
 
     def _after_step(self) -> None:
         """What is due. A line of history precedes every checkpoint, so that none is averaged over a gap."""

@@ -7,32 +7,20 @@ A finished run is left alone, an unfinished one goes on, and both only if what i
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock, Timeout
 
 from qle.data.cached import TrainingBatches, training_batches
-from qle.errors import CacheMismatchError, ConfigError, TrainingError
-from qle.runs import (
-    CHECKPOINTS,
-    METRICS_FILE,
-    SETTINGS_FILE,
-    RunState,
-    different,
-    listed,
-    read_json,
-    run_state,
-    write_json,
-)
-from qle.runtime import is_main_process, seed_everything
+from qle.runs import CHECKPOINTS, METRICS_FILE, read_json, write_json
+from qle.runtime import is_lonely, is_main_process, seed_everything
 from qle.train.checkpoints import CheckpointFolder
 from qle.train.finish import finish
+from qle.train.folder import announce, begin, owned
 from qle.train.history import History
 from qle.train.loop import Trainer, Training
 from qle.train.model import TrainedModel, count_parameters
@@ -42,9 +30,10 @@ from qle.train.setup import Material, build_accelerator, build_model, open_mater
 from qle.train.validate import Validator, frame_auroc
 
 SUMMARY_FILE = "summary.json"
-LOCK_FILE = ".lock"
-NO_NUMBERS = {"data.placement", "data.num_workers", "data.prefetch_batches"}
-"""Settings that change how fast it goes and nothing else: a run may go on with others."""
+LONELY = (
+    "the launcher has started one process only (accelerate launch --cpu needs mpirun for more): "
+    "to train on CPUs with several, pass --multi_gpu instead of --cpu there and --device cpu here, or use torchrun"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +44,15 @@ class RunSummary:
     state: Literal["trained", "finished before"]
     seed: int
     metrics: Mapping[str, Any]
-    parameters: Mapping[str, tuple[int, int]]
-    """(trainable, frozen) of head and text encoder; empty for a run that was finished before."""
-    placement: str
+    parameters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """(trainable, frozen) of head and text encoder. From here on nothing is known of a run that was finished before."""
+    placement: str = ""
     """Where the tokens lay while training."""
-    wait_s: float
+    wait_s: float = 0.0
     """That the loop waited for data."""
-    seconds: float
+    num_nonfinite_rows: int = 0
+    """Cached rows that hold NaN or inf: they were left out."""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +91,7 @@ def train_heads(request: TrainRequest, on_status: OnStatus, on_note: Callable[[s
     """Train, or go on, or find that all is done."""
     settings = resolve(request)
     material = open_material(request)
-    for note in material.notes:
+    for note in (*material.notes, *([LONELY] if is_lonely() else [])):
         on_note(note)
     if request.num_seeds is None:
         return TrainSummary(
@@ -121,8 +112,8 @@ def plan(request: TrainRequest) -> TrainPlan:
     """--dry-run: everything is opened and checked, nothing is written."""
     settings, material = resolve(request), open_material(request)
     accelerator = build_accelerator(request, settings.train.precision, request.out)
-    model, batches = _parts(settings, material, accelerator)
-    try:
+    parts = _Parts.of(accelerator, settings, material)
+    with parts.batches as batches:
         steps_per_epoch = -(-len(batches) // settings.train.accumulation)
         return TrainPlan(
             space=material.space.path.name,
@@ -131,16 +122,52 @@ def plan(request: TrainRequest) -> TrainPlan:
             steps_per_epoch=steps_per_epoch,
             steps=settings.train.steps or settings.train.epochs * steps_per_epoch,
             batches_per_epoch=len(batches),
-            placement=batches.placement,
-            parameters=count_parameters(model),
+            placement=parts.placement,
+            parameters=count_parameters(parts.model),
             device=str(accelerator.device),
             precision="bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
             num_processes=accelerator.num_processes,
             settings=settings.to_json(),
             notes=material.notes,
         )
-    finally:
-        batches.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """Everything that one run works with, checked."""
+
+    accelerator: Accelerator
+    settings: Settings
+    material: Material
+    model: TrainedModel
+    batches: TrainingBatches
+    validator: Validator
+
+    @classmethod
+    def of(cls, accelerator: Accelerator, settings: Settings, material: Material) -> "_Parts":
+        queries = [annotation.query for annotation in (*material.train, *material.val)]
+        model = build_model(settings, material.space, queries, accelerator.device)
+        validator = Validator(accelerator, material.space, material.val, rate_fps=settings.data.rate_fps)
+        batches = training_batches(
+            material.space,
+            material.train,
+            settings.data,
+            streams=model.head.streams,
+            seed=settings.train.seed,
+            device=accelerator.device,
+            shard=(accelerator.process_index, accelerator.num_processes),
+        )
+        if accelerator.process_index:  # the models are equal; dropout should not be
+            seed_everything(settings.train.seed + accelerator.process_index)
+        return cls(
+            accelerator=accelerator, settings=settings, material=material, model=model, batches=batches,
+            validator=validator,
+        )  # fmt: skip
+
+    @property
+    def placement(self) -> str:
+        """Where the tokens lie, and why."""
+        return f"{self.batches.placement.name} ({self.batches.placement.reason})"
 
 
 def _run(
@@ -149,43 +176,31 @@ def _run(
     started_s = time.monotonic()
     accelerator = build_accelerator(request, settings.train.precision, folder)
     asked = settings.to_json() | material.identity | {"num_processes": accelerator.num_processes}
-    with _owned(folder, accelerator):
-        if _begin(folder, asked, accelerator) == "finished":
+    with owned(folder, accelerator):
+        if begin(folder, asked, accelerator) == "finished":
             metrics = read_json(folder / METRICS_FILE)
-            return RunSummary(
-                folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics,
-                parameters={}, placement="", wait_s=0.0, seconds=0.0,
-            )  # fmt: skip
-        model, batches = _parts(settings, material, accelerator)
-        try:
-            metrics = _train(folder, accelerator, model, batches, settings, material, asked, on_status)
+            return RunSummary(folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics)
+        parts = _Parts.of(accelerator, settings, material)
+        announce(folder, asked, accelerator)
+        with parts.batches:
+            metrics = _train(folder, parts, asked, on_status)
             return RunSummary(
                 folder=str(folder), state="trained", seed=settings.train.seed, metrics=metrics,
-                parameters=count_parameters(model), placement=batches.placement, wait_s=batches.wait_s,
-                seconds=time.monotonic() - started_s,
+                parameters=count_parameters(parts.model), placement=parts.placement, wait_s=parts.batches.wait_s,
+                num_nonfinite_rows=parts.batches.num_nonfinite_rows, seconds=time.monotonic() - started_s,
             )  # fmt: skip
-        finally:
-            batches.close()
 
 
-def _train(
-    folder: Path,
-    accelerator: Accelerator,
-    model: TrainedModel,
-    batches: TrainingBatches,
-    settings: Settings,
-    material: Material,
-    asked: Mapping[str, Any],
-    on_status: OnStatus,
-) -> dict[str, Any]:
-    validator = Validator(accelerator, material.space, material.val, rate_fps=settings.data.rate_fps)
+def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnStatus) -> dict[str, Any]:
+    """The metrics of the finished run, on every process."""
+    accelerator, model, validator = parts.accelerator, parts.model, parts.validator
     checkpoints = CheckpointFolder(folder / CHECKPOINTS)
     trainer = Trainer(
         Training(
             accelerator=accelerator,
             model=model,
-            batches=batches,
-            config=settings.train,
+            batches=parts.batches,
+            config=parts.settings.train,
             validate=lambda: frame_auroc(validator.score(model.head, model.bank)),
             checkpoints=checkpoints,
             history=History(folder, accelerator),
@@ -197,81 +212,14 @@ def _train(
     scored = validator.score(model.head, model.bank)
     metrics: list[Any] = [None]
     if accelerator.is_main_process:
-        metrics = [
-            finish(
-                folder, accelerator, model,
-                settings=settings, material=material, position=position, scored=scored, asked=asked,
-            )
-        ]  # fmt: skip
+        metrics[0] = finish(
+            folder, accelerator, model,
+            settings=parts.settings, material=parts.material, position=position, scored=scored, asked=asked,
+        )  # fmt: skip
         checkpoints.remove()
     broadcast_object_list(metrics)
     found: dict[str, Any] = metrics[0]
     return found
-
-
-def _parts(settings: Settings, material: Material, accelerator: Accelerator) -> tuple[TrainedModel, TrainingBatches]:
-    """Model and batches of this process. After both are made, dropout differs between processes, as it should."""
-    queries = [annotation.query for annotation in (*material.train, *material.val)]
-    model = build_model(settings, material.space, queries, accelerator.device)
-    batches = training_batches(
-        material.space,
-        material.train,
-        settings.data,
-        streams=model.head.streams,
-        seed=settings.train.seed,
-        device=accelerator.device,
-        shard=(accelerator.process_index, accelerator.num_processes),
-    )
-    if accelerator.process_index:
-        seed_everything(settings.train.seed + accelerator.process_index)
-    return model, batches
-
-
-@contextmanager
-def _owned(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Nobody else trains there meanwhile; the lock goes with the process that holds it, killed or not."""
-    if not accelerator.is_main_process:
-        yield
-        return
-    run_state(folder)  # before anything is put into a folder that is somebody else's
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise TrainingError(
-            f"{folder}: another process is training there\nwait for it, or give another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _begin(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> RunState:
-    """New folders get their settings; others must have the same ones. All processes hear the same answer."""
-    found: list[RunState] = ["new"]
-    if accelerator.is_main_process:
-        found = [run_state(folder)]
-        if found[0] == "new":
-            write_json(folder / SETTINGS_FILE, asked)
-        else:
-            _check_same(folder, asked)
-    broadcast_object_list(found)
-    return found[0]
-
-
-def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
-    then = read_json(folder / SETTINGS_FILE)
-    differences = [found for found in different(then, asked) if found[0] not in NO_NUMBERS]
-    if not differences:
-        return
-    is_space = any(name.startswith("space.hash") for name, _, _ in differences)
-    message = (
-        f"{folder}: a run with other {'tokens' if is_space else 'settings'} is there\n{listed(differences, 'there', 'now')}\n"
-        "ask for the same to go on with it, or give another --out"
-    )
-    raise CacheMismatchError(message) if is_space else ConfigError(message)
 
 
 def metric_spread(metrics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, PartialState
 
 from qle.cache.durable import hash_file
 from qle.cache.reader import Space, open_cache
@@ -85,9 +85,8 @@ def build_accelerator(request: TrainRequest, precision: Precision, folder: Path)
         mixed_precision="bf16" if is_reduced else "no",
         # Batches of a step are weighted exactly by the loop (weighting.py); a number here would divide the loss once more.
         gradient_accumulation_steps=1,
-        log_with=choose_trackers(request.track),
+        log_with=choose_trackers(request.track) or None,
         project_dir=folder,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
     )
 
 

@@ -13,11 +13,13 @@ from accelerate.utils import gather_object
 from qle.cache.reader import Space
 from qle.data.annotations import Annotation
 from qle.data.lookup import match_videos
+from qle.data.rows import choose_rows
 from qle.errors import AnnotationError
 from qle.eval.ranking import auroc_of
 from qle.eval.scored import ScoredQuery, row_table
 from qle.heads.base import Head, RowHead
 from qle.predict import RowScorer
+from qle.segments import mask_of
 from qle.text.bank import QueryBank
 
 
@@ -35,6 +37,7 @@ class Validator:
     ) -> None:
         self._accelerator, self._space, self._rate_fps = accelerator, space, rate_fps
         by_key, _ = match_videos(space, annotations, allow_missing=allow_missing)
+        self._check_labels(by_key)
         self._mine = self._share(by_key)
         self._order = {annotation.qid: place for place, annotation in enumerate(annotations)}
 
@@ -54,6 +57,20 @@ class Validator:
             scored = gather_object(scored)
         return sorted(scored, key=lambda one: self._order[one.annotation.qid])
 
+    def _check_labels(self, by_key: Mapping[str, list[Annotation]]) -> None:
+        """AnnotationError before the first step rather than after it, where validation could not tell good from bad."""
+        labels = []
+        for key, annotations in by_key.items():
+            choice = choose_rows(self._space.video(key), self._rate_fps)
+            labels += [mask_of(annotation.windows, choice.edges_s)[choice.valid] for annotation in annotations]
+        inside = np.concatenate(labels)
+        if not 0 < inside.sum() < len(inside):
+            where = "outside" if inside.any() else "inside"
+            raise AnnotationError(
+                f"validation: no row of the {len(labels)} annotated queries lies {where} their windows: nothing can be ranked\n"
+                "give a --val file with queries that happen in a part of their video"
+            )
+
     def _share(self, by_key: Mapping[str, list[Annotation]]) -> dict[str, list[Annotation]]:
         """Videos of this process: longest first, in turn."""
         keys = sorted(by_key, key=lambda key: (-self._space.video(key).num_rows * len(by_key[key]), key))
@@ -65,11 +82,4 @@ def frame_auroc(scored: Sequence[ScoredQuery]) -> float:
     """Over the rows of all queries and videos together: needs no threshold and no calibration, which are fitted later."""
     table = row_table(scored)
     logits = np.concatenate([one.track.logit for one in scored])[table.usable]
-    labels = table.label[table.usable]
-    if not 0 < labels.sum() < len(labels):
-        what = "inside" if not labels.any() else "outside"
-        raise AnnotationError(
-            f"validation: no row of the {len(scored)} annotated queries lies {what} their windows, so nothing can be ranked\n"
-            "give a --val file with queries that happen in a part of their video"
-        )
-    return auroc_of(logits, labels)
+    return auroc_of(logits, table.label[table.usable])

@@ -1,0 +1,71 @@
+"""Whose a run folder is, and whether what is asked now is what was asked when it was begun."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+
+from qle.errors import CacheMismatchError, ConfigError, TrainingError
+from qle.runs import CHECKPOINTS, SETTINGS_FILE, RunState, different, listed, read_json, run_state, write_json
+from qle.train.checkpoints import CheckpointFolder
+
+LOCK_FILE = ".lock"
+NO_NUMBERS = {"data.placement", "data.num_workers", "data.prefetch_batches"}
+"""Settings that change how fast it goes and nothing else: a run may go on with others."""
+
+
+@contextmanager
+def owned(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Nobody else trains there meanwhile; the lock goes with the process that holds it, killed or not."""
+    if not accelerator.is_main_process:
+        yield
+        return
+    run_state(folder)  # before anything is put into a folder that is somebody else's
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainingError(
+            f"{folder}: another process is training there\nwait for it, or give another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> RunState:
+    """What stands there, and an error unless it was asked for with the same words. All processes hear the same answer."""
+    found: list[RunState] = ["new"]
+    if accelerator.is_main_process:
+        found = [run_state(folder)]
+        if found[0] == "unfinished" and CheckpointFolder(folder / CHECKPOINTS).newest() is None:
+            found = ["new"]  # it was killed before there was anything to lose
+        if found[0] != "new":
+            _check_same(folder, asked)
+    broadcast_object_list(found)
+    return found[0]
+
+
+def announce(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> None:
+    """From now on the folder is a run that has not ended."""
+    if accelerator.is_main_process:
+        write_json(folder / SETTINGS_FILE, asked)
+
+
+def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
+    then = read_json(folder / SETTINGS_FILE)
+    differences = [found for found in different(then, asked) if found[0] not in NO_NUMBERS]
+    if not differences:
+        return
+    is_space = any(name.startswith("space.hash") for name, _, _ in differences)
+    message = (
+        f"{folder}: a run with other {'tokens' if is_space else 'settings'} is there\n{listed(differences, 'there', 'now')}\n"
+        "ask for the same to go on with it, or give another --out"
+    )
+    raise CacheMismatchError(message) if is_space else ConfigError(message)

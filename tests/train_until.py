@@ -1,0 +1,29 @@
+"""`qle train-heads` in a process that kills itself after a step: python tests/train_until.py STEP train-heads ..."""
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from qle import console
+
+if TYPE_CHECKING:
+    from qle.train.progress import TrainStatus
+
+FATAL_STEP = int(sys.argv.pop(1))
+
+
+class FatalProgress(console.TrainProgress):
+    """Progress that ends at once: nothing is flushed, closed or caught."""
+
+    def update(self, status: "TrainStatus") -> None:
+        if status.step == FATAL_STEP:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().update(status)
+
+
+if __name__ == "__main__":
+    console.TrainProgress = FatalProgress  # type: ignore[misc]
+    from qle.cli import main
+
+    main()
