@@ -36,6 +36,13 @@ from qle.types import Prediction
 NUM_FRAMES = 6
 SCALE_ROWS = 24
 """Rows all over the video whose maps, with those that are shown, set the scale of a query."""
+SHOWN_METRICS = {
+    "frame": ("auroc", "ap", "f1"),
+    "segment": ("r1", "miou"),
+    "calibration": ("ece", "brier"),
+    "absent": ("",),
+}
+"""Groups of `qle eval` and beginnings of names in them that the page tells; the others stand in the run's metrics.json."""
 BARE_SIZE = (240, 320)
 """Pixels of a map that has no picture below it."""
 MAX_SIDE = 960
@@ -123,10 +130,13 @@ def calibration_of(run: LoadedRun) -> dict[str, Any]:
         found = json.loads((run.folder / METRICS_FILE).read_bytes())
     except (OSError, ValueError):  # the page then says that nothing was measured
         return calibration
-    validation = found.get("validation") if isinstance(found, dict) else None
-    if isinstance(validation, dict):
-        numbers = {name: value for name, value in validation.items() if isinstance(value, int | float)}
-        calibration["metrics"] = numbers
+    measured = found.get("validation", {}).get("metrics", {}) if isinstance(found, dict) else {}
+    calibration["metrics"] = {
+        f"{group} {name}": metric["value"]
+        for group in SHOWN_METRICS
+        for name, metric in measured.get(group, {}).items()
+        if name.startswith(SHOWN_METRICS[group]) and metric.get("value") is not None
+    }
     return calibration
 
 

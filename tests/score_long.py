@@ -17,7 +17,7 @@ from qle.predict import RowScorer
 from qle.text import TextRequest, build_text_encoder
 from qle.text.bank import QueryBank
 
-TINY = {"dim": 16, "num_layers": 1, "num_heads": 2, "temporal_heads": 2, "temporal_layers": 1, "reach_rows": 16}
+TINY = {"dim": 8, "num_layers": 1, "num_heads": 2, "temporal_heads": 2, "temporal_layers": 1, "reach_rows": 16}
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     head = build_head("qle", TINY, TokenShapes(streams=shapes, text_dim=8, sentence_dim=8)).eval()
     assert isinstance(head, RowHead)
     text = QueryBank(build_text_encoder(TextRequest(name="tiny", dim=8), "cpu"))
-    scorer = RowScorer(head, text, device=torch.device("cpu"), rate_fps=None, memory_bytes=24 << 20)
+    scorer = RowScorer(head, text, device=torch.device("cpu"), rate_fps=None, memory_bytes=12 << 20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tracks = scorer.score(video, [f"query number {number}" for number in range(20)])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

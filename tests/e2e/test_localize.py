@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,8 +48,18 @@ def make_run(folder: Path, space: Space, **constants: float) -> Path:
         localization=Localization(**constants), priors=None, settings={}, selection={}, versions={},
         created=datetime(2026, 1, 1, tzinfo=UTC),
     )  # fmt: skip
-    save_run(folder, record, head, text.train_state(), {})
+    validation = {"metrics": {"frame": {"auroc": {"value": 0.875}}, "calibration": {"ece": {"value": None}}}}
+    save_run(folder, record, head, text.train_state(), {"metrics.json": {"validation": validation}})
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads that take turns on a few small numbers cost more than they save."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +238,7 @@ def test_pictures_and_report(run: Path, cached: Path, tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "a green polyp" in page
     assert "data:image/jpeg" in page
+    assert "frame auroc" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
 from qle.errors import AnnotationError, CacheCorruptError, CheckpointError
-from qle.heads.base import RowHead
+from qle.heads import build_head
+from qle.heads.base import RowHead, TokenShapes
 from qle.predict import RowScorer, predict, score_annotations
 from qle.segments import Localization
 from qle.text import TextRequest, build_text_encoder
 from qle.text.bank import QueryBank
 from qle.types import RowPlan, SourceFingerprint, SpaceSpec, Stream
-from tests.small_heads import QLE_VARIANTS, SHAPES, small_head
+from tests.small_heads import QLE_VARIANTS, SHAPES, TINY
 
 QUERIES = ("a green polyp", "the grasper enters from the left", "smoke", "water jet then the polyp")
 SPEC = SpaceSpec(
@@ -55,8 +56,9 @@ def _commit(folder: object, key: str, patch: np.ndarray, valid: np.ndarray) -> N
     fingerprint = SourceFingerprint(size=1, mtime_ns=1, edge_hash="0" * 32)
     source = SourceFacts(path=f"/films/{key}", fingerprint=fingerprint, duration_s=float(len(patch)), fps=25.0)
     with VideoWriter.open(folder, key, plan, source, durability="none") as writer:  # type: ignore[arg-type]
-        writer.write("patch", rows, np.nan_to_num(patch, posinf=0, neginf=0).astype(np.float32))
-        writer.write("frame", rows, np.zeros((len(patch), 8), np.float16))
+        writer.write("patch", rows, np.nan_to_num(patch, posinf=0, neginf=0))
+        if patch.dtype == np.float32:
+            writer.write("frame", rows, np.zeros((len(patch), 8), np.float16))
         record = writer.commit()
     if not np.isfinite(patch).all():  # no writer of ours stores them, so they are put where rows lie
         stream = record.stream("patch")
@@ -82,11 +84,32 @@ def _scorer(head: RowHead, **changes: object) -> RowScorer:
 
 
 def _head(variant: str = "default") -> RowHead:
-    """As small_head, for words of the tiny encoder."""
-    head = small_head(variant)
-    torch.manual_seed(1)
-    head.words = torch.nn.Linear(8, head.words.out_features)  # type: ignore[union-attr,arg-type]
+    """For words of the tiny encoder; every parameter random, so that nothing is hidden by a zero that it starts with."""
+    torch.manual_seed(0)
+    shapes = TokenShapes(streams=SHAPES.streams, text_dim=8, sentence_dim=8)
+    head = build_head("qle", TINY | QLE_VARIANTS[variant], shapes).eval()
+    assert isinstance(head, RowHead)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
     return head
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads that take turns on a few small numbers cost more than they save."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def difference(one: np.ndarray | None, other: np.ndarray | None) -> float:
+    """Largest one, beside the largest number there is: these heads are wild, their logits are tens."""
+    assert one is not None
+    assert other is not None
+    assert one.shape == other.shape
+    return float(np.abs(one - other).max() / max(1.0, np.abs(one).max()))
 
 
 def _video_of(space: Space) -> Video:
@@ -103,9 +126,8 @@ def test_memory_chunks_and_groups_change_no_number(
     in_pieces = _scorer(head, memory_bytes=200_000).score(video, QUERIES)
     assert [len(track.logit) for track in at_once] == [83] * 4
     for one, other in zip(at_once, in_pieces, strict=True):
-        assert np.abs(one.logit - other.logit).max() < 1e-5
-        assert one.raw_logit is not None
-        assert np.abs(one.raw_logit - other.raw_logit).max() < 1e-5
+        assert difference(one.logit, other.logit) < 1e-5
+        assert difference(one.raw_logit, other.raw_logit) < 1e-5
         assert (one.uncertainty is None) == (variant != "evidence")
 
 
@@ -137,7 +159,7 @@ def test_other_queries_repeats_and_order_change_no_number(
     video, scorer = _video_of(space(a=_video(rng, 31))), _scorer(_head())
     alone = scorer.score(video, QUERIES[:1])[0]
     among = scorer.score(video, (QUERIES[3], QUERIES[0], QUERIES[1], QUERIES[0]))
-    assert np.abs(alone.logit - among[1].logit).max() < 1e-5
+    assert difference(alone.logit, among[1].logit) < 1e-5
     assert among[1] is among[3]
     assert scorer.score(video, ()) == []
 
@@ -200,7 +222,7 @@ def test_one_row_and_a_video_that_was_never_on_screen(space: Callable[..., Space
 def test_query_that_never_happens_is_absent(space: Callable[..., Space], rng: np.random.Generator) -> None:
     video = _video_of(space(a=_video(rng, 20)))
     (track,) = _scorer(_head()).score(video, QUERIES[:1])
-    constants = Localization(bias=-30, presence_bias=-30)
+    constants = Localization(bias=-90, presence_bias=-90)
     found = predict("a.mp4", QUERIES[0], track, constants, qid="7")
     assert (found.moments, found.qid, found.duration_s) == ((), "7", 20.0)
     assert 0 <= found.presence < 1e-6
@@ -214,10 +236,10 @@ def test_maps_add_up_to_raw_logits_in_any_chunk(space: Callable[..., Space], rng
     maps = _scorer(head).maps(video, QUERIES, rows)
     small = _scorer(head, memory_bytes=20_000).maps(video, QUERIES, rows)
     tracks = _scorer(head).score(video, QUERIES)
-    assert np.abs(maps - small).max() < 1e-5
+    assert difference(maps, small) < 1e-5
     for place, track in enumerate(tracks):
         assert track.raw_logit is not None
-        assert np.abs(maps[place].mean((1, 2)) - track.raw_logit[rows]).max() < 1e-5
+        assert difference(maps[place].mean((1, 2)), track.raw_logit[rows]) < 1e-5
 
 
 def test_rate_of_the_run_chooses_the_rows(space: Callable[..., Space], rng: np.random.Generator) -> None:
@@ -226,9 +248,7 @@ def test_rate_of_the_run_chooses_the_rows(space: Callable[..., Space], rng: np.r
     every_second = _scorer(_head(), rate_fps=0.5).score(opened.video("a.mp4"), QUERIES[:1])[0]
     assert every_second.times_s.tolist() == np.arange(0.0, 30.0, 2.0).tolist()
     raw = _scorer(_head()).score(opened.video("b.mp4"), QUERIES[:1])[0].raw_logit
-    assert raw is not None
-    assert every_second.raw_logit is not None
-    assert np.abs(every_second.raw_logit - raw).max() < 1e-5
+    assert difference(every_second.raw_logit, raw) < 1e-5
 
 
 def test_annotations_come_back_in_their_order(space: Callable[..., Space], rng: np.random.Generator) -> None:
@@ -263,14 +283,18 @@ def test_diverged_head_is_an_error_and_no_empty_result(space: Callable[..., Spac
         _scorer(head).score(_video_of(space(a=_video(rng, 10))), QUERIES[:1])
 
 
-def test_ten_hours_and_twenty_queries_stay_within_a_cap(space: Callable[..., Space], rng: np.random.Generator) -> None:
-    """36,000 rows. The features of twenty queries alone would be 46 MB; the budget for all of them is 24."""
-    patch = rng.standard_normal((36_000, *SHAPES.streams["patch"])).astype(np.float32)
-    opened = space(long=(patch, np.ones(len(patch), bool)))
+def test_ten_hours_and_twenty_queries_stay_within_a_cap(tmp_path: Path, rng: np.random.Generator) -> None:
+    """36,000 rows. The features of twenty queries alone would be 23 MB; the budget for everything is 12, of which the pass
+    over time of a single query takes the most."""
+    stream = Stream(name="patch", row_shape=(2, 2, 8), axes=("rows", "cols", "dim"), dtype="float16")
+    spec = SpaceSpec(name="long", hashed={"made": "for a long video"}, streams=(stream,), recorded={})
+    folder = create_space(tmp_path / "cache", spec)
+    patch = rng.standard_normal((36_000, 2, 2, 8)).astype(np.float16)
+    _commit(folder, "long.mp4", patch, np.ones(len(patch), bool))
     script = Path(__file__).parent.parent / "score_long.py"
-    line = [sys.executable, str(script), str(opened.path), "long.mp4"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    line = [sys.executable, str(script), str(folder.path), "long.mp4"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     idle_mib, peak_mib, num_tracks, num_rows = map(float, done.stdout.split())
     assert (num_tracks, num_rows) == (20, 36_000)
-    assert peak_mib - idle_mib < 110
+    assert peak_mib - idle_mib < 90
