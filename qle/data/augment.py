@@ -9,6 +9,7 @@ their marks in them, and only training can tell whether it helps.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,18 +60,28 @@ def mirrored(query: str, augmentation: Augmentation) -> str:
     return query
 
 
-def apply(tokens: dict[str, Tensor], streams: Mapping[str, Stream], drawn: Sequence[Augmentation]) -> None:
+def apply(tokens: Mapping[str, Tensor], streams: Mapping[str, Stream], drawn: Sequence[Augmentation]) -> None:
     """Change the maps of a batch (windows, time, rows, cols, dim) in place; the batch must own them."""
+    kept = [change.kept for change in drawn if change.kept is not None]
+    dropped = ~np.stack(kept) if kept else None
     for name, stream in streams.items():
         if not has_grid(stream):
             continue
-        for window, augmentation in enumerate(drawn):
-            axes = [axis for axis, flip in ((1, augmentation.up_down), (2, augmentation.left_right)) if flip]
+        # On the CPU numpy does it in one thread: torch's would take the cores away from the training step.
+        maps: Any = _as_numbers(tokens[name]) if tokens[name].device.type == "cpu" else tokens[name]
+        for window, change in enumerate(drawn):
+            axes = tuple(axis for axis, flip in ((1, change.up_down), (2, change.left_right)) if flip)
             if axes:
-                tokens[name][window] = tokens[name][window].flip(axes)
-        if drawn and drawn[0].kept is not None:
-            dropped = ~np.stack([change.kept for change in drawn if change.kept is not None])
-            tokens[name].masked_fill_(torch.from_numpy(dropped).to(tokens[name].device)[..., None], 0)
+                whole = maps[window]
+                maps[window] = np.flip(whole, axes).copy() if isinstance(whole, np.ndarray) else whole.flip(axes)
+        if dropped is not None:
+            maps[dropped if isinstance(maps, np.ndarray) else torch.from_numpy(dropped).to(maps.device)] = 0
+
+
+def _as_numbers(tensor: Tensor) -> np.ndarray:
+    """The same memory for numpy, which knows no bfloat16; whole numbers of the same size serve for copies and zeros."""
+    numbers: np.ndarray = tensor.view({2: torch.int16, 4: torch.int32}[tensor.itemsize]).numpy()
+    return numbers
 
 
 def _swap(match: re.Match[str]) -> str:

@@ -22,10 +22,11 @@ from qle.data.buffers import Ahead
 from qle.data.collate import collate
 from qle.data.config import DataConfig
 from qle.data.lookup import match_videos
+from qle.data.packed import DeviceTokens, RamTokens
 from qle.data.plan import Placement, available_ram_bytes, place
 from qle.data.questions import Question, Questioner
 from qle.data.rows import RowChoice, check_rate, choose_rows
-from qle.data.sources import MappedTokens, PackedTokens, TokenSource
+from qle.data.sources import MappedTokens, TokenSource
 from qle.data.streamed import StreamedTokens
 from qle.data.tokens import TokenReader
 from qle.data.upload import Uploader
@@ -235,9 +236,10 @@ def _source(
 ) -> TokenSource:
     num_windows = config.windows_per_batch // num_processes
     log.info("tokens: %s (%s)", placement.name, placement.reason)
-    if placement.name in ("device", "ram"):
-        store = device if placement.name == "device" else torch.device("cpu")
-        return PackedTokens(reader, num_windows, store=store, device=device)
+    if placement.name == "device":
+        return DeviceTokens(reader, device)
+    if placement.name == "ram":
+        return RamTokens(reader, num_windows, device)
     if placement.name == "mapped":
         return MappedTokens(reader, num_windows, device)
     return StreamedTokens(reader, num_windows, config.num_workers, config.prefetch_batches)

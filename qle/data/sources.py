@@ -1,9 +1,8 @@
-"""Tokens of windows from where they lie: packed on the device or in RAM, or in mapped files. Streaming: data/streamed.py.
+"""The interface of token sources, where batches are made, and the plainest source: mapped files.
 
-    TokenReader (or one packed array) + WindowBatch -> TokenWindows
+    TokenReader + WindowBatch ... -> TokenWindows ...
 
-All sources give the same bytes for the same windows. What is packed is packed as it is stored, int8 with its scales, and
-multiplied out when a batch is gathered: with the same roundings as the reader.
+Packed rows: data/packed.py. Processes that read ahead: data/streamed.py. All give the same bytes for the same windows.
 """
 
 from abc import ABC, abstractmethod
@@ -15,13 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qle.cache.quantise import SCALE
 from qle.data.buffers import Buffers
-from qle.data.tokens import TokenReader, has_nonfinite
+from qle.data.tokens import TokenReader
 from qle.data.windows import WindowBatch
-
-PACK_ROWS = 256
-"""Rows that are read at a time while packing."""
 
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 Take = Callable[[], tuple[dict[str, np.ndarray], dict[str, Tensor]]]
@@ -110,70 +105,6 @@ class MappedTokens(TokenSource):
 
     def close(self) -> None:
         pass  # buffers go with the batches that look into them
-
-
-class PackedTokens(TokenSource):
-    """All chosen rows back to back in one array a stream, and behind them one row of zeros for whatever is not there."""
-
-    def __init__(self, reader: TokenReader, num_windows: int, *, store: torch.device, device: torch.device) -> None:
-        """store: where the packed rows lie. device: where batches go to."""
-        self._reader, self._store = reader, store
-        self._take = None if store.type != "cpu" else batch_memory(batch_shapes(reader, num_windows), device)
-        self._begin = np.concatenate([[0], np.cumsum(reader.num_rows)])
-        self._usable = np.concatenate([*reader.valid, [False]])
-        self._packed: dict[str, dict[str, Tensor]] = {name: self._pack(name) for name in reader.streams}
-        for video, (begin, end) in enumerate(zip(self._begin[:-1], self._begin[1:], strict=True)):
-            if reader.valid[video].any() and not self._usable[begin:end].any():
-                raise reader.no_usable_row(video)
-
-    def read(self, batches: Sequence[WindowBatch]) -> Iterator[TokenWindows]:
-        for batch in batches:
-            rows = self._begin[batch.video + 1][:, None]
-            number = self._begin[batch.video][:, None] + batch.first[:, None] + np.arange(self._reader.window_rows)
-            number = np.where(number < rows, number, self._begin[-1])
-            usable = self._usable[number]
-            index = torch.from_numpy(np.where(usable, number, self._begin[-1]).ravel()).to(self._store)
-            yield TokenWindows(streams=self._gather(index, len(batch)), usable=usable)
-
-    def close(self) -> None:
-        self._packed = {}
-
-    def _gather(self, index: Tensor, num_windows: int) -> dict[str, Tensor]:
-        tensors = self._take()[1] if self._take else {}
-        for name, parts in self._packed.items():
-            values, shape = parts[name], (num_windows, self._reader.window_rows, *parts[name].shape[1:])
-            if SCALE in parts:
-                scaled = values.index_select(0, index).float() * parts[SCALE].index_select(0, index)[..., None]
-                values, index_of = scaled.half(), None
-            else:
-                index_of = index
-            if self._take is None:
-                tensors[name] = (values if index_of is None else values.index_select(0, index_of)).view(shape)
-            elif index_of is None:
-                tensors[name].copy_(values.view(shape))
-            else:
-                torch.index_select(values, 0, index_of, out=tensors[name].view(-1, *values.shape[1:]))
-        return as_stored(self._reader, tensors)
-
-    def _pack(self, name: str) -> dict[str, Tensor]:
-        """Every stored array of a stream; rows that are not finite are struck from the usable ones."""
-        packed = {}
-        for part, stream in self._reader.stored_streams(name).items():
-            dtype = getattr(torch, stream.stored_dtype.name)
-            values = torch.empty((int(self._begin[-1]) + 1, *stream.row_shape), dtype=dtype, device=self._store)
-            values[-1] = 0
-            buffer = np.empty((PACK_ROWS, *stream.row_shape), stream.stored_dtype)
-            for video, num_rows in enumerate(self._reader.num_rows):
-                for first in range(0, num_rows, PACK_ROWS):
-                    piece = buffer[: min(PACK_ROWS, num_rows - first)]
-                    self._reader.read_raw(video, part, first, piece)
-                    begin = int(self._begin[video]) + first
-                    values[begin : begin + len(piece)].copy_(torch.from_numpy(piece))
-                    if stream.dtype != "int8":
-                        bad = [place for place, row in enumerate(piece) if has_nonfinite(row, stream.dtype)]
-                        self._usable[begin + np.array(bad, dtype=np.int64)] = False
-            packed[part] = values
-        return packed
 
 
 def _places(batch: WindowBatch) -> list[tuple[int, int]]:
