@@ -38,7 +38,7 @@ PROTOCOL = {
     "rejection_f1: presence < 0.5 as finding an absent query.",
     "floors": "constant: whole video (calibration: base rate of training, or 0.5; rejection: all). position: relative time in "
     "training annotations. query_rate: how often a query happens in training, whatever the video. query_blind: mean "
-    "probability over all queries asked of a video.",
+    "probability over all queries asked of a video (of a video with one query, the head itself).",
     "interval": f"{LEVEL:.0%} percentile interval, resampling videos; ranking metrics from score histograms (error < 0.002).",
 }
 
@@ -109,6 +109,7 @@ def _counts(scored: Sequence[ScoredQuery], table: RowTable, windows: Windows, ow
         "rows": len(table.owner),
         "relevant_rows": int(relevant.sum()),
         "windows": len(windows.owner),
+        "videos_with_one_query": int((np.bincount(table.video) == 1).sum()),
         "absent_pairs": int((~is_present).sum()),
         "guessed_pairs": int((is_present & ~own.has_moment).sum()),
         "skipped_rows_not_usable": int((~table.usable).sum()),

@@ -92,6 +92,12 @@ def test_without_training_annotations_there_are_no_priors_among_the_floors() -> 
         assert all(set(metric.floors) == set(FLOORS) for metric in entries.values())
 
 
+def test_with_one_query_a_video_there_is_no_query_blind_floor() -> None:
+    """It would be the head itself, and look as if the head knew nothing of the query."""
+    scored = [one for one in oracle() if one.annotation.query == "query 0"]
+    assert set(evaluate(scored, Localization(), num_bootstrap=0).metric("frame.auroc").floors) == {"constant"}
+
+
 def test_moments_and_presence_are_those_that_localize_gives() -> None:
     scored = made_scores(seed=7)
     localization = Localization(threshold=0.8, low_threshold=0.4, smoothing_s=3.0, min_duration_s=2.0, merge_gap_s=2.0)

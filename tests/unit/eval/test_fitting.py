@@ -137,8 +137,8 @@ def test_counting_partners_is_greedy_matching(a: list[float], b: list[float]) ->
 
 
 def test_five_hundred_queries_take_seconds() -> None:
-    """The limit is loose, the machine is shared; alone it takes under one."""
+    """Of CPU time, since the machine is shared; it takes about one."""
     scored = made_scores(num_videos=50, num_queries=10, rows=100)
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     fit_localization(scored)
-    assert time.perf_counter() - started_s < 10
+    assert time.process_time() - started_s < 10
