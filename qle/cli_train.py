@@ -113,8 +113,14 @@ def _show_summary(summary: "TrainSummary") -> None:
     if summary.runs[0].parameters:
         _show_parameters(summary.runs[0].parameters)
     if summary.spread:
-        rows = [(name, f"{mean:.4f}", f"{deviation:.4f}") for name, (mean, deviation) in summary.spread.items()]
-        console.table(["metric", "#mean", "#deviation"], rows)
+        # The head's own numbers; floors and the rest stand in summary.json.
+        own = {
+            name.removeprefix("validation.metrics.").removesuffix(".value"): pair
+            for name, pair in summary.spread.items()
+            if name.endswith(".value")
+        }
+        rows = [(name, f"{mean:.4f}", f"{deviation:.4f}") for name, (mean, deviation) in own.items()]
+        console.table(["validation", "#mean", "#deviation"], rows)
         return
     selection = summary.runs[0].metrics["selection"]
     console.facts(

@@ -22,8 +22,9 @@ from qle.eval.floors import Priors
 from qle.predict import RowScorer, score_annotations
 from qle.runs import load_run
 from qle.text import tiny
-from qle.train.request import TrainRequest
+from qle.train.request import TrainRequest, resolve
 from qle.train.run import RunSummary, train_heads
+from qle.train.setup import build_model
 from qle.train.validate import frame_auroc
 from tests.conftest import CHECKOUT
 from tests.planted import TINY_HEAD, Planted, planted_cache
@@ -127,6 +128,7 @@ def test_a_killed_training_goes_on_to_the_same_numbers(planted, tmp_path):
 def test_two_processes_train_as_one_with_the_same_batch(planted, tmp_path, monkeypatch):
     one, two = tmp_path / "one", tmp_path / "two"
     settings = ("train.steps=9", "train.eval_every=5", "train.lr=1e-2", "train.clip_norm=0.5", "head.dropout=0.0")
+    settings += ("train.ema_decay=0.0",)
     settings += ("data.windows_per_batch=4", "train.accumulation=2")
     monkeypatch.setattr(tiny, "DROPOUT", 0.0)  # each process draws its own
     train(planted, one, *settings)
@@ -150,12 +152,21 @@ def test_two_processes_train_as_one_with_the_same_batch(planted, tmp_path, monke
     assert json.loads((two / "environment.json").read_text())["num_processes"] == 2
     for ours, theirs in zip(history(one), history(two), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4)
-    for name in ("model.safetensors", "text.safetensors"):
-        ours, theirs = load_file(one / name), load_file(two / name)
-        for key, value in ours.items():
-            # A bias of keys adds the same to all scores of a query: its gradient is rounding alone, which Adam makes large.
-            if not key.endswith("keys_values.bias"):
-                assert torch.allclose(theirs[key], value, rtol=1e-4, atol=1e-5), key
+    start, ours, theirs = weights_before(planted, *settings), weights(one), weights(two)
+    # Adam makes rounding large where a gradient is rounding alone (the bias of keys), so the weights are compared as a whole.
+    moved = sum(((ours[name] - start[name]) ** 2).sum() for name in ours) ** 0.5
+    apart = sum(((ours[name] - theirs[name]) ** 2).sum() for name in ours) ** 0.5
+    assert apart < 2e-3 * moved
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors") | load_file(folder / "text.safetensors")
+
+
+def weights_before(planted: Planted, *settings: str) -> dict[str, torch.Tensor]:
+    request = request_of(planted, Path("nowhere"), *settings)
+    model = build_model(resolve(request), open_cache(planted.cache).space(), [], torch.device("cpu"))
+    return dict(model.head.state_dict()) | model.text.train_state()
 
 
 def test_several_seeds_give_mean_and_deviation(planted, tmp_path):
