@@ -10,6 +10,7 @@ After Sundararajan et al., Axiomatic Attribution for Deep Networks (2017).
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,15 +26,15 @@ from qle.types import Prediction
 NUM_STEPS = 16
 MAX_ROWS = 2048
 """Rows around the moment that are told apart; in longer videos the others stay as they are and count as background."""
-
-MOST_ROWS = 20_000
-"""Of a video that is explained: each step costs a pass forward and back over all of its rows."""
+CUT_ROWS = 8192
+"""Rows around the moment that the mixer sees at all: each step costs a pass forward and back over them. Mixers with a reach
+lose nothing; the logit that is explained is that of the cut, and is reported as such."""
 
 
 def attribution_of(scorer: RowScorer, video: Video, prediction: Prediction) -> TemporalAttribution | None:
-    """For the best moment of a prediction; None where there is none, none of its rows can be used, or the video is too long."""
+    """For the best moment of a prediction; None where there is none or none of its rows can be used."""
     track = prediction.track
-    if not prediction.moments or track is None or len(track.times_s) > MOST_ROWS:
+    if not prediction.moments or track is None:
         return None
     best = prediction.moments[0]
     target = rows_of(best.start_s, best.end_s, track.edges_s)
@@ -41,7 +42,11 @@ def attribution_of(scorer: RowScorer, video: Video, prediction: Prediction) -> T
     if not bool(usable[target].any()):
         return None
     times_s = torch.from_numpy(np.array(choice.times_s)).to(scorer.device)
-    return attribute(scorer.head, reading, times_s, usable, target, span_s=(best.start_s, best.end_s))
+    cut = _around(target, len(usable), max(CUT_ROWS, 2 * (target.stop - target.start)))
+    inside = slice(target.start - cut.start, target.stop - cut.start)
+    near = RowReading(features=reading.features[:, cut], raw_logit=reading.raw_logit[:, cut])
+    found = attribute(scorer.head, near, times_s[cut], usable[cut], inside, span_s=(best.start_s, best.end_s))
+    return replace(found, first_row=found.first_row + cut.start)
 
 
 def attribute(
@@ -61,7 +66,7 @@ def attribute(
     wanted[target] = usable[target]
     if not bool(wanted.any()):
         raise ValueError(f"none of the rows {target.start}..{target.stop - 1} has tokens: nothing can be attributed")
-    near = _around(target, len(usable))
+    near = _around(target, len(usable), MAX_ROWS)
     head.eval()  # with dropout every step would explain another mixer
 
     def logit_of(features: Tensor, raw_logit: Tensor) -> Tensor:
@@ -101,10 +106,10 @@ def _stations(count: int) -> Iterator[tuple[float, float]]:
     return zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True)
 
 
-def _around(target: slice, num_rows: int) -> slice:
-    """The rows that are told apart: all of them, or MAX_ROWS with the middle of the target in their middle."""
-    first = max(0, min((target.start + target.stop) // 2 - MAX_ROWS // 2, num_rows - MAX_ROWS))
-    return slice(first, min(first + MAX_ROWS, num_rows))
+def _around(target: slice, num_rows: int, most: int) -> slice:
+    """All rows, or `most` of them with the middle of the target in their middle."""
+    first = max(0, min((target.start + target.stop) // 2 - most // 2, num_rows - most))
+    return slice(first, min(first + most, num_rows))
 
 
 def _mean_rows(values: Tensor, usable: Tensor, near: slice) -> Tensor:
