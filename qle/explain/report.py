@@ -22,6 +22,19 @@ from qle.explain.timeline import attribution_strip, letters, reliability, timeli
 
 PRESENT = 0.5
 """Presence from here on reads "found": the score is a probability."""
+METRIC_WORDS = {
+    "ece": "ECE (expected calibration error, 0 is best)",
+    "adaptive_ece": "ECE over bins of equal size",
+    "brier": "Brier score (0 is best)",
+    "auroc": "AUROC (1 is best)",
+    "ap": "average precision",
+    "f1": "F1 at the threshold",
+    "miou": "mean IoU of the best moment",
+    "false_alarm_rate": "queries that do not happen, but got a moment",
+    "miss_rate": "queries that happen, but got none",
+    "presence_auroc": "AUROC of presence",
+}
+"""What `qle eval` calls briefly."""
 BARE_MAP_SIDE = 240
 """Pixels of a map that has no picture below it."""
 
@@ -240,9 +253,17 @@ def _meter(probability: float) -> str:
 
 def _numbers(metrics: Mapping[str, Any]) -> str:
     rows = "".join(
-        f'<tr><td>{text(name)}</td><td class="num">{text(_value(value))}</td></tr>' for name, value in metrics.items()
+        f'<tr><td>{text(_metric_name(name))}</td><td class="num">{text(_value(value))}</td></tr>'
+        for name, value in metrics.items()
     )
     return f'<table class="short"><tbody>{rows}</tbody></table>'
+
+
+def _metric_name(name: str) -> str:
+    """As people write it: "calibration ece" -> "calibration: ECE (expected calibration error)"."""
+    group, _, last = name.rpartition(" ")
+    said = METRIC_WORDS.get(last, last.replace("_", " "))
+    return f"{group}: {said}" if group.isalpha() and group.islower() else name
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

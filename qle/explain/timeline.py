@@ -14,7 +14,7 @@ from qle.explain.explained import ExplainedPrediction, TemporalAttribution
 from qle.explain.page import text
 from qle.types import Prediction, ScoreTrack
 
-WIDTH, LEFT, RIGHT = 1000, 40, 990
+WIDTH, LEFT, RIGHT = 1000, 54, 990
 TOP, BOTTOM = 12, 152
 LANE = 160
 MARKS = 190
