@@ -14,11 +14,20 @@ QLE_VARIANTS: dict[str, dict] = {
     "default": {},
     "evidence": {"output": "evidence"},
     "gate": {"confidence": "gate"},
-    "mean": {"pooling": "mean", "knows_place": False},
+    "no-match": {"matches": False},
+    "mean": {"pooling": "mean", "knows_place": False, "look_reach": None},
     "ssm": {"temporal": "ssm", "state_dim": 4},
     "scores": {"temporal": "scores"},
     "no-mixer": {"temporal": "none"},
-    "published": {"dim": None, "temporal": "published", "pooling": "mean", "map_gain": 1.0, "knows_place": False},
+    "published": {
+        "dim": None,
+        "temporal": "published",
+        "pooling": "mean",
+        "map_gain": 1.0,
+        "matches": False,
+        "knows_place": False,
+        "look_reach": None,
+    },
     "published-ssm": {"dim": None, "temporal": "published-ssm", "pooling": "mean", "output": "evidence"},
 }
 TINY = {"dim": 16, "num_layers": 2, "num_heads": 2, "temporal_heads": 2, "temporal_layers": 2, "reach_rows": 3}

@@ -145,7 +145,7 @@ class ForwardStage:
             )
         host = {name: _to_pinned(value) for name, value in values.items()}
         finite = _to_pinned(is_finite)
-        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready = torch.cuda.Event()
         ready.record()
         return Tokens(target, batch.clips, host, finite, ready)
 

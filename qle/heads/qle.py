@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from qle.data.batch import Batch
 from qle.errors import ConfigError
 from qle.heads.base import HeadOutput, Losses, RowHead, RowReading, RowScores, TokenShapes
+from qle.nn.attention import grid_band
 from qle.nn.guided import GuidedLayer
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
 from qle.nn.positions import grid_positions
@@ -40,16 +41,23 @@ class QleConfig:
 
     dim: int | None = 96
     """Width of the head. None: that of the tokens, which then enter as they are (published)."""
-    num_layers: int = 2
+    num_layers: int = 1
     """Guided layers."""
     num_heads: int = 4
     hidden: int | None = None
     """Width of the feed-forward parts; None: twice `dim`."""
     dropout: float = 0.1
+    stem: int = 128
+    """Channels of two small convolutions in front, which see how neighbouring cells lie to each other. 0: none (published)."""
+    look_reach: int | None = 0
+    """Cells see their neighbours up to so far in each layer; 0: only themselves, and the self-attention is left out. Near
+    reach keeps the map peaking where the thing is. None: all cells (published), which then all know of it and light up."""
     knows_place: bool = True
     """Cells carry the code of their place in the picture."""
     pooling: Literal["relevance", "mean"] = "relevance"
     """How patches become the feature of their row: where the map is high, or all alike (published)."""
+    matches: bool = True
+    """What counts as relevant is read off the sentence too, not off the guided patches alone (published: alone)."""
     map_gain: float = 8.0
     """Map = gain * (w . patch + b). The mean over cells makes small things faint; the gain lets them speak up."""
     temporal: Literal["transformer", "ssm", "scores", "none", "published", "published-ssm"] = "transformer"
@@ -102,8 +110,11 @@ class QleConfig:
             num_layers=num_layers,
             num_heads=num_heads,
             hidden=hidden,
+            stem=0,
+            look_reach=None,
             knows_place=False,
             pooling="mean",
+            matches=False,
             map_gain=1.0,
             temporal=temporal,
             temporal_layers=4 if temporal == "published-ssm" else 2,
@@ -118,6 +129,7 @@ class QleConfig:
 class QleHead(RowHead):
     """See the head of this file."""
 
+    near: Tensor | None
     name: ClassVar[str] = "qle"
     Config: ClassVar[type] = QleConfig
 
@@ -135,13 +147,22 @@ class QleHead(RowHead):
             if dim % getattr(config, name) and config.temporal != "scores":
                 raise ConfigError(f"head qle: width {dim} is no multiple of {name} = {getattr(config, name)}")
         self.enter = _Enter(token_dim, dim, self.rows, self.cols, config)
+        near = None if not config.look_reach else grid_band(self.rows, self.cols, config.look_reach)
+        self.register_buffer("near", near, persistent=False)
         self.words = nn.Linear(shapes.text_dim, dim)
         hidden = config.hidden or 2 * dim
         self.guided = nn.ModuleList(
-            GuidedLayer(dim, config.num_heads, hidden, dropout=config.dropout) for _ in range(config.num_layers)
+            GuidedLayer(dim, config.num_heads, hidden, dropout=config.dropout, looks=config.look_reach != 0)
+            for _ in range(config.num_layers)
         )
         self.confidence = None if config.confidence == "none" else _confidence(dim)
         self.relevance = nn.Linear(dim, 1)
+        self.match = nn.Linear(shapes.sentence_dim, dim + 1) if config.matches else None
+        if config.dim is not None:  # a gain on numbers that begin near nothing: large steps from a calm start
+            for linear in (self.relevance, self.match):
+                if linear is not None:
+                    nn.init.normal_(linear.weight, std=0.1 / config.map_gain)
+                    nn.init.zeros_(linear.bias)
         self.temporal = _Refinement(dim, config)
 
     def forward(self, batch: Batch) -> HeadOutput:
@@ -228,14 +249,24 @@ class QleHead(RowHead):
         for layer in self.guided:
             assert isinstance(layer, GuidedLayer)
             places = patches.shape[1]
-            looked = layer.look(patches.flatten(0, 2)).unflatten(0, (groups, places, num_rows))
+            looked = layer.look(patches.flatten(0, 2), self.near).unflatten(0, (groups, places, num_rows))
             patches = layer.listen(looked.flatten(2, 3), heard, words.mask, gate)
             patches = patches.unflatten(2, (num_rows, -1))
-        relevance = self.config.map_gain * self.relevance(patches).squeeze(-1)
+        relevance = self.config.map_gain * self._relevance(patches, words)
         if self.config.pooling == "mean":
             return patches.mean(3), relevance
         share = relevance.softmax(-1)
         return torch.einsum("gqtcd,gqtc->gqtd", patches, share.to(patches.dtype)), relevance
+
+    def _relevance(self, patches: Tensor, words: Words) -> Float[Tensor, "groups queries time cells"]:
+        """Linear in the patches, so that the mean over the cells is the relevance of the mean."""
+        relevance: Tensor = self.relevance(patches).squeeze(-1)
+        if self.match is None:
+            return relevance
+        wanted = self.match(words.sentence.to(self.match.weight.dtype))
+        matched = torch.einsum("gqtcd,gqd->gqtc", patches, wanted[..., :-1].to(patches.dtype))
+        total: Tensor = relevance + matched + wanted[..., None, -1:]
+        return total
 
     def _confidence(self, patches: Tensor, words: Tensor, mask: Tensor) -> Float[Tensor, "groups queries time 1 1"]:
         assert self.confidence is not None
@@ -258,14 +289,34 @@ class _Enter(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(token_dim) if config.dim is not None else nn.Identity()
         self.project = nn.Linear(token_dim, dim) if config.dim is not None else nn.Identity()
+        self.rows = rows
+        self.stem = _Stem(dim, config.stem, dropout=config.dropout) if config.stem else None
         code = grid_positions(rows, cols, dim) if config.knows_place else torch.zeros(1)
         self.register_buffer("place", code, persistent=False)
 
     def forward(self, tokens: Float[Tensor, "rows cells token_dim"]) -> Float[Tensor, "rows cells dim"]:
         if not torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(self.place.dtype)
-        entered: Tensor = self.project(self.norm(tokens)) + self.place
-        return entered
+        entered: Tensor = self.project(self.norm(tokens))
+        if self.stem is not None:
+            entered = self.stem(entered.unflatten(1, (self.rows, -1))).flatten(1, 2)
+        return entered + self.place
+
+
+class _Stem(nn.Module):
+    """Each cell with its eight neighbours: a ring and a disc differ in how their cells lie, not in what is in them."""
+
+    def __init__(self, dim: int, channels: int, *, dropout: float) -> None:
+        super().__init__()
+        self.around = nn.Conv2d(dim, channels, 3, padding=1)
+        self.back = nn.Linear(channels, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, cells: Float[Tensor, "rows height width dim"]) -> Float[Tensor, "rows height width dim"]:
+        seen = F.relu(self.around(cells.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        stemmed: Tensor = self.norm(cells + self.back(self.dropout(seen)))
+        return stemmed
 
 
 class _Refinement(nn.Module):

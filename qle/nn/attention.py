@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+PLAIN_SOURCES = 256
+"""Up to so many keys a CPU is faster with plain matrix products than with torch's fused kernel (words: 4 times)."""
+
 
 class Attention(nn.Module):
     """Projections in and out; `attend` is left to the caller who knows the layout of time and space."""
@@ -44,16 +47,23 @@ class Attention(nn.Module):
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Bool[Tensor, " batch #heads #targets sources"] | None
     ) -> Float[Tensor, "batch targets dim"]:
-        dropout = self.dropout if self.training else 0.0
         if mask is not None:
             # A row of the mask without any True would be a softmax over nothing.
             is_seen = mask.any(dim=-1, keepdim=True)
-            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask | ~is_seen, dropout_p=dropout)
-            mixed = mixed * is_seen.to(mixed.dtype)
+            mixed = self._mix(queries, keys, values, mask | ~is_seen) * is_seen.to(values.dtype)
         else:
-            mixed = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+            mixed = self._mix(queries, keys, values, None)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
+
+    def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        if queries.device.type == "cpu" and keys.shape[2] <= PLAIN_SOURCES:
+            weight = (queries * self.head_dim**-0.5) @ keys.transpose(-1, -2)
+            if mask is not None:
+                weight = weight.masked_fill(~mask, float("-inf"))
+            return F.dropout(weight.softmax(-1), dropout) @ values
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
 
     def _split(self, x: Tensor) -> Tensor:
         split: Tensor = x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
@@ -74,3 +84,10 @@ def band(
     target = torch.arange(num_targets, device=device)[:, None] + offset
     source = torch.arange(num_sources, device=device)[None, :]
     return (target - source).abs() <= reach
+
+
+def grid_band(rows: int, cols: int, reach: int) -> Bool[Tensor, "cells cells"]:
+    """True between cells of a grid that are at most `reach` rows and columns apart."""
+    row, col = torch.arange(rows * cols) // cols, torch.arange(rows * cols) % cols
+    apart = torch.maximum((row[:, None] - row).abs(), (col[:, None] - col).abs())
+    return apart <= reach

@@ -14,17 +14,22 @@ from qle.nn.attention import Attention, FeedForward
 class GuidedLayer(nn.Module):
     """`look` (patches among themselves) and `listen` (to the words), which makes rows differ between queries."""
 
-    def __init__(self, dim: int, num_heads: int, hidden: int, *, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, hidden: int, *, dropout: float, looks: bool = True) -> None:
         super().__init__()
-        self.self_attention = Attention(dim, num_heads, dropout=dropout)
+        self.self_attention = Attention(dim, num_heads, dropout=dropout) if looks else None
         self.word_attention = Attention(dim, num_heads, dropout=dropout)
         self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) if place or looks else nn.Identity() for place in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def look(self, patches: Float[Tensor, "rows patches dim"]) -> Float[Tensor, "rows patches dim"]:
-        """Every row alone."""
-        looked: Tensor = self.norms[0](patches + self.dropout(self.self_attention(patches)))
+    def look(
+        self, patches: Float[Tensor, "rows patches dim"], near: Bool[Tensor, "patches patches"] | None
+    ) -> Float[Tensor, "rows patches dim"]:
+        """Every row alone; `near` says which patches see each other."""
+        if self.self_attention is None:
+            return patches
+        mask = None if near is None else near[None]
+        looked: Tensor = self.norms[0](patches + self.dropout(self.self_attention(patches, mask=mask)))
         return looked
 
     def listen(
