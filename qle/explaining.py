@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from qle.cache.reader import Space, Video
+from qle.cache.records import is_same_source
+from qle.cache.sources import fingerprint
 from qle.data.annotations import Annotation, read_annotations
 from qle.data.lookup import match_videos
 from qle.data.masks import read_masks
 from qle.data.rows import choose_rows
-from qle.errors import AnnotationError, ConfigError
+from qle.errors import AnnotationError, CacheMismatchError, ConfigError, InputError
 from qle.evidence import region_of
 from qle.explain.faithfulness import Faithfulness, faithfulness
 from qle.explain.maps import Region, robust_scale
@@ -31,7 +33,7 @@ from qle.localize import space_of
 from qle.predict import RowScorer
 from qle.runs import LoadedRun, load_run
 from qle.runtime import resolve_device
-from qle.segments import calibrated
+from qle.segments import probability_of
 from qle.source_frames import stream_frames
 
 OnProgress = Callable[[int, int, str], None]
@@ -90,16 +92,21 @@ def overlay_film(
     rows = np.flatnonzero(choice.valid)
     if not len(rows):
         raise ConfigError(f"video {video.key!r} has no valid row: there is nothing to show")
+    source = Path(video.record.source.path)
+    if not is_same_source(fingerprint(source), video.record.source.fingerprint):
+        raise CacheMismatchError(f"{source} is another file than the one that was extracted: extract it again")
     maps = scorer.maps(video, (query,), rows)[0]
     scale = robust_scale(maps)
-    logits = scorer.score(video, (query,))[0].logit[rows]
-    probabilities = 1 / (1 + np.exp(-calibrated(logits, opened.run.record.localization)))
+    probabilities = probability_of(scorer.score(video, (query,))[0], opened.run.record.localization)[rows]
     rate_fps = len(rows) / choice.duration_s
     fps = max(rate_fps, LEAST_FILM_FPS)
-    source = Path(video.record.source.path)
     frames = stream_frames(source, video.index[choice.index[rows]], max_side=FILM_SIDE)
     painted = overlay_frames(frames, maps, probabilities, scale=scale, region=opened.region_of(video))
-    write_video(path, _counted(painted, len(rows), on_progress), fps)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, _counted(painted, len(rows), on_progress), fps)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --overlay-video") from error
     return Film(path=path, num_frames=len(rows), fps=fps, speed=fps / rate_fps, scale=scale)
 
 
@@ -113,8 +120,8 @@ def check_faithfulness(
     on_progress: OnProgress | None = None,
 ) -> Faithfulness:
     """All measures, over at most `max_rows` rows that are spread over all annotations with masks or boxes."""
-    if max_rows < 1:
-        raise ConfigError(f"--max-rows {max_rows}: expected 1 or more")
+    if max_rows < 1 or seed < 0:
+        raise ConfigError(f"--max-rows {max_rows}, --seed {seed}: expected 1 or more rows and a seed of 0 or more")
     scorer, space = opened.scorer, opened.space
     matched, _ = match_videos(space, read_annotations(annotation_file), allow_missing=allow_missing)
     marked = [
@@ -128,7 +135,7 @@ def check_faithfulness(
             f"{annotation_file}: none of its annotations has masks or boxes, which faithfulness is measured against\n"
             "qle prepare synthetic makes such a set"
         )
-    targets = _spread(list(_targets(space, marked, annotation_file, scorer)), max_rows, seed)
+    targets = _targets(opened, marked, annotation_file, max_rows, seed)
     return faithfulness(
         scorer,
         space,
@@ -153,21 +160,21 @@ def fresh_heads(run: LoadedRun, device: torch.device, seed: int) -> list[RowHead
 
 
 def _targets(
-    space: Space, marked: Sequence[tuple[str, Annotation]], annotation_file: Path, scorer: RowScorer
-) -> Iterator[Visible]:
-    for key, annotation in marked:
-        track = read_masks(annotation_file, annotation.masks) if annotation.masks else None
-        found = visible(key, annotation, choose_rows(space.video(key), scorer.rate_fps), track)
-        if len(found.rows):
-            yield found
-
-
-def _spread(targets: list[Visible], max_rows: int, seed: int) -> list[Visible]:
+    opened: OpenedRun, marked: Sequence[tuple[str, Annotation]], annotation_file: Path, max_rows: int, seed: int
+) -> list[Visible]:
     """All annotations with few rows each, or, where there are more annotations than rows, some of them with one."""
-    if len(targets) > max_rows:
-        kept = np.sort(np.random.default_rng(seed).permutation(len(targets))[:max_rows])
-        return [targets[place].thinned(1) for place in kept]
-    return [target.thinned(max(1, max_rows // max(1, len(targets)))) for target in targets]
+    share = max(1, max_rows // len(marked))
+    found: dict[int, Visible] = {}
+    for place in np.random.default_rng(seed).permutation(len(marked)).tolist():
+        key, annotation = marked[place]
+        track = read_masks(annotation_file, annotation.masks) if annotation.masks else None
+        choice = choose_rows(opened.space.video(key), opened.scorer.rate_fps)
+        seen = visible(key, annotation, choice, track, most=share)
+        if len(seen.rows):
+            found[place] = seen
+        if len(found) == max_rows:
+            break
+    return [found[place] for place in sorted(found)]
 
 
 def _counted(frames: Iterator[np.ndarray], total: int, on_progress: OnProgress | None) -> Iterator[np.ndarray]:

@@ -16,6 +16,8 @@ from qle.segments import Spans, pair_iou
 MAP_TIOU = np.round(np.arange(1, 10) / 10, 1)
 """0.1, 0.2 ... 0.9"""
 RANK1_TIOU = (0.3, 0.5, 0.7)
+TIOU_SLACK = 1e-9
+"""A tIoU that should be 0.3 may come out as 0.29999999999999993; rounding must not decide."""
 BOUNDARY_TIOU = 0.5
 """Boundary errors are of the pairs that match at this."""
 
@@ -57,7 +59,7 @@ def match(spans: Spans, windows: Windows, tiou: np.ndarray) -> np.ndarray:
         overlap = pair_iou(
             spans.start_s[chosen, None], spans.end_s[chosen, None], windows.start_s[number], windows.end_s[number]
         )
-        open_to = is_free[owner] & (overlap[:, None, :] >= tiou[:, None])
+        open_to = is_free[owner] & (overlap[:, None, :] >= tiou[:, None] - TIOU_SLACK)
         best = np.argmax(np.where(open_to, overlap[:, None, :], -1.0), axis=2)
         pair, threshold = np.nonzero(open_to.any(axis=2))
         is_free[owner[pair], threshold, best[pair, threshold]] = False
@@ -118,7 +120,7 @@ def boundary_errors(spans: Spans, windows: Windows, taken: np.ndarray) -> tuple[
 
 def share_at_least(values: np.ndarray, level: float) -> np.ndarray:
     """1 where a value reaches the level (rounding aside), 0 where not, NaN where there is none."""
-    return np.where(np.isnan(values), np.nan, np.nan_to_num(values) >= level - 1e-9)
+    return np.where(np.isnan(values), np.nan, np.nan_to_num(values) >= level - TIOU_SLACK)
 
 
 def precision_recall(num_matched: np.ndarray, num_spans: int, num_windows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -127,16 +127,14 @@ def faithfulness(
     fill = mean_token(scorer, space, sorted({target.video for target in targets})[:FILL_VIDEOS])
     records: list[dict[str, float]] = []
     owners: list[str] = []
-    before: dict[str, Tensor] | None = None
     for done, target in enumerate(targets):
         if on_progress is not None:
             on_progress(done, len(targets), target.annotation.query)
         video = space.video(target.video)
         probe = _Probe(scorer, video, target, _swaps(target, targets, rng))
-        other = before if before is not None else _elsewhere(scorer, space, target, targets)
+        other = _elsewhere(scorer, space, done, targets)
         records += probe.records(region_of(video), fresh, fill, other, rng)
         owners += [target.video] * len(target.rows)
-        before = {name: stream[:1] for name, stream in probe.tokens.items()}
     return _summary(records, owners, len(targets), seed)
 
 
@@ -219,9 +217,11 @@ def _swaps(target: Visible, targets: Sequence[Visible], rng: np.random.Generator
     return [others[place] for place in chosen]
 
 
-def _elsewhere(scorer: RowScorer, space: Space, target: Visible, targets: Sequence[Visible]) -> dict[str, Tensor]:
-    """A row of another video where there is one, else the last row of the same target."""
-    other = next((one for one in targets if one.video != target.video), target)
+def _elsewhere(scorer: RowScorer, space: Space, place: int, targets: Sequence[Visible]) -> dict[str, Tensor]:
+    """A row of the next target of another video; of the same target, its last, where there is one video only."""
+    target = targets[place]
+    following = (*targets[place + 1 :], *targets[:place])
+    other = next((one for one in following if one.video != target.video), target)
     return scorer.tokens_of(space.video(other.video), other.rows[-1:])[0]
 
 

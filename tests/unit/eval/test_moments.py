@@ -88,6 +88,14 @@ def test_what_is_exactly_right_gets_one_everywhere() -> None:
     assert (start.tolist(), end.tolist(), owner.tolist()) == ([0, 0, 0], [0, 0, 0], [0, 1, 1])
 
 
+def test_rounding_does_not_decide_a_match() -> None:
+    """0.9 s of 3 s is a tIoU of 0.3, which floating point makes 0.29999999999999993: R1@0.3 counted it, recall@0.3 did not."""
+    spans, windows = spans_of_pairs([([((1.4, 4.4), 3)], [(1.4, 2.3)])])
+    assert iou(np.array([[1.4, 4.4]]), np.array([[1.4, 2.3]]))[0, 0] < 0.3
+    assert match(spans, windows, np.array([0.3])).tolist() == [[0]]
+    assert share_at_least(best_overlap(spans, windows), 0.3).tolist() == [1]
+
+
 def test_a_window_is_found_once() -> None:
     spans, windows = spans_of_pairs([([((0.0, 4.0), 3), ((0.0, 4.0), 2)], [(0.0, 4.0)])])
     taken = match(spans, windows, np.array([0.5]))

@@ -104,7 +104,8 @@ def test_rows_count_where_the_query_happens_and_the_nearest_mask_shows_it() -> N
     # 0.0 and 0.5 are nearest to an empty mask, 1.5 is not valid, 3.0 is outside of the window.
     assert found.rows.tolist() == [2, 4, 5]
     assert all(one.any() for one in found.masks)
-    assert len(found.thinned(2).rows) == 2
+    thinned = visible("a.mp4", asked, choice(times_s), track, most=2)
+    assert (thinned.rows.tolist(), len(thinned.masks)) == ([2, 5], 2)
 
 
 def test_boxes_serve_where_there_are_no_masks() -> None:
@@ -113,3 +114,35 @@ def test_boxes_serve_where_there_are_no_masks() -> None:
     assert visible("a.mp4", asked, choice(np.arange(10) * 0.5), None).rows.tolist() == [2]
     unmarked = Annotation(qid="2", video="a", query="a polyp", windows=((0.0, 9.0),))
     assert len(visible("a.mp4", unmarked, choice(np.arange(10) * 0.5), None).rows) == 0
+
+
+def test_all_boxes_of_one_time_are_the_thing() -> None:
+    """The two graspers of a picture: a map that is high on the second of them was called wrong."""
+    left = FrameBox(time_s=1.0, left=0, top=0, right=0.25, bottom=0.25)
+    right = FrameBox(time_s=1.0, left=0.75, top=0.75, right=1, bottom=1)
+    asked = Annotation(qid="1", video="a", query="a grasper", windows=((0.0, 9.0),), boxes=(left, right))
+    (found,) = visible("a.mp4", asked, choice(np.arange(10) * 0.5), None).masks
+    relevance = np.zeros((4, 4))
+    relevance[3, 3] = 1
+    assert point(relevance, found).hit == 1
+    assert found.mean() == pytest.approx(0.125, abs=0.01)
+
+
+def test_nearest_time_is_the_nearest() -> None:
+    times_s = np.array([0.0, 1.0, 4.0])
+    asked = Annotation(
+        qid="1", video="a", query="a", windows=((0.0, 9.0),),
+        boxes=tuple(FrameBox(time_s=time, left=0, top=0, right=1, bottom=1) for time in times_s),
+    )  # fmt: skip
+    found = visible("a.mp4", asked, choice(np.array([0.4, 0.6, 2.4, 2.6, 2.7, 5.0])), None)
+    # Half of the usual distance of 2 s is the reach; the row at 2.6 s is not valid.
+    assert found.rows.tolist() == [0, 1, 5]
+
+
+def test_peak_on_the_black_around_the_picture_is_no_hit() -> None:
+    """Held inside the picture, it would point at whatever touches the border."""
+    relevance = np.zeros((4, 4))
+    relevance[0, 1] = 1
+    letterbox = Region(top=-0.5, bottom=1.5)
+    found = point(relevance, mask(0, 10, 0, 50), letterbox)
+    assert (found.hit, found.cell) == (0, 0)
