@@ -70,7 +70,7 @@ def localize(
         checkpoint=checkpoint, queries=tuple(asked), cache=cache or (None if video else _default_cache()),
         video_ids=tuple(video_id or ()), videos=tuple(video or ()), root=root, weights=weights, device=device,
         precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report,
-        num_frames=frames,
+        num_frames=frames, is_one_video=kind == "vtt",
     )  # fmt: skip
     with console.StepProgress("rows", is_quiet=quiet) as progress:
         result = run(request, progress.update)

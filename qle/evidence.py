@@ -7,6 +7,7 @@ Where nothing was found they are the rows that came closest. All maps of a query
 video. A source that is gone costs the pictures, never the answer: the maps are shown alone and a note says why.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ BARE_SIZE = (240, 320)
 """Pixels of a map that has no picture below it."""
 MAX_SIDE = 960
 """Pixels of a frame that is kept for showing."""
+MOST_QUERY_NAME = 80
+"""Signs of a query in the name of a folder of pictures."""
 
 
 def explain_frames(
@@ -57,12 +60,14 @@ def explain_frames(
     preprocess: Mapping[str, Any],
     num_frames: int = NUM_FRAMES,
     source: Path | None = None,
+    max_side: int = MAX_SIDE,
+    with_attribution: bool = True,
 ) -> list[ExplainedPrediction]:
     """Each prediction (all of this video) with its best frames. `preprocess`: of the space, for where the map lies in the
-    picture. `source`: where the film lies now, if not where it was."""
+    picture. `source`: where the film lies now, if not where it was. Attribution costs a reading of the video a query."""
     choice = choose_rows(video, scorer.rate_fps)
     wanted = [best_rows(prediction, num_frames) for prediction in predictions]
-    pictures, note = _pictures(video, choice, wanted, source)
+    pictures, note = _pictures(video, choice, wanted, source, max_side)
     region = region_of(video, preprocess)
     if preprocess.get("crop_borders"):
         note = (
@@ -84,7 +89,7 @@ def explain_frames(
         explained.append(
             ExplainedPrediction(
                 prediction=prediction, frames=frames, scale=scale, note=note,
-                attribution=attribution_of(scorer, video, prediction),
+                attribution=attribution_of(scorer, video, prediction) if with_attribution else None,
             )
         )  # fmt: skip
     return explained
@@ -95,7 +100,7 @@ def write_heatmaps(folder: Path, explained: Sequence[ExplainedPrediction]) -> li
     written = []
     try:
         for one in explained:
-            inside = folder / f"{safe_name(one.prediction.video)}__{safe_name(one.prediction.query)[:80]}"
+            inside = folder / _folder_name(one.prediction)
             inside.mkdir(parents=True, exist_ok=True)
             for shown in one.frames:
                 if shown.relevance is None:
@@ -110,6 +115,15 @@ def write_heatmaps(folder: Path, explained: Sequence[ExplainedPrediction]) -> li
             f"{folder}: pictures cannot be written there ({error.strerror})\nchoose another --heatmaps"
         ) from error
     return written
+
+
+def _folder_name(prediction: Prediction) -> str:
+    """Sentences often begin alike, so one that is cut ends with a digest: no two queries share a folder."""
+    query = safe_name(prediction.query)
+    if len(query) > MOST_QUERY_NAME:
+        digest = hashlib.sha256(prediction.query.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        query = f"{query[: MOST_QUERY_NAME - len(digest) - 1]}-{digest}"
+    return f"{safe_name(prediction.video)}__{query}"
 
 
 def write_page(
@@ -187,7 +201,7 @@ def _spread_peaks(values: np.ndarray, span: slice, most: int) -> list[int]:
 
 
 def _pictures(
-    video: Video, choice: RowChoice, wanted: Sequence[np.ndarray], source: Path | None
+    video: Video, choice: RowChoice, wanted: Sequence[np.ndarray], source: Path | None, max_side: int
 ) -> tuple[dict[int, np.ndarray], str]:
     """Frames by row, and why there are none."""
     rows = np.unique(np.concatenate([*wanted, np.zeros(0, np.int64)]))
@@ -198,7 +212,7 @@ def _pictures(
         if not is_same_source(fingerprint(path), video.record.source.fingerprint):
             return {}, f"No pictures: {path} is another file than the one that was extracted."
         numbers = video.index[choice.index[rows]]
-        frames = frames_of(path, numbers, max_side=MAX_SIDE)
+        frames = frames_of(path, numbers, max_side=max_side)
     except (InputError, DecodeError) as error:
         return {}, f"No pictures: {str(error).splitlines()[0]}"
     return {int(row): frame for row, frame in zip(rows, frames, strict=True)}, ""

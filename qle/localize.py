@@ -18,8 +18,9 @@ import qle
 from qle.cache.reader import Space, Video, open_cache
 from qle.config import config_to_dict
 from qle.errors import CacheMismatchError, CacheMissingError, ConfigError, InputError, QleError
-from qle.evidence import NUM_FRAMES, calibration_of, explain_frames, write_heatmaps, write_page
+from qle.evidence import MAX_SIDE, NUM_FRAMES, calibration_of, explain_frames, write_heatmaps, write_page
 from qle.explain.explained import ExplainedPrediction
+from qle.explain.pictures import PAGE_SIDE
 from qle.extract.plan import discover
 from qle.extract.progress import Progress
 from qle.extract.uncached import find_space, supply
@@ -63,6 +64,8 @@ class LocalizeRequest:
     num_frames: int = NUM_FRAMES
     """Pictures of a query in a video."""
     memory_bytes: int = MEMORY_BYTES
+    is_one_video: bool = False
+    """What is wanted belongs to one film (subtitles): more of them are refused before any work."""
 
     def __post_init__(self) -> None:
         if not self.queries:
@@ -128,6 +131,8 @@ class _Asked:
     places: tuple[int, ...]
     video: Video | None
     error: QleError | None = None
+    source: Path | None = None
+    """Where the film is now, where the user has said so."""
 
 
 class _Answers:
@@ -157,8 +162,10 @@ class _Answers:
         if self._request.report is not None or self._request.heatmaps is not None:
             preprocess = self._run.record.space.hashed.get("preprocess") or {}
             shown = explain_frames(
-                self._scorer, asked.video, predictions, preprocess=preprocess, num_frames=self._request.num_frames
-            )
+                self._scorer, asked.video, predictions, preprocess=preprocess, num_frames=self._request.num_frames,
+                source=asked.source, max_side=MAX_SIDE if self._request.heatmaps is not None else PAGE_SIDE,
+                with_attribution=self._request.report is not None,
+            )  # fmt: skip
             self._explained += zip(asked.places, shown, strict=True)
 
     def finish(self) -> LocalizeResult:
@@ -230,8 +237,17 @@ def _cached(request: LocalizeRequest, run: LoadedRun) -> Generator[_Asked, None,
         raise CacheMissingError(
             f"{space.path} holds no video yet; fill it with: qle extract --cache {request.cache} ..."
         )
+    _check_number(request, len(places))
     for key in sorted(places):
         yield _open(space, key, tuple(places[key]))
+
+
+def _check_number(request: LocalizeRequest, num_videos: int) -> None:
+    if request.is_one_video and num_videos > 1:
+        raise ConfigError(
+            f"subtitles (--format vtt) belong to one video, and {num_videos} would be searched\n"
+            "choose one with --video-id or --video, or use --format json, jsonl or csv"
+        )
 
 
 def _open(space: Space, key: str, places: tuple[int, ...]) -> _Asked:
@@ -260,6 +276,7 @@ def _extracted(request: LocalizeRequest, run: LoadedRun, on_progress: OnProgress
     sources = discover(request.videos, request.root)
     places = _places(request.queries, sources)
     wanted = [source for source in sources if places[source.key]]
+    _check_number(request, len(wanted))
 
     def report(progress: Progress) -> None:
         what = (
@@ -279,7 +296,7 @@ def _extracted(request: LocalizeRequest, run: LoadedRun, on_progress: OnProgress
     )
     with closing(supplied):
         for one in supplied:
-            yield _Asked(one.source.key, tuple(places[one.source.key]), one.video, one.error)
+            yield _Asked(one.source.key, tuple(places[one.source.key]), one.video, one.error, one.source.path)
 
 
 def _places(queries: Sequence[Query], sources: Sequence[VideoSource]) -> dict[str, list[int]]:

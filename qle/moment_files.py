@@ -7,6 +7,7 @@ probabilities to six digits. A query that was found nowhere is always said to be
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from qle.cache.durable import replace_file
 from qle.errors import ConfigError, InputError
 from qle.types import Moment, Prediction
 
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\n")
 SALIENCY_CLIP_S = 2.0
 """Of the QVHighlights files: one score for each clip of this length."""
 
@@ -70,12 +72,15 @@ def to_jsonl(predictions: Sequence[Prediction], names: Mapping[str, str] | None 
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:
-    """One line a moment; an absent query has one line with rank 0 and no times."""
+    """One line a moment; an absent query has one line with rank 0 and no times.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it, as spreadsheets do themselves.
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["video", "qid", "query", "rank", "start_s", "end_s", "score", "presence"])
     for prediction in predictions:
-        names = [prediction.video, prediction.qid or "", prediction.query]
+        names = [_cell(name) for name in (prediction.video, prediction.qid or "", prediction.query)]
         presence = _probability(prediction.presence)
         if not prediction.moments:
             writer.writerow([*names, 0, "", "", "", presence])
@@ -206,8 +211,15 @@ def _as_number(qid: str) -> int | str:
     return int(qid) if qid.isascii() and qid.isdigit() and str(int(qid)) == qid else qid
 
 
+def _cell(text: str) -> str:
+    """A lone carriage return is not quoted by Python before 3.13, and readers would end the line there."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{lines}" if lines.startswith(FORMULA_SIGNS) else lines
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """For terminals and players: what would move a cursor or colour a screen is shown as a replacement."""
+    return "".join("\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in " ".join(text.split()))
 
 
 def _escaped(text: str) -> str:

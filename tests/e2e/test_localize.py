@@ -193,6 +193,8 @@ def test_mistakes_are_refused_before_any_work(run: Path, cached: Path, small_vid
     ):
         with pytest.raises(ConfigError):
             _ask(run, **wrong)
+    with pytest.raises(ConfigError, match="belong to one video, and 3 would be searched"):
+        _ask(run, cache=cached, is_one_video=True)
     with pytest.raises(ConfigError, match="not among the --video-id"):
         _ask(run, cache=cached, video_ids=("b",), queries=(Query(text="smoke", video="a.mp4"),))
 
@@ -252,6 +254,11 @@ def test_source_that_is_gone_costs_the_pictures_only(run: Path, small_videos: Pa
     assert ["No pictures" in note for note in result.notes] == [True]
     assert "No pictures" in (tmp_path / "report.html").read_text()
     assert result.pictures
+    # The cache remembers the old place, but the user says where the film is now.
+    moved = tmp_path / "moved.mp4"
+    shutil.copy(small_videos / "b.mp4", moved)
+    again = _ask(run, videos=(str(moved),), cache=tmp_path / "cache", heatmaps=tmp_path / "maps")
+    assert again.notes == []
 
 
 def test_command_line(run: Path, cached: Path) -> None:

@@ -1,5 +1,7 @@
 """Which rows are shown, and where the map lies in the picture."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 
 from qle.backbones.preprocess import Preprocess
-from qle.evidence import best_rows, region_of
+from qle.evidence import best_rows, region_of, write_heatmaps
+from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE
 from qle.types import Moment, Prediction, ScoreTrack
 
@@ -45,6 +48,19 @@ def test_rows_that_are_not_valid_are_not_shown() -> None:
 def test_absent_query_shows_what_came_closest() -> None:
     assert 7 in best_rows(_prediction([0.1] * 7 + [0.2] + [0.1] * 4), 3).tolist()
     assert best_rows(_prediction([0.3]), 6).tolist() == [0]
+
+
+def test_queries_that_begin_alike_do_not_share_pictures(tmp_path: Path) -> None:
+    """Names of folders were cut at 80 signs, and the pictures of one query replaced those of the other."""
+    frame = ExplainedFrame(time_s=1.0, frame=None, relevance=np.ones((2, 2), np.float32), scale=1.0)
+    begin = "the grasper enters from the left side of the picture and lifts the"
+    explained = [
+        ExplainedPrediction(prediction=replace(_prediction([0.9], (0, 1)), query=f"{begin} {thing}"), frames=(frame,))
+        for thing in ("liver", "polyp")
+    ]
+    written = write_heatmaps(tmp_path, explained)
+    assert len(set(written)) == 2
+    assert all(path.is_file() and len(path.parent.name) < 200 for path in written)
 
 
 @pytest.mark.parametrize("size", [(240, 320), (480, 270), (224, 224), (100, 900)])

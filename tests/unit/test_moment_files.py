@@ -85,6 +85,25 @@ def test_csv_comes_back_as_it_was() -> None:
     assert rows[3]["query"] == NASTY
 
 
+@pytest.mark.parametrize("query", ['=HYPERLINK("http://a")', "+1", "-1", "@a", "\t=1"])
+def test_csv_runs_nothing_in_a_spreadsheet(query: str) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv([prediction((0, 1, 1), query=query, video="=a.mp4")]))))
+    assert (rows[0]["query"], rows[0]["video"]) == (f"'{query}", "'=a.mp4")
+
+
+def test_carriage_return_ends_no_line_of_csv() -> None:
+    """csv.writer of Python 3.11 quotes a line feed but not this, and the row fell in two."""
+    rows = list(csv.DictReader(io.StringIO(to_csv([prediction((0, 1, 1), query="smoke\rand, fire")]), newline="")))
+    assert [row["query"] for row in rows] == ["smoke\nand, fire"]
+
+
+def test_terminal_obeys_no_text_of_strangers() -> None:
+    text = to_table([prediction((0, 1, 1), query="smoke\x1b[2J", video="a\x07.mp4")])
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "smoke\ufffd[2J" in text
+
+
 def test_vtt_has_cues_in_order_that_nothing_in_a_query_can_break() -> None:
     text = to_vtt([FOUND, prediction((5.0, 5.0, 0.5), (359999.9996, 360000.5, 1), query=NASTY), ABSENT])
     blocks = text.rstrip("\n").split("\n\n")
