@@ -75,10 +75,14 @@ def _note(evaluation: "Evaluation") -> None:
     if evaluation.missing:
         console.note(f"{len(evaluation.missing)} videos are not in the cache, their annotations are left out")
     for run in evaluation.runs:
-        if run.novelty is not None and run.novelty.num_trained_videos:
-            videos = run.report.counts["videos"]
+        new, videos = run.novelty, run.report.counts["videos"]
+        if new is not None and new.num_trained_videos:
             console.note(
-                f"{run.folder}: {run.novelty.num_trained_videos} of the {videos} videos were trained on: "
+                f"{run.folder}: {new.num_trained_videos} of the {videos} videos were trained on: the numbers are too hopeful"
+            )
+        elif new is not None and new.num_val_videos:
+            console.note(
+                f"{run.folder}: its step and thresholds were chosen on {new.num_val_videos} of the {videos} videos: "
                 "the numbers are too hopeful"
             )
 

@@ -47,6 +47,8 @@ class EvaluationRequest:
             raise ConfigError("no run to evaluate: pass --checkpoint RUN")
         if self.num_bootstrap < 0:
             raise ConfigError(f"--bootstrap {self.num_bootstrap}: expected 0 (no intervals) or more")
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: expected 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,8 @@ def _evaluate(
         scorer, space, annotations, allow_missing=request.allow_missing, on_progress=on_progress
     )  # fmt: skip
     priors = None if record.priors is None else Priors.from_json(record.priors)
-    new = None if priors is None else novelty([one.annotation for one in scored], priors)
+    keys = {one.annotation.video: one.video for one in scored}
+    new = None if priors is None else novelty([one.annotation for one in scored], priors, keys)
     report = evaluate(
         scored,
         record.localization,

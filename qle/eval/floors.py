@@ -51,6 +51,8 @@ class Priors:
     concepts: tuple[str, ...] = ()
     """Fingerprints of all concepts that were trained on, and below of all videos: what is not among them is new to the head."""
     videos: tuple[str, ...] = ()
+    val_videos: tuple[str, ...] = ()
+    """Likewise of the videos that chose the step and the thresholds."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "query_rates": dict(self.query_rates)}
@@ -60,15 +62,24 @@ class Priors:
         """CheckpointError where the keys are not ours."""
         try:
             lists = {name: tuple(value[name]) for name in ("position", "span", "concepts", "videos")}
-            return cls(**{**value, **lists})
+            return cls(**{**value, **lists, "val_videos": tuple(value.get("val_videos", ()))})
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"priors of the run: {error}; expected the fields {', '.join(cls.__slots__)}"
             ) from error
 
 
-def priors_of(annotations: Sequence[Annotation], durations_s: Mapping[str, float] | None = None) -> Priors:
-    """Of labelled annotations. `durations_s` by `annotation.video`, where the annotations do not say how long videos are."""
+def priors_of(
+    annotations: Sequence[Annotation],
+    durations_s: Mapping[str, float] | None = None,
+    *,
+    val: Sequence[Annotation] = (),
+    keys: Mapping[str, str] | None = None,
+) -> Priors:
+    """Of labelled annotations. `durations_s` by `annotation.video`, where the annotations do not say how long videos are.
+
+    Of `val` nothing is learned but which videos it has. `keys`: in the cache, by `annotation.video`.
+    """
     lengths = [one.duration_s or (durations_s or {}).get(one.video) for one in annotations]
     known = [
         (one, length or 1.0)
@@ -87,8 +98,15 @@ def priors_of(annotations: Sequence[Annotation], durations_s: Mapping[str, float
         num_annotations=len(known),
         num_without_duration=sum(one.is_labelled for one in annotations) - len(known),
         concepts=tuple(sorted({_fingerprint(one.concept_key) for one in annotations if one.is_labelled})),
-        videos=tuple(sorted({_fingerprint(one.video) for one in annotations if one.is_labelled})),
+        videos=_video_fingerprints(annotations, keys or {}),
+        val_videos=_video_fingerprints(val, keys or {}),
     )
+
+
+def _video_fingerprints(annotations: Sequence[Annotation], keys: Mapping[str, str]) -> tuple[str, ...]:
+    """Under both names, since another annotation file may call the same video otherwise."""
+    names = {one.video for one in annotations if one.is_labelled}
+    return tuple(sorted({_fingerprint(name) for name in names | {keys.get(name, name) for name in names}}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +117,25 @@ class Novelty:
     """Neither a video nor a concept was trained on: another data set, and the numbers are of transfer."""
     num_trained_videos: int
     """Evaluated videos that were trained on: any at all makes the numbers too hopeful."""
+    num_val_videos: int
+    """Evaluated videos that the step and the thresholds were chosen on: they too."""
     unseen_concepts: float
     """Part of the annotations whose concept was not trained on."""
 
 
-def novelty(annotations: Sequence[Annotation], priors: Priors) -> Novelty:
-    """Videos and concepts are compared by the names that both annotation files give them."""
-    concepts, videos = set(priors.concepts), set(priors.videos)
+def novelty(annotations: Sequence[Annotation], priors: Priors, keys: Mapping[str, str] | None = None) -> Novelty:
+    """Concepts are compared by the names that both annotation files give them, videos by these and by `keys` of the cache."""
+    concepts = set(priors.concepts)
     unseen = [_fingerprint(one.concept_key) not in concepts for one in annotations]
-    num_trained = sum(_fingerprint(name) in videos for name in {one.video for one in annotations})
+    names = {one.video: {one.video, (keys or {}).get(one.video, one.video)} for one in annotations}
+    seen = [{_fingerprint(name) for name in both} for both in names.values()]
+    num_trained, num_val = (
+        sum(not both.isdisjoint(known) for both in seen) for known in (priors.videos, priors.val_videos)
+    )
     return Novelty(
-        zero_shot=all(unseen) and not num_trained,
+        zero_shot=all(unseen) and not num_trained and not num_val,
         num_trained_videos=num_trained,
+        num_val_videos=num_val,
         unseen_concepts=float(np.mean(unseen)) if unseen else 0.0,
     )
 

@@ -95,9 +95,10 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 
 def _priors(material: Material, settings: Settings) -> Priors:
     """Of the training annotations; how long videos are is known from the cache where they do not say."""
-    by_key, _ = match_videos(material.space, material.train)
-    durations_s: dict[str, float] = {}
-    for key, annotations in by_key.items():
-        duration_s = choose_rows(material.space.video(key), settings.data.rate_fps).duration_s
-        durations_s |= {annotation.video: duration_s for annotation in annotations}
-    return priors_of(material.train, durations_s)
+    by_key, _ = match_videos(material.space, (*material.train, *material.val))
+    keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
+    durations_s = {
+        name: choose_rows(material.space.video(keys[name]), settings.data.rate_fps).duration_s
+        for name in {annotation.video for annotation in material.train}
+    }
+    return priors_of(material.train, durations_s, val=material.val, keys=keys)

@@ -180,3 +180,5 @@ def test_a_wrong_run_or_space_is_one_clear_error(planted, seeds, tmp_path):
         EvaluationRequest(checkpoints=(), cache=planted.cache, annotations=planted.val)
     with pytest.raises(ConfigError, match="--bootstrap"):
         replace(request(planted, seeds), num_bootstrap=-1)
+    with pytest.raises(ConfigError, match="--seed -1"):
+        replace(request(planted, seeds), seed=-1)

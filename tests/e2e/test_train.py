@@ -91,7 +91,10 @@ def test_a_head_learns_and_its_run_can_be_used(planted, tmp_path, capsys):
     scorer = RowScorer(loaded.head, loaded.text, device=torch.device("cpu"), rate_fps=loaded.record.rate_fps)
     scored = score_annotations(scorer, open_cache(planted.cache).space(), read_annotations(planted.val))
     assert frame_auroc(scored) == loaded.record.selection["val_auroc"]  # the best weights, not the last ones
-    assert Priors.from_json(loaded.record.priors).num_annotations == 18
+    priors = Priors.from_json(loaded.record.priors)
+    assert priors.num_annotations == 18
+    assert priors.val_videos
+    assert not set(priors.val_videos) & set(priors.videos)
     best = max(line["val_auroc"] for line in history(out) if "val_auroc" in line)
     assert best == loaded.record.selection["val_auroc"]
 

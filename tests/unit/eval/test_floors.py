@@ -1,6 +1,7 @@
 """Priors of training annotations, and the floors made of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,20 @@ def test_novelty_compares_videos_and_concepts() -> None:
     found = novelty([new, other], priors)
     assert (found.zero_shot, found.num_trained_videos, found.unseen_concepts) == (False, 0, 0.5)
     assert novelty([new], priors).zero_shot
+
+
+def test_videos_are_known_by_both_names_and_from_validation_too() -> None:
+    """Another file that says "v" for "train/v.mp4" made a training video new, and validation videos always were."""
+    trained = Annotation(qid="1", video="v", query="a polyp", windows=())
+    val = Annotation(qid="2", video="w", query="a polyp", windows=())
+    priors = priors_of([trained], {"v": 1.0}, val=[val], keys={"v": "train/v.mp4", "w": "val/w.mp4"})
+    assert Priors.from_json(json.loads(json.dumps(priors.to_json()))) == priors
+    asked = Annotation(qid="3", video="v.mp4", query="smoke", windows=())
+    assert novelty([asked], priors).zero_shot
+    known = novelty([asked], priors, {"v.mp4": "train/v.mp4"})
+    assert (known.zero_shot, known.num_trained_videos) == (False, 1)
+    chosen = novelty([replace(asked, video="w")], priors)
+    assert (chosen.zero_shot, chosen.num_trained_videos, chosen.num_val_videos) == (False, 0, 1)
 
 
 def test_query_blind_is_the_mean_over_the_queries_of_a_video() -> None:
