@@ -240,7 +240,7 @@ def test_pictures_and_report(run: Path, cached: Path, tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "a green polyp" in page
     assert "data:image/jpeg" in page
-    assert "frame auroc" in page
+    assert "frame: AUROC (1 is best)" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
