@@ -4,9 +4,12 @@ Results go to stdout (`--json` everywhere), everything else to stderr. torch is 
 answers at once.
 """
 
+import contextlib
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +22,9 @@ from qle.cli_localize import LOCALIZE_HELP, localize
 from qle.cli_prepare import prepare_app
 from qle.cli_train import TRAIN_HELP, train_heads
 from qle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qle.demo import DemoResult
 
 app = typer.Typer(
     name="qle",
@@ -54,6 +60,19 @@ another machine, 3: the run could not go on.
   qle extract --videos recordings/ --cache cache --backbone tiny --fps 1
   qle extract --videos 'day*/**/*.mp4' --cache cache --backbone m2crl --weights m2crl.pth --fps 1 --gpus 0,1
   qle extract --videos list.csv --cache cache --backbone openai/clip-vit-base-patch16 --grid 7 --dry-run
+"""
+
+DEMO_HELP = """Run the main job on made-up videos, as the commands that you would type for your own, each shown before it runs.
+
+Videos are made, extracted with the built-in backbone and trained on; then queries are asked that happen, that do not, and
+in words that training never saw. The table at the end has what is aimed at beside what was reached and what guesses reach.
+Run the same command again to go on where it stopped.
+
+[bold]Examples[/bold]
+
+  qle demo
+
+  qle demo /tmp/small --videos 24 --steps 200
 """
 
 
@@ -152,30 +171,25 @@ def doctor(
     raise typer.Exit(3 if any(check.status == "fail" for check in found) else 0)
 
 
-@app.command()
+@app.command(help=DEMO_HELP)
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where videos, cache and picture go.")] = Path("demo"),
-    videos: Annotated[int, typer.Option(help="How many videos to make.")] = 4,
-    seconds: Annotated[float, typer.Option(help="Length of each.")] = 12,
-) -> None:
-    """Make a few videos, extract them with the built-in backbone, inspect the cache, draw the tokens.
+    folder: Annotated[Path, typer.Argument(help="Where videos, cache, run, numbers and report go.")] = Path("demo"),
+    videos: Annotated[int | None, typer.Option(help="Videos to train on; fewer, and the other splits shrink along.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of training.  [default: as in the preset qle/demo]")] = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:  # fmt: skip
+    from qle.demo import NUM_TRAIN, DemoConfig, run_demo
 
-    Example: qle demo /tmp/demo
-    """
-    from qle.demo import draw_tokens, make_videos
-
-    for video in make_videos(folder / "videos", num_videos=videos, seconds=seconds):
-        events = ", ".join(f"{event.name} {event.start_s:.1f}-{event.end_s:.1f} s" for event in video.events)
-        console.note(f"made {video.path}: {events}")
-    extracted = ["--cache", str(folder / "cache"), "--backbone", "tiny", "--fps", "5"]
-    for line in (
-        ["extract", "--videos", str(folder / "videos"), *extracted],
-        ["cache", "inspect", str(folder / "cache")],
-    ):
-        console.note(f"$ qle {' '.join(line)}")
-        if code := app(line, standalone_mode=False):
+    def run_line(line: Sequence[str]) -> None:
+        if code := app([*line, *(["--quiet"] if quiet else [])], standalone_mode=False):
             raise typer.Exit(code)
-    console.print_text(f"tokens as colours below their frames: {draw_tokens(folder / 'tokens.png', folder / 'cache')}")
+
+    # With --json the results of the stages are no result of this command.
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        config = DemoConfig(num_videos=NUM_TRAIN if videos is None else videos, steps=steps)
+        result = run_demo(folder, config, run_line, lambda line: console.print_plain(f"{line}\n"))
+    console.print_json(result.to_json()) if json else _show_demo(result)
 
 
 def main() -> None:
@@ -264,6 +278,27 @@ def _show_summary(summary: Any) -> None:
                 f"all {len(space.failures)} failures: {Path(summary.cache, space.space, 'errors.jsonl')}; "
                 "try them again with --retry-failed"
             )
+
+
+def _show_demo(result: "DemoResult") -> None:
+    rows = [
+        (
+            one.aim.name,
+            f"{one.value:.3f}",
+            "" if one.interval is None else f"{one.interval[0]:.3f} - {one.interval[1]:.3f}",
+            f">= {one.aim.at_least:g}",
+            "yes" if one.is_met else "no",
+            ", ".join(f"{name} {value:.3f}" for name, value in one.floors.items()),
+        )
+        for one in result.measured
+    ]
+    num_met = sum(one.is_met for one in result.measured)
+    title = f"{num_met} of {len(rows)} aims are met (held-out videos, text encoder {result.text_encoder})"
+    console.print_plain("\n")
+    console.table(["held out", "#measured", "95 %", "#aim", "met", "guesses"], rows, title=title)
+    stages = {name: console.format_duration(seconds) for name, seconds in result.seconds.items()}
+    whole = {"in all": console.format_duration(sum(result.seconds.values()))}
+    console.facts(stages | whole | {"run": result.run, "report": f"{result.report} (open it in a browser)"})
 
 
 def _show_estimate(plan: Any) -> None:

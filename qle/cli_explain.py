@@ -25,7 +25,7 @@ they mark, do they change with the query, the picture and the weights? Every num
 
   qle explain --checkpoint run --cache cache --video-id case1 --query "a green polyp" --overlay-video case1.mp4
 
-  qle explain --faithfulness --checkpoint run --cache cache --annotations test.jsonl
+  qle explain --faithfulness --checkpoint run --cache cache --annotations test.jsonl --out measures.json
 """
 
 
@@ -43,6 +43,7 @@ def explain(
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out annotations of videos not cached.")] = False,
     max_rows: Annotated[int, typer.Option(help="With --faithfulness: rows that are tested, over all annotations.")] = 400,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random: orders, other queries, fresh weights.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="With --faithfulness: write the measures there as JSON.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -55,9 +56,11 @@ def explain(
             )
         _faithfulness(
             checkpoint, root, annotations, device=device, quiet=quiet, as_json=json, max_rows=max_rows, seed=seed,
-            allow_missing=allow_missing,
+            allow_missing=allow_missing, out=out,
         )  # fmt: skip
         return
+    if out is not None:
+        raise ConfigError("--out is for --faithfulness; pictures go to --report, --heatmaps or --overlay-video")
     if not query or annotations is not None:
         raise ConfigError('what is to be explained? pass --query "..." (or --faithfulness with --annotations FILE)')
     if report is None and heatmaps is None and overlay_video is None:
@@ -65,18 +68,20 @@ def explain(
     if overlay_video is not None and (len(query) > 1 or len(video_id or ()) != 1):
         raise ConfigError("--overlay-video shows one query in one video: pass one --query and one --video-id")
     wrote: dict[str, Any] = {}
+    exit_code = 0
     if report is not None or heatmaps is not None:
-        wrote |= _answers(checkpoint, root, query, video_id or [], report, heatmaps, frames, device, quiet)
+        wrote, exit_code = _answers(checkpoint, root, query, video_id or [], report, heatmaps, frames, device, quiet)
     if overlay_video is not None:
         wrote |= _film(checkpoint, root, query[0], (video_id or [""])[0], overlay_video, device, quiet)
     console.print_json(wrote) if json else console.facts(wrote)
+    raise typer.Exit(exit_code)
 
 
 def _answers(
     checkpoint: Path, cache: Path, queries: list[str], video_ids: list[str], report: Path | None, heatmaps: Path | None,
     frames: int, device: str, quiet: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """The same as of `qle localize`, without the list of moments."""
+) -> tuple[dict[str, Any], int]:  # fmt: skip
+    """The same as of `qle localize`, without the list of moments: what was written, and 4 where some videos failed."""
     from qle.localize import LocalizeRequest, localize
     from qle.query_files import Query
 
@@ -89,7 +94,7 @@ def _answers(
     for line in [*(f"failed  {name}: {reason}" for name, reason in result.failures.items()), *result.notes]:
         console.note(line)
     pictures = {} if heatmaps is None else {"heatmaps": str(heatmaps), "pictures": len(result.pictures)}
-    return pictures if report is None else {"report": str(report)} | pictures
+    return (pictures if report is None else {"report": str(report)} | pictures), result.exit_code
 
 
 def _film(
@@ -108,15 +113,21 @@ def _film(
 
 def _faithfulness(
     checkpoint: Path, cache: Path, annotations: Path, *, device: str, quiet: bool, as_json: bool, max_rows: int, seed: int,
-    allow_missing: bool,
+    allow_missing: bool, out: Path | None,
 ) -> None:  # fmt: skip
     from qle.explaining import check_faithfulness, open_run
+    from qle.runs import write_json
+
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
 
     opened = open_run(checkpoint, cache, device)
     with console.StepProgress("tested", is_quiet=quiet) as progress:
         found = check_faithfulness(
             opened, annotations, max_rows=max_rows, seed=seed, allow_missing=allow_missing, on_progress=progress.update
         )
+    if out is not None:
+        write_json(out, found.to_json())
     if as_json:
         console.print_json(found.to_json())
         return

@@ -1,178 +1,264 @@
-"""Something to look at without any data: short synthetic endoscopy-like videos with known events, and a picture of tokens.
+"""The main job from end to end on videos that are made for it: the commands that a user would type, and what came out.
 
-    make_videos -> mp4 files and what is planted in them when
-    token_picture -> one PNG: frames above, their patch tokens as colours below
+    prepare synthetic -> extract -> train-heads -> eval (test, composition, paraphrase) -> explain -> localize -> aims
 
-The camera drifts through a reddish tube with a dark lumen, folds, vessels and a light that falls off; a polyp appears on the
-wall, or an instrument comes in from the corner. Drawn with numpy, equal seeds give equal pictures.
+Nothing is called here that the command line does not offer: each stage is one line, shown before it runs, and its numbers
+are read from the files that it writes. So the demo goes on where a killed one stopped, exactly as its commands do.
+What is trained with stands in presets/qle/demo.toml, what is made and extracted in the constants below.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from qle.data.annotations import Annotation, read_annotations
+from qle.errors import AnnotationError, ConfigError, MissingDependencyError
 
-from qle.cache.colours import TokenColours
-from qle.cache.reader import open_cache
-from qle.extract.decode import make_decoder, request_frames
-from qle.extract.decode_probe import probe
-from qle.extract.decode_write import write_video
+NUM_TRAIN, NUM_VAL, NUM_TEST, NUM_COMPOSITION = 96, 12, 16, 12
+"""Videos of each split; where fewer are wanted to train on, the others shrink along."""
+LEAST_VIDEOS = 2
+"""Of a split: intervals are over videos."""
+SECONDS, FPS, SIZE = 20, 4, 224
+"""Of a video: length, frames a second, pixels of a side."""
+ROWS_PER_S, GRID = 1, 10
+"""What is extracted."""
+PRESET = "qle/demo"
+MEASURED = ("test", "composition", "paraphrase")
 
-WIDTH, HEIGHT, FPS = 320, 240, 25
-EVENTS = ("polyp", "instrument")
+RunLine = Callable[[Sequence[str]], None]
+Show = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlantedEvent:
-    """Something that can be seen in a made-up video from `start_s` to `end_s`."""
+class Aim:
+    """A number that the demo should reach, and where it stands."""
 
     name: str
-    start_s: float
-    end_s: float
+    source: str
+    """File of numbers: test, composition, paraphrase or pointing."""
+    metric: str
+    at_least: float
+
+
+AIMS = (
+    Aim(name="rows, AUROC", source="test", metric="frame.auroc", at_least=0.97),
+    Aim(name="moments, R1@0.5", source="test", metric="segment.r1@0.5", at_least=0.85),
+    Aim(name="rows of unseen pairs, AUROC", source="composition", metric="frame.auroc", at_least=0.9),
+    Aim(name="rows in unseen words, AUROC", source="paraphrase", metric="frame.auroc", at_least=0.9),
+    Aim(name="maps point at the thing", source="pointing", metric="pointing", at_least=0.8),
+)
+"""On videos that were not trained on. Unseen pairs: a colour and an object never together in training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoVideo:
-    """A made-up video and the truth about it."""
+class DemoConfig:
+    """How much of it."""
 
-    path: Path
-    events: tuple[PlantedEvent, ...]
+    num_videos: int = NUM_TRAIN
+    """To train on."""
+    steps: int | None = None
+    """Of training; None: those of the preset."""
 
+    def __post_init__(self) -> None:
+        if self.num_videos < LEAST_VIDEOS:
+            raise ConfigError(f"--videos {self.num_videos}: expected {LEAST_VIDEOS} or more")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"--steps {self.steps}: expected 1 or more")
 
-def make_videos(folder: Path, num_videos: int = 4, seconds: float = 12.0, seed: int = 0) -> list[DemoVideo]:
-    """Writes demo_000.mp4, ...; each has one or two events, none of them at its very beginning or end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    videos = []
-    for number in range(num_videos):
-        rng = np.random.default_rng([seed, number])
-        events = _plant(rng, number, seconds)
-        path = folder / f"demo_{number:03d}.mp4"
-        write_video(path, _Scene(rng, events).frames(max(1, round(seconds * FPS))), FPS)
-        videos.append(DemoVideo(path=path, events=events))
-    return videos
+    def share(self, whole: int) -> int:
+        return min(whole, max(LEAST_VIDEOS, round(whole * self.num_videos / NUM_TRAIN)))
 
 
-def _plant(rng: np.random.Generator, number: int, seconds: float) -> tuple[PlantedEvent, ...]:
-    """The first event alternates between videos; every second video has the other one too, in its second half."""
-    names = [EVENTS[number % 2]] + ([EVENTS[1 - number % 2]] if number % 4 >= 2 else [])
-    share = seconds / len(names)
-    events = []
-    for place, name in enumerate(names):
-        start_s = (place + rng.uniform(0.15, 0.35)) * share
-        end_s = start_s + rng.uniform(0.35, 0.5) * share
-        events.append(PlantedEvent(name=name, start_s=round(start_s, 2), end_s=round(end_s, 2)))
-    return tuple(events)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A command, without the word qle."""
+
+    name: str
+    line: tuple[str, ...]
 
 
-class _Scene:
-    """One video: a tube, its camera path and its events."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """An aim beside what was reached."""
 
-    def __init__(self, rng: np.random.Generator, events: Sequence[PlantedEvent]) -> None:
-        self._rng, self._events = rng, events
-        self._y, self._x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-        self._phases = [float(phase) for phase in rng.uniform(0, 2 * np.pi, 8)]
-        self._noise = rng.normal(0, 0.012, (HEIGHT + 64, WIDTH + 64, 3)).astype(np.float32)
-        self._wall = rng.uniform([0.72, 0.34, 0.28], [0.92, 0.46, 0.38]).astype(np.float32)
-        self._polyp_angle = rng.uniform(0, 2 * np.pi)
-        self._from_left = bool(rng.integers(2))
+    aim: Aim
+    value: float
+    """NaN where the number does not exist."""
+    interval: tuple[float, float] | None
+    """95 %, over videos."""
+    floors: Mapping[str, float]
+    """What guesses reach."""
 
-    def frames(self, count: int) -> Iterator[np.ndarray]:
-        for number in range(count):
-            yield self._frame(number / FPS)
-
-    def _frame(self, time_s: float) -> np.ndarray:
-        p = self._phases
-        centre_x = WIDTH * (0.5 + 0.16 * np.sin(0.50 * time_s + p[0]) + 0.04 * np.sin(1.7 * time_s + p[1]))
-        centre_y = HEIGHT * (0.5 + 0.16 * np.sin(0.43 * time_s + p[2]) + 0.04 * np.sin(1.9 * time_s + p[3]))
-        picture = self._tube(time_s, float(centre_x), float(centre_y))
-        for event in self._events:
-            # Comes and goes within half a second at the ends of its interval.
-            presence = min((time_s - event.start_s) / 0.5, (event.end_s - time_s) / 0.5, 1.0)
-            if presence > 0:
-                draw = self._polyp if event.name == "polyp" else self._instrument
-                draw(picture, time_s, (centre_x, centre_y), presence)
-        top, left = self._rng.integers(64, size=2)
-        picture += self._noise[top : top + HEIGHT, left : left + WIDTH]  # another cut each time is as good as new noise
-        rgb: np.ndarray = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
-        return rgb
-
-    def _tube(self, time_s: float, centre_x: float, centre_y: float) -> np.ndarray:
-        """Drawn at half size and enlarged: it is smooth, and most of the time goes here."""
-        p = self._phases
-        dx, dy = (self._x[::2, ::2] - centre_x) / HEIGHT, (self._y[::2, ::2] - centre_y) / HEIGHT
-        angle = np.arctan2(dy, dx)
-        radius = np.hypot(dx, dy) * (1 + 0.08 * np.sin(3 * angle + p[4] + 0.3 * time_s))
-        depth = 0.22 / (radius + 0.05)  # how far along the tube the eye meets its wall
-        folds = 0.5 + 0.5 * np.sin(7 * depth - 2.2 * time_s + 0.8 * np.sin(2 * angle + p[5]))
-        light = np.clip(1.25 / (1 + 1.1 * depth**1.6), 0, 1) * (0.72 + 0.28 * folds)
-        vessels = np.abs(np.sin(5 * angle + 2 * np.sin(2.5 * depth - 0.8 * time_s + p[6])))
-        vein = np.clip(1 - vessels * 9, 0, 1) * np.clip(radius * 2.2 - 0.3, 0, 1)
-        colour = self._wall * (1 - 0.35 * vein[..., None] * np.array([0.5, 1, 1], np.float32))
-        glints = np.clip((folds - 0.97) * 30, 0, 1) * np.clip(np.sin(9 * angle + p[7] + time_s) - 0.9, 0, 1) * 6
-        small = np.clip((colour + glints[..., None]) * light[..., None], 0, 1)
-        picture = Image.fromarray((small * 255).astype(np.uint8)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-        return np.asarray(picture, dtype=np.float32) / 255
-
-    def _polyp(self, picture: np.ndarray, time_s: float, centre: tuple[float, float], presence: float) -> None:
-        """A smooth pale dome on the wall, lit from the camera."""
-        reach = 72 + 6 * np.sin(0.9 * time_s)
-        at_x = centre[0] + reach * np.cos(self._polyp_angle + 0.05 * time_s)
-        at_y = centre[1] + 0.8 * reach * np.sin(self._polyp_angle + 0.05 * time_s)
-        size = 38 * (0.5 + 0.5 * presence)
-        distance = np.hypot(self._x - at_x, (self._y - at_y) * 1.15) / size
-        dome = np.sqrt(np.clip(1 - distance**2, 0, 1))
-        edge = np.clip((1 - distance) * 8, 0, 1)[..., None] * presence
-        shade = (0.45 + 0.6 * dome)[..., None] * np.array([0.95, 0.72, 0.50], np.float32)
-        shine = np.exp(-(((self._x - at_x + 9) / 7) ** 2) - ((self._y - at_y + 11) / 5) ** 2)[..., None]
-        picture += edge * (shade + 0.6 * shine - picture)
-
-    def _instrument(self, picture: np.ndarray, time_s: float, centre: tuple[float, float], presence: float) -> None:
-        """A grey metal shaft with a dark ring and a bright tip, pushed in from a lower corner."""
-        start = np.array([-20.0 if self._from_left else WIDTH + 20.0, HEIGHT + 20.0])
-        aim = np.array([centre[0] + 18 * np.sin(1.3 * time_s), centre[1] + 12 * np.cos(1.7 * time_s)])
-        along = (aim - start) / np.linalg.norm(aim - start)
-        length = presence * 0.82 * np.linalg.norm(aim - start)
-        far = (self._x - start[0]) * along[0] + (self._y - start[1]) * along[1]
-        side = (self._x - start[0]) * along[1] - (self._y - start[1]) * along[0]
-        width = np.where(far > length - 26, 11 * np.clip((length - far) / 26, 0, 1) ** 0.6, 13)
-        inside = (np.clip(width - np.abs(side), 0, 1) * (far < length))[..., None]
-        ring = ((far > length - 44) & (far < length - 34)) * 0.35
-        grey = 0.42 + 0.45 * np.exp(-(((side + 4) / 5) ** 2)) - ring
-        picture += inside * (grey[..., None] * np.array([0.92, 0.97, 1.0], np.float32) - picture)
+    @property
+    def is_met(self) -> bool:
+        return self.value >= self.aim.at_least
 
 
-def draw_tokens(path: Path, cache: Path) -> Path:
-    """The picture for the first video of a cache that `make_videos` was extracted into."""
-    space = open_cache(cache).space()
-    video = space.video(next(iter(space)))
-    return token_picture(path, Path(video.record.source.path), video.patch[:], video.pts, video.index)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A query about one held-out video and the true answer."""
+
+    kind: str
+    annotation: Annotation
+
+    @property
+    def truth(self) -> str:
+        windows = ", ".join(f"{start_s:.1f} - {end_s:.1f} s" for start_s, end_s in self.annotation.windows)
+        return f'{self.kind}: "{self.annotation.query}" is true at {windows or "no time"}'
 
 
-def token_picture(
-    path: Path, video: Path, patch: np.ndarray, pts_s: np.ndarray, frame_index: np.ndarray, num_times: int = 6
-) -> Path:
-    """Frames of a video and, below each, its patch map as colours. `patch` is (rows of the cache, rows, cols, dim)."""
-    rows = np.unique(np.linspace(0, len(patch) - 1, min(num_times, len(patch))).round().astype(int))
-    maps = TokenColours.fit(np.asarray(patch)).apply(np.asarray(patch)[rows])
-    frames = _decode(video, frame_index[rows])
-    height, width = 180, round(180 * frames[0].shape[1] / frames[0].shape[0])
-    margin, caption = 6, 22
-    sheet = Image.new("RGB", (margin + len(rows) * (width + margin), 2 * (height + margin) + caption), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, (row, rgb, tokens) in enumerate(zip(rows, frames, maps, strict=True)):
-        left = margin + place * (width + margin)
-        draw.text((left, 3), f"{pts_s[row]:.1f} s", fill="black", font=ImageFont.load_default(14))
-        sheet.paste(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR), (left, caption))
-        tiles = Image.fromarray(tokens).resize((width, height), Image.Resampling.NEAREST)
-        sheet.paste(tiles, (left, caption + height + margin))
-    sheet.save(path)
-    return path
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """What `qle demo` shows last."""
+
+    folder: Path
+    text_encoder: str
+    measured: tuple[Measured, ...]
+    questions: tuple[Question, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By stage."""
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "aims": [
+                {**asdict(one), "value": one.value if one.value == one.value else None, "is_met": one.is_met}
+                for one in self.measured
+            ],
+            "questions": [question.truth for question in self.questions],
+            "text_encoder": self.text_encoder,
+            "run": str(self.run),
+            "report": str(self.report),
+            "seconds": dict(self.seconds),
+        }
 
 
-def _decode(video: Path, numbers: np.ndarray) -> list[np.ndarray]:
-    """Frames by their numbers in display order; equal numbers give the same frame."""
-    request = request_frames(probe(video), numbers)
-    found = dict(make_decoder("pyav").frames(request))
-    return [found[int(number)] for number in numbers]
+def run_demo(folder: Path, config: DemoConfig, run_line: RunLine, show: Show) -> DemoResult:
+    """Everything; `run_line` runs one command and raises where it fails, `show` prints a line between them."""
+    text_encoder = best_text_encoder()
+    if text_encoder == "tiny":
+        show("note: without the package of minilm, words are trained from nothing, and unseen words are noise to it")
+    seconds: dict[str, float] = {}
+
+    def run(stage: Stage) -> None:
+        show(f"\n$ qle {shlex.join(stage.line)}")
+        started_s = time.monotonic()
+        run_line(stage.line)
+        seconds[stage.name] = time.monotonic() - started_s
+
+    for stage in learning_stages(folder, config, text_encoder):
+        run(stage)
+    questions = choose_questions(folder)
+    show(f"\nasked about {questions[0].annotation.video}, which was not trained on:")
+    for question in questions:
+        show(f"  {question.truth}")
+    run(asking_stage(folder, questions))
+    return DemoResult(
+        folder=folder, text_encoder=text_encoder, measured=measured_aims(folder), questions=questions, seconds=seconds
+    )
+
+
+def best_text_encoder() -> str:
+    """minilm where its package is installed."""
+    from qle.text.minilm import minilm_folder
+
+    try:
+        minilm_folder()
+    except MissingDependencyError:
+        return "tiny"
+    return "minilm"
+
+
+def learning_stages(folder: Path, config: DemoConfig, text_encoder: str) -> list[Stage]:
+    """From nothing to numbers."""
+    made, cache, run = f"{folder / 'made'}", f"{folder / 'cache'}", f"{folder / 'run'}"
+    numbers = {
+        "train": config.num_videos, "val": config.share(NUM_VAL), "test": config.share(NUM_TEST),
+        "composition": config.share(NUM_COMPOSITION), "seconds": SECONDS, "fps": FPS, "size": SIZE,
+    }  # fmt: skip
+    extract = {"videos": f"{made}/videos", "root": f"{made}/videos", "cache": cache, "backbone": "tiny",
+               "fps": ROWS_PER_S, "grid": GRID}  # fmt: skip
+    train = {"cache": cache, "annotations": f"{made}/annotations/train.jsonl", "val": f"{made}/annotations/val.jsonl",
+             "preset": PRESET, "text-encoder": text_encoder, "out": run}  # fmt: skip
+    if config.steps is not None:
+        train["set"] = f"train.steps={config.steps}"
+    stages = [
+        Stage(name="prepare", line=("prepare", "synthetic", made, *_flags(numbers))),
+        Stage(name="extract", line=("extract", *_flags(extract))),
+        Stage(name="train-heads", line=("train-heads", *_flags(train))),
+    ]
+    for split in MEASURED:
+        asked = {"checkpoint": run, "cache": cache, "annotations": f"{made}/annotations/{split}.jsonl",
+                 "out": f"{_numbers(folder, split)}"}  # fmt: skip
+        stages.append(Stage(name=f"eval {split}", line=("eval", *_flags(asked))))
+    asked = {"checkpoint": run, "cache": cache, "annotations": f"{made}/annotations/test.jsonl",
+             "out": f"{_numbers(folder, 'pointing')}"}  # fmt: skip
+    stages.append(Stage(name="explain", line=("explain", "--faithfulness", *_flags(asked))))
+    return stages
+
+
+def asking_stage(folder: Path, questions: Sequence[Question]) -> Stage:
+    """The questions, asked in words."""
+    queries = [part for question in questions for part in ("--query", question.annotation.query)]
+    flags = {"checkpoint": folder / "run", "cache": folder / "cache", "video-id": questions[0].annotation.video}
+    report = {"report": folder / "report.html"}
+    return Stage(name="localize", line=("localize", *_flags(flags), *queries, *_flags(report)))
+
+
+def choose_questions(folder: Path) -> tuple[Question, ...]:
+    """About the test video that the most can be asked about: what happens, what does not, and what else in unseen words."""
+    known = read_annotations(folder / "made" / "annotations" / "test.jsonl")
+    unseen = read_annotations(folder / "made" / "annotations" / "paraphrase.jsonl")
+    count = {video: sum(one.video == video and one.is_present for one in known) for video in (a.video for a in known)}
+    for video in sorted(count, key=lambda video: (-count[video], video)):
+        present = [one for one in known if one.video == video and one.is_present]
+        absent = [one for one in known if one.video == video and one.is_absent]
+        if present and absent:
+            said = [one for one in unseen if one.video == video and one.is_present]
+            other = [one for one in said if one.concept != present[0].concept] or said
+            return (
+                Question(kind="known words", annotation=present[0]),
+                Question(kind="never there", annotation=absent[0]),
+                Question(kind="unseen words", annotation=other[0]),
+            )
+    raise AnnotationError(f"{folder / 'made'}: in no test video something happens and something does not")
+
+
+def measured_aims(folder: Path) -> tuple[Measured, ...]:
+    """The aims beside the numbers that the stages wrote."""
+    return tuple(_measured(aim, json.loads(_numbers(folder, aim.source).read_text())) for aim in AIMS)
+
+
+def _measured(aim: Aim, numbers: Mapping[str, Any]) -> Measured:
+    if aim.source == "pointing":
+        found = next(one for one in numbers["measures"] if one["name"] == aim.metric)
+        interval = None if found["low"] is None else [found["low"], found["high"]]
+    else:
+        group, _, name = aim.metric.partition(".")
+        found = numbers["metrics"][group][name]
+        interval = found["interval"]
+    return Measured(
+        aim=aim,
+        value=float("nan") if found["value"] is None else found["value"],
+        interval=None if interval is None else (interval[0], interval[1]),
+        floors={name.replace("_", " "): value for name, value in found["floors"].items() if value is not None},
+    )
+
+
+def _numbers(folder: Path, source: str) -> Path:
+    return folder / f"{source}.json"
+
+
+def _flags(values: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(part for name, value in values.items() for part in (f"--{name}", str(value)))

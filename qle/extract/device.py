@@ -48,7 +48,13 @@ def run_targets(
 ) -> Progress:
     """What is missing of the list in the spaces of these targets, extracted on their device."""
     work = WorkList(plan_pending(sources, targets, wanted_states(request)), targets)
-    return Engine(work, targets, engine_options(request, device), on_progress).run()
+    # Forward lanes take one thread each, and torch hands their number on to any thread that has not computed yet: whoever
+    # called, to score or train next.
+    num_threads = torch.get_num_threads()
+    try:
+        return Engine(work, targets, engine_options(request, device), on_progress).run()
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def make_targets(request: ExtractRequest, device: torch.device) -> list[Target]:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from qle.backbones import BackboneRequest
 from qle.cache.durable import Durability
 from qle.cache.index import load_index
@@ -189,11 +187,7 @@ class _Maker:
             durability=durability,
         )
         target = Target(recipe.backbone, folder, folder.record.streams)
-        # Forward lanes take one thread each, and torch hands their number on to any thread that has not computed yet: this
-        # one, which is to score the video next.
-        num_threads = torch.get_num_threads()
         run_targets(request, sources, [target], device, self._on_progress)
-        torch.set_num_threads(num_threads)
         return {
             state.key: DecodeError(f"{state.key}: {state.reason or state.state}", kind=state.state)
             for state in states(folder, sources)

@@ -1,6 +1,7 @@
 """qle explain over a made-up film with masks, a real cache and a run folder (whose head has random weights)."""
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -11,7 +12,7 @@ from qle.backbones import BackboneRequest
 from qle.cache.reader import open_cache
 from qle.cli import app
 from qle.data.synthetic.script import SyntheticConfig
-from qle.errors import AnnotationError, ConfigError
+from qle.errors import AnnotationError, CacheMismatchError, ConfigError, InputError
 from qle.explaining import check_faithfulness, fresh_heads, open_run
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract
@@ -44,8 +45,10 @@ def explain(made: Path, *arguments: object, code: int = 0) -> None:
 
 def test_faithfulness_has_every_measure_beside_its_floors(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     annotations = made / "made" / "annotations" / "test.jsonl"
-    explain(made, "--faithfulness", "--annotations", annotations, "--max-rows", 12, "--json")
+    out = made / "measures.json"
+    explain(made, "--faithfulness", "--annotations", annotations, "--max-rows", 12, "--json", "--out", out)
     found = json.loads(capsys.readouterr().out)
+    assert json.loads(out.read_text()) == found
     measures = {measure["name"]: measure for measure in found["measures"]}
     assert 1 <= found["num_rows"] <= 12
     assert found["num_videos"] == 2
@@ -107,3 +110,43 @@ def test_report_pictures_and_film(made: Path, tmp_path: Path, capsys: pytest.Cap
 def test_what_does_not_fit_together_is_refused(made: Path, arguments: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         explain(made, *arguments)
+
+
+def test_film_is_painted_only_on_what_was_extracted(made: Path, tmp_path: Path) -> None:
+    """Another film of the same name had frames enough, and relevance of one was painted on the other."""
+    films = made / "made" / "videos" / "test"
+    kept = (films / "000.mp4").read_bytes()
+    ask = ("--video-id", "test/000", "--query", "a polyp", "--overlay-video")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="choose another --overlay-video"):
+        explain(made, *ask, tmp_path / "file" / "out.mp4")
+    (films / "000.mp4").write_bytes((films / "001.mp4").read_bytes())
+    try:
+        with pytest.raises(CacheMismatchError, match="another file than the one that was extracted"):
+            explain(made, *ask, tmp_path / "out.mp4")
+    finally:
+        (films / "000.mp4").write_bytes(kept)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_damaged_video_among_others_is_exit_code_4(made: Path, tmp_path: Path) -> None:
+    """As of qle localize; it was 0 for a report in which a video is missing."""
+    cache = tmp_path / "cache"
+    shutil.copytree(made / "cache", cache)
+    (stored,) = [
+        path for path in cache.rglob("c/**/*") if path.is_file() and "001" in str(path) and "patch" in str(path)
+    ]
+    stored.write_bytes(stored.read_bytes()[:-8])
+    line = [
+        "explain",
+        "--checkpoint",
+        made / "run",
+        "--cache",
+        cache,
+        "-q",
+        "--query",
+        "a polyp",
+        "--heatmaps",
+        tmp_path / "a",
+    ]
+    assert app([str(part) for part in line], standalone_mode=False) == 4

@@ -2,10 +2,12 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import qle
 from qle.backbones import BackboneRequest
@@ -269,3 +271,18 @@ def test_help_shows_examples_and_loads_no_torch():
     shown = command("extract", "--help")
     assert shown.returncode == 0
     assert "qle extract --videos recordings/" in shown.stdout
+
+
+def test_an_extraction_leaves_torch_the_threads_that_it_found(extract):
+    """Lanes take one thread each, and torch handed that on to the next thread that computed: a training after an extraction
+    in the same process ran on one core."""
+    before, after = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        extract()
+        fresh = threading.Thread(target=lambda: after.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+    finally:
+        torch.set_num_threads(before)
+    assert after == [2]

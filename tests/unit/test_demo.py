@@ -1,78 +1,94 @@
-"""The made-up videos can be decoded, hold what they claim, and their tokens become a picture."""
+"""What the demo would type, ask and compare; tests/e2e/test_demo.py runs it."""
 
+import json
+import math
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from qle import demo
-from qle.cache.colours import TokenColours
-from qle.extract.decode import make_decoder, request_frames
-from qle.extract.decode_probe import probe
-from tests.running import command
+from qle.config import preset_names
+from qle.data.annotations import Annotation, write_annotations
+from qle.demo import AIMS, PRESET, DemoConfig, choose_questions, learning_stages, measured_aims
+from qle.errors import AnnotationError, ConfigError
 
 
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> demo.DemoVideo:
-    return demo.make_videos(tmp_path_factory.mktemp("demo"), num_videos=1, seconds=2.0)[0]
+def test_fewer_videos_shrink_all_splits_alike_and_more_leave_the_tests_as_they_are() -> None:
+    wholes = (demo.NUM_VAL, demo.NUM_TEST, demo.NUM_COMPOSITION)
+    assert [DemoConfig().share(whole) for whole in wholes] == list(wholes)
+    assert [DemoConfig(num_videos=10 * demo.NUM_TRAIN).share(whole) for whole in wholes] == list(wholes)
+    half = DemoConfig(num_videos=demo.NUM_TRAIN // 2)
+    assert [half.share(whole) for whole in wholes] == [round(whole / 2) for whole in wholes]
+    assert DemoConfig(num_videos=2).share(demo.NUM_TEST) == demo.LEAST_VIDEOS
 
 
-def test_video_has_the_promised_frames(video: demo.DemoVideo) -> None:
-    info = probe(video.path)
-    assert (info.num_frames, info.width, info.height) == (50, demo.WIDTH, demo.HEIGHT)
-    assert np.diff(info.pts_s) == pytest.approx(1 / demo.FPS)
-    assert not list(video.path.parent.glob(".*"))
+@pytest.mark.parametrize("wrong", [{"num_videos": 1}, {"steps": 0}])
+def test_too_little_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        DemoConfig(**wrong)
 
 
-def test_event_is_visible_in_its_interval_only(video: demo.DemoVideo) -> None:
-    """The polyp is the only large thing that is bright and yellowish."""
-    (event,) = video.events
-    assert event.name == "polyp"
-    assert 0 < event.start_s < event.end_s < 2.0
-    middle_s = (event.start_s + event.end_s) / 2
-    numbers = np.array([0, round(middle_s * demo.FPS), 49])
-    frames = dict(make_decoder("pyav").frames(request_frames(probe(video.path), numbers)))
-    pale = [np.mean((frames[n][..., 1] > 140) & (frames[n][..., 2] < frames[n][..., 1] - 20)) for n in numbers]
-    assert pale[1] > 0.02
-    assert max(pale[0], pale[2]) < 0.008  # glints
+def test_the_preset_exists() -> None:
+    assert PRESET in preset_names()  # that it can be trained with is tested with all the others
 
 
-def test_equal_seeds_give_equal_events(tmp_path: Path) -> None:
-    first = demo.make_videos(tmp_path / "a", num_videos=3, seconds=0.2, seed=5)
-    again = demo.make_videos(tmp_path / "b", num_videos=3, seconds=0.2, seed=5)
-    other = demo.make_videos(tmp_path / "c", num_videos=3, seconds=0.2, seed=6)
-    assert [video.events for video in first] == [video.events for video in again]
-    assert [video.events for video in first] != [video.events for video in other]
-    assert {event.name for video in first for event in video.events} == set(demo.EVENTS)
+def test_stages_go_one_way_and_steps_are_only_named_where_they_were(tmp_path: Path) -> None:
+    stages = learning_stages(tmp_path, DemoConfig(), "tiny")
+    assert [stage.name for stage in stages] == [
+        "prepare", "extract", "train-heads", "eval test", "eval composition", "eval paraphrase", "explain",
+    ]  # fmt: skip
+    assert not any("train.steps" in part for stage in stages for part in stage.line)
+    few = learning_stages(tmp_path, DemoConfig(steps=7), "tiny")
+    assert "train.steps=7" in few[2].line
 
 
-def test_token_picture_shows_one_column_a_time(video: demo.DemoVideo, tmp_path: Path, rng: np.random.Generator) -> None:
-    patch = rng.normal(size=(8, 5, 7, 12)).astype(np.float16)
-    index = np.arange(0, 48, 6)
-    path = demo.token_picture(tmp_path / "tokens.png", video.path, patch, index / demo.FPS, index, num_times=4)
-    with Image.open(path) as sheet:
-        assert sheet.size == (6 + 4 * (240 + 6), 2 * (180 + 6) + 22)
+def _write(folder: Path, name: str, *rows: tuple[str, str, str, bool]) -> None:
+    path = folder / "made" / "annotations" / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_annotations(path, [
+        Annotation(qid=f"{name}{number}", video=video, query=query, concept=concept, duration_s=9.0,
+                   windows=((1.0, 2.5),) if happens else ())
+        for number, (video, query, concept, happens) in enumerate(rows)
+    ])  # fmt: skip
 
 
-def test_colours_separate_what_differs(rng: np.random.Generator) -> None:
-    """Two kinds of tokens in a few noisy channels: every colour tells the kind, the same in each frame."""
-    kind = rng.integers(2, size=(4, 6, 6))
-    tokens = kind[..., None] * np.linspace(3, 5, 16) + rng.normal(0, 0.1, (4, 6, 6, 16))
-    colours = TokenColours.fit(tokens)
-    red = colours.apply(tokens)[..., 0].astype(int)
-    assert red[kind == 1].min() - red[kind == 0].max() > 150
-    assert np.array_equal(colours.apply(tokens[2]), colours.apply(tokens)[2])
+def test_questions_are_one_that_happens_one_that_does_not_and_another_one_in_new_words(tmp_path: Path) -> None:
+    _write(
+        tmp_path, "test",
+        ("a.mp4", "a ring", "ring", True),
+        ("b.mp4", "a polyp", "polyp", True), ("b.mp4", "a clip", "clip", True), ("b.mp4", "a ring", "ring", False),
+    )  # fmt: skip
+    _write(
+        tmp_path, "paraphrase",
+        ("a.mp4", "one sees a ring", "ring", True),
+        ("b.mp4", "one sees a polyp", "polyp", True), ("b.mp4", "one sees a clip", "clip", True),
+    )  # fmt: skip
+    questions = choose_questions(tmp_path)
+    assert [question.annotation.query for question in questions] == ["a polyp", "a ring", "one sees a clip"]
+    assert {question.annotation.video for question in questions} == {"b.mp4"}
+    assert questions[0].truth == 'known words: "a polyp" is true at 1.0 - 2.5 s'
+    assert questions[1].truth == 'never there: "a ring" is true at no time'
 
 
-def test_colours_of_equal_tokens_are_no_error() -> None:
-    tokens = np.ones((3, 2, 2, 2))
-    assert np.unique(TokenColours.fit(tokens).apply(tokens)).size == 1
+def test_without_a_video_of_both_kinds_there_is_nothing_to_ask(tmp_path: Path) -> None:
+    _write(tmp_path, "test", ("a.mp4", "a ring", "ring", True))
+    _write(tmp_path, "paraphrase", ("a.mp4", "one sees a ring", "ring", True))
+    with pytest.raises(AnnotationError):
+        choose_questions(tmp_path)
 
 
-def test_a_demo_whose_extraction_fails_ends_as_that_does(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "bad.mp4").write_bytes(b"no video")
-    ended = command("demo", tmp_path, "--videos", 1, "--seconds", 0.2)
-    assert ended.returncode == 4
-    assert not (tmp_path / "tokens.png").exists()
+def test_an_aim_is_met_from_its_value_on_and_never_by_a_number_that_does_not_exist(tmp_path: Path) -> None:
+    values: dict[str, float | None] = {"test": 0.97, "composition": 0.89, "paraphrase": None}
+    for source, auroc in values.items():
+        metric = {"value": auroc, "interval": None, "floors": {"query_blind": 0.6, "position": None}}
+        metrics = {"frame": {"auroc": metric}, "segment": {"r1@0.5": metric | {"interval": [0.1, 0.99]}}}
+        (tmp_path / f"{source}.json").write_text(json.dumps({"metrics": metrics}))
+    pointing = {"name": "pointing", "value": 0.5, "low": 0.4, "high": 0.6, "floors": {"centre": 0.2, "random": 0.1}}
+    (tmp_path / "pointing.json").write_text(json.dumps({"measures": [pointing]}))
+    found = measured_aims(tmp_path)
+    assert [one.aim for one in found] == list(AIMS)
+    assert [one.is_met for one in found] == [True, True, False, False, False]
+    assert math.isnan(found[3].value)
+    assert [one.interval for one in found] == [None, (0.1, 0.99), None, None, (0.4, 0.6)]
+    assert found[0].floors == {"query blind": 0.6}
+    assert found[4].floors == {"centre": 0.2, "random": 0.1}
