@@ -240,7 +240,7 @@ def _lines(path: Path) -> list[bytes]:
 def _parse(content: bytes) -> dict[str, Any]:
     try:
         row = json.loads(content, parse_constant=_refuse_constant)
-    except ValueError as error:  # also wrong UTF-8, and the NaN refused below
+    except (ValueError, RecursionError) as error:  # also wrong UTF-8, the NaN refused below, a million brackets
         raise BadRow("row", f"no JSON: {error}") from error
     if not isinstance(row, dict):
         raise BadRow("row", f"expected one JSON object a line, got {type(row).__name__}")
@@ -252,9 +252,13 @@ def _refuse_constant(name: str) -> float:
 
 
 def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadRow(key, f"expected a finite number, got {value!r}")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise BadRow(key, f"expected a finite number, got {repr(value)[:80]}")
+    return number
 
 
 def _text(key: str, value: Any) -> str:
@@ -301,15 +305,21 @@ def _saliency(
         raise BadRow("relevant_clip_ids", f"expected different whole numbers, got {clips}")
     num_clips = own.get("num_clips")
     if num_clips is None:
-        num_clips = max(clips, default=-1) + 1 if duration_s is None else math.ceil(duration_s / clip_s)
-    elif isinstance(num_clips, bool) or not isinstance(num_clips, int):
-        raise BadRow("qle.num_clips", f"expected a whole number, got {num_clips!r}")
+        num_clips = max(clips, default=-1) + 1 if duration_s is None else _num_clips(duration_s, clip_s)
+    elif isinstance(num_clips, bool) or not isinstance(num_clips, int) or not 0 <= num_clips <= _MOST_CLIPS:
+        raise BadRow("qle.num_clips", f"expected a whole number of at most {_MOST_CLIPS:,}, got {str(num_clips)[:80]}")
     if not all(0 <= clip < min(num_clips, _MOST_CLIPS) for clip in clips):
         raise BadRow("relevant_clip_ids", f"the video has {num_clips:,} clips of {clip_s:g} s, got {clips}")
     saliency = np.full((num_clips, max(map(len, scores), default=1)), np.nan, dtype=np.float32)
     for clip, values in zip(clips, scores, strict=True):
         saliency[clip, : len(values)] = values
     return saliency
+
+
+def _num_clips(duration_s: float, clip_s: float) -> int:
+    if duration_s / clip_s > _MOST_CLIPS:  # an array of that length would be made
+        raise BadRow("saliency_scores", f"a video of {duration_s:g} s has too many clips of {clip_s:g} s")
+    return math.ceil(duration_s / clip_s)
 
 
 def _scores(clip: Any) -> list[float]:

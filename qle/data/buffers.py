@@ -83,7 +83,7 @@ class Ahead(Generic[Item]):
             while True:
                 self._room.acquire()
                 if self._is_stopped:
-                    break
+                    raise StopIteration  # whoever still asks must not wait for ever
                 self._made.put((next(items), None))
         except StopIteration:
             self._made.put((None, StopIteration()))

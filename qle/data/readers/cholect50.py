@@ -9,6 +9,7 @@ of a picture give one interval and two boxes. Names come from the file's own `ca
 """
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from qle.errors import AnnotationError, InputError
 from qle.segments import spans_of
 
 VECTOR_LENGTH = 15
+MOST_FRAMES = 10_000_000
+"""Of a video; more are a damaged file, and arrays of that length would be made."""
 
 
 def read(source: Path, log: ReadLog) -> list[Annotation]:
@@ -33,10 +36,8 @@ def read(source: Path, log: ReadLog) -> list[Annotation]:
     if not files:
         raise InputError(f"{source} holds no labels/VIDNN.json: name the folder of CholecT50")
     annotations: list[Annotation] = []
-    num_frames = 0
     for path in files:
         labels = _load(path)
-        num_frames += len(labels["annotations"])
         try:
             annotations += _annotations(path, labels)
         except BadRow as bad:
@@ -55,7 +56,7 @@ def video_number(video: str) -> int:
 def _load(path: Path) -> dict[str, Any]:
     try:
         labels: dict[str, Any] = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: no JSON: {error}") from error
     for key, kind in (("fps", int | float), ("num_frames", int), ("categories", dict), ("annotations", dict)):
         if not isinstance(labels, dict) or not isinstance(labels.get(key), kind):
@@ -66,12 +67,14 @@ def _load(path: Path) -> dict[str, Any]:
 def _annotations(path: Path, labels: Mapping[str, Any]) -> list[Annotation]:
     fps = float(labels["fps"])
     names = labels["categories"].get("triplet")
-    if not isinstance(names, dict) or not names or fps <= 0:
+    if not isinstance(names, dict) or not names or not 0 < fps < math.inf:
         raise BadRow("categories", "no names of triplets, or no frames in a second")
     frames: dict[int, set[int]] = defaultdict(set)
     boxes: dict[int, list[FrameBox]] = defaultdict(list)
     for frame_name, vectors in labels["annotations"].items():
         frame = _whole("annotations", frame_name)
+        if not isinstance(vectors, list):
+            raise BadRow(f"annotations.{frame}", f"expected a list of vectors, got {vectors!r}")
         for vector in vectors:
             triplet = _triplet(frame, vector, names)
             if triplet >= 0:
@@ -79,6 +82,8 @@ def _annotations(path: Path, labels: Mapping[str, Any]) -> list[Annotation]:
                 if (box := _box(frame, vector, fps)) is not None:
                     boxes[triplet].append(box)
     num_frames = max([labels["num_frames"], *(_whole("annotations", name) + 1 for name in labels["annotations"])])
+    if not 0 < num_frames <= MOST_FRAMES:
+        raise BadRow("num_frames", f"expected 1 to {MOST_FRAMES:,} frames, got {str(num_frames)[:80]}")
     edges_s = np.arange(num_frames + 1) / fps
     annotations = []
     for key, name in names.items():
@@ -125,6 +130,6 @@ def _box(frame: int, vector: list[Any], fps: float) -> FrameBox | None:
 
 
 def _whole(key: str, text: str) -> int:
-    if not text.isdecimal():
-        raise BadRow(key, f"expected the number of a frame or triplet, got {text!r}")
+    if not text.isdecimal() or len(text) > 18:
+        raise BadRow(key, f"expected the number of a frame or triplet, got {text[:80]!r}")
     return int(text)

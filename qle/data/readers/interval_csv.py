@@ -136,9 +136,14 @@ def _annotations(source: Path, asked: dict[tuple[str, str], _Asked], log: ReadLo
         elif one.is_spoilt:
             num_spoilt += 1
         else:
+            try:  # once more: the length may have come after the window
+                windows = checked_windows(one.windows, one.duration_s, log)
+            except BadRow as bad:
+                log.bad(source, one.line, bad)
+                continue
             annotations.append(
                 Annotation(
-                    qid=qid, video=video, query=query, windows=tuple(sorted(one.windows)), duration_s=one.duration_s,
+                    qid=qid, video=video, query=query, windows=windows, duration_s=one.duration_s,
                     split=one.told.get("split", ""), concept=one.told.get("concept", ""),
                 )
             )  # fmt: skip

@@ -65,8 +65,13 @@ def parse_seconds(key: str, text: str) -> float:
     """Seconds, or clock time as players show it: 83.5, 1:23.5, 0:01:23.5."""
     *larger, last = text.split(":")
     seconds = parse_number(key, last)
-    if larger and (len(larger) > 2 or not all(part.strip().isdigit() for part in larger) or not 0 <= seconds < 60):
-        raise BadRow(key, f"expected seconds, or [h:]mm:ss, got {text!r}")
+    if larger and (len(larger) > 2 or not all(_is_count(part.strip()) for part in larger) or not 0 <= seconds < 60):
+        raise BadRow(key, f"expected seconds, or [h:]mm:ss, got {text[:80]!r}")
     for scale, part in zip((60, 3600), reversed(larger), strict=False):
         seconds += scale * int(part)
     return seconds
+
+
+def _is_count(part: str) -> bool:
+    """Digits that int() reads: not those that stand high ("\u00b2"), and not thousands of them."""
+    return part.isdecimal() and len(part) < 10

@@ -129,6 +129,8 @@ def test_keys_that_mean_nothing_are_told(written: Callable[..., Path]) -> None:
     [
         ("{", "row", "no JSON"),
         ("[1]", "row", "expected one JSON object a line, got list"),
+        ("[" * 100_000, "row", "no JSON"),
+        (GOOD | {"duration": 10**400}, "duration", "expected a finite number, got 1000"),
         ('{"qid": 1, "query": "a", "vid": "v", "relevant_windows": [[NaN, 1]]}', "row", "NaN is no number"),
         ('{"qid": 1, "query": "a", "vid": "v", "relevant_windows": [[0, 1e999]]}', "relevant_windows", "got inf"),
         ('{"qid": 1, "query": "\\ud800", "vid": "v", "relevant_windows": []}', "query", "is no Unicode text"),
@@ -157,6 +159,11 @@ def test_keys_that_mean_nothing_are_told(written: Callable[..., Path]) -> None:
         (GOOD | {"qle": {"splitt": "val"}}, "qle", "got splitt"),
         (GOOD | {"qle": {"clip_s": 0}}, "qle.clip_s", "more than 0"),
         (GOOD | {"qle": {"num_clips": "9"}, "saliency_scores": [[1]]}, "qle.num_clips", "whole number"),
+        # Arrays of these lengths would be made: petabytes, or fewer than none.
+        (GOOD | {"qle": {"num_clips": 10**15}, "saliency_scores": [[1]]}, "qle.num_clips", "at most 10,000,000, got 1000"),
+        (GOOD | {"qle": {"num_clips": -1}, "saliency_scores": []}, "qle.num_clips", "whole number"),
+        (GOOD | {"duration": 1e15, "saliency_scores": [[1]]}, "saliency_scores", "too many clips of 2 s"),
+        (GOOD | {"qle": {"clip_s": 1e-300}, "duration": 1e10, "saliency_scores": [[1]]}, "saliency_scores", "too many"),
         (GOOD | {"qle": {"boxes": [[0, 1]]}}, "qle.boxes", "expected .time, left, top, right, bottom."),
         (GOOD | {"qle": {"boxes": [[0, 0.6, 0, 0.5, 1]]}}, "qle.boxes", "left < right"),
         (GOOD | {"qle": {"boxes": [[0, 0.6, 0, 1.5, 1]]}}, "qle.boxes", "fractions of the picture"),

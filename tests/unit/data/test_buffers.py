@@ -81,3 +81,13 @@ def test_closing_ends_the_thread_and_the_generator() -> None:
     ahead = Ahead(make, depth=1)
     ahead.close()
     assert ended.is_set()
+
+
+def test_who_still_asks_after_the_end_gets_one_and_does_not_wait_for_ever() -> None:
+    ahead = Ahead(lambda: iter(range(9)), depth=2)
+    assert next(ahead) == 0
+    ahead.close()
+    asking = threading.Thread(target=lambda: list(ahead), daemon=True)
+    asking.start()
+    asking.join(timeout=30)
+    assert not asking.is_alive()

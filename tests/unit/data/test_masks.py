@@ -1,5 +1,8 @@
 """Masks come back as they were, and a reference from a stranger's file leads nowhere else."""
 
+import io
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +59,34 @@ def test_hostile_files_are_one_clear_error(tmp_path: Path, rng: np.random.Genera
     )
     np.savez(tmp_path / "short.npz", **{"jet.times_s": times_s, "jet.shape": shape * 3, "jet.bits": bits})
     np.savez(tmp_path / "odd.npz", **{"jet.times_s": times_s, "jet.shape": np.array([2.5]), "jet.bits": bits})
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as huge:  # 73 TiB, by its header
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**13,)})
+        for part in ("times_s", "shape", "bits"):
+            huge.writestr(f"jet.{part}.npy", header.getvalue())
     np.savez(tmp_path / "back.npz", **{"jet.times_s": -times_s, "jet.shape": shape, "jet.bits": bits})
     for name, reason in [
         ("torn", "not a readable"), ("pickled", "not a readable"), ("short", "do not hold"), ("odd", "expected times"),
-        ("back", "increase"), ("gone", "no such file"),
+        ("back", "increase"), ("gone", "no such file"), ("huge", "not a readable"),
     ]:  # fmt: skip
         with pytest.raises(AnnotationError, match=reason):
             read_masks(tmp_path / "x.jsonl", f"{name}.npz:jet")
     with pytest.raises(AnnotationError, match="it has: jet"):
         read_masks(tmp_path / "x.jsonl", "good.npz:polyp")
+
+
+def test_flipped_bits_are_one_clear_error_or_nothing_at_all(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Also where they make the packed stream itself impossible: zlib then fails in its own words."""
+    write_masks(tmp_path / "good.npz", {"jet": _track(rng, 20, 32, 32)})
+    whole = (tmp_path / "good.npz").read_bytes()
+    begin, causes = whole.index(b"jet.bits.npy") + len("jet.bits.npy"), set()
+    for place in range(begin, begin + 40):
+        (tmp_path / "bad.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 7]) + whole[place + 1 :])
+        try:
+            read_masks(tmp_path / "x.jsonl", "bad.npz:jet")
+        except AnnotationError as error:
+            causes.add(type(error.__cause__))
+    assert zlib.error in causes
 
 
 def test_what_is_no_track_is_not_written(tmp_path: Path) -> None:

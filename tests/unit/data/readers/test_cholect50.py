@@ -1,6 +1,7 @@
 """CholecT50 files, written in the exact format: 15 numbers for each triplet of each frame."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ def test_frames_become_sentences_with_windows_and_boxes(tmp_path: Path) -> None:
         ({"1": [vector(17)[:3] + ["x"] * 4 + [0] * 8]}, {}, "annotations.1: expected a box of four numbers"),
         ({}, {"fps": "1"}, "expected an object with fps"),
         ({}, {"fps": 0}, "no frames in a second"),
+        ({}, {"fps": math.nan}, "no frames in a second"),
+        ({"1": None}, {}, "annotations.1: expected a list of vectors, got None"),
+        ({"9" * 30: []}, {}, "annotations: expected the number of a frame"),
+        ({"99999999999999": []}, {}, "num_frames: expected 1 to 10,000,000 frames"),
+        ({}, {"num_frames": -5}, "num_frames: expected 1 to"),
         ({}, {"categories": {}}, "categories: no names of triplets"),
         ({}, {"categories": {"triplet": {"0": "grasper"}}}, "expected instrument,verb,target, got 'grasper'"),
     ],

@@ -69,6 +69,8 @@ def test_frames(table: Callable[[str], Path]) -> None:
         ("a,q,1,nan,", "end: expected a finite number, got 'nan'"),
         ("a,q,1:75,2:00,", r"start: expected seconds, or \[h:\]mm:ss, got '1:75'"),
         ("a,q,1:-5,2:00,", "start: expected seconds"),
+        ("a,q,\u00b2:10,2:00,", "start: expected seconds"),
+        (f"a,q,{'9' * 5000}:10,2:00,", "start: expected seconds"),
         ("a,q,5,4,", r"relevant_windows: \[5, 4\] does not end after it starts"),
         ("a,q,5,40,30", "reaches 10 s out of the video of 30 s"),
         ("a,q,1", "row: 3 cells for 5 columns"),
@@ -82,6 +84,13 @@ def test_wrong_rows(table: Callable[[str], Path], row: str, message: str) -> Non
     with pytest.raises(AnnotationError, match=message) as caught:
         read(path, ReadLog())
     assert str(caught.value).startswith(f"{path} line 3, ")
+
+
+def test_a_length_that_comes_after_the_window_is_the_length_of_the_video(table: Callable[[str], Path]) -> None:
+    with pytest.raises(
+        AnnotationError, match=r"line 2, relevant_windows: \[1, 50\] reaches 40 s out of the video of 10 s"
+    ):
+        read(table("video,query,start,end,duration\na,q,1,50,\na,q,2,3,10\n"), ReadLog())
 
 
 def test_a_query_with_a_wrong_row_is_left_out_altogether(table: Callable[[str], Path]) -> None:
