@@ -178,7 +178,10 @@ def training_batches(
     """
     device = torch.device(device)
     _check(space, config, streams, seed, shard)
-    matched, _ = match_videos(space, [a for a in annotations if a.is_labelled], allow_missing=allow_missing)
+    labelled, _ = match_videos(space, [a for a in annotations if a.is_labelled], allow_missing=allow_missing)
+    # With those that are not: what a video was asked and nobody answered is no negative of it.
+    found, _ = match_videos(space, annotations, allow_missing=True)
+    matched = {key: found[key] for key in labelled}
     rows = {key: choose_rows(space.video(key), config.rate_fps) for key in matched}
     skipped = tuple(key for key, choice in rows.items() if not choice.valid.any())
     rows = {key: choice for key, choice in rows.items() if key not in skipped}

@@ -1,10 +1,10 @@
 """Which queries happen in a stretch of a video, and which surely do not: the questions that a training window is asked.
 
-Annotations of a corpus enter; for a stretch leave the annotations that overlap it (positives), a sample of those that do not
-(negatives), and the labels of its rows. The trap is the false negative, and each rule below is there to avoid one:
+Annotations of a corpus enter; for a stretch leave the annotations that overlap it (positives) and a sample of those that do
+not (negatives). The trap is the false negative, and each rule below is there to avoid one:
 
-* A query is judged by its concept, not by its words: a synonym or a paraphrase of what happens is never a negative, and rows
-  are labelled with the windows of every annotation of the concept in that video.
+* A query is judged by its concept, not by its words: a synonym or a paraphrase of what happens is never a negative (and rows
+  are labelled with the windows of every annotation of the concept in that video: data/questions.py).
 * A query that the video is annotated with but not labelled for is neither positive nor negative.
 * Only where a corpus is labelled exhaustively, or where the user accepts the risk, is a query of another video a negative of
   this one: that source is called "corpus", and it is used when it is named.
@@ -20,7 +20,6 @@ import numpy as np
 
 from qle.data.annotations import Annotation
 from qle.errors import ConfigError
-from qle.segments import mask_of, union
 
 NegativeSource = Literal["window", "absent", "corpus"]
 """window: happens in this video at another time. absent: labelled as absent from this video. corpus: asked of other videos
@@ -28,20 +27,11 @@ only, and not annotated in this one."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Happening:
-    """One concept in one video."""
-
-    annotations: tuple[Annotation, ...]
-    """Every labelled one of the video; empty where nobody has said when it happens."""
-    windows: np.ndarray
-    """(spans, 2): the windows of all of them, united."""
-
-
-@dataclass(frozen=True, slots=True)
 class _VideoQueries:
     """One video. Concepts are numbers here."""
 
-    concepts: dict[int, _Happening]
+    concepts: dict[int, tuple[Annotation, ...]]
+    """Every labelled annotation of a concept; none where nobody has said when it happens."""
     present: np.ndarray
     """Concepts that have windows, one entry a window ..."""
     starts_s: np.ndarray
@@ -49,7 +39,7 @@ class _VideoQueries:
     absent: np.ndarray
     """Concepts that are labelled and have no window."""
     timed: tuple[Annotation, ...]
-    """Annotation of each entry of `present`; the windows are its own, not united ones."""
+    """Annotation of each entry of `present`."""
 
 
 class QueryPool:
@@ -91,16 +81,6 @@ class QueryPool:
                 del piles[place]
         return chosen
 
-    def row_labels(self, video: str, concept_key: str, edges_s: np.ndarray) -> np.ndarray:
-        """(rows,) float32: 1 where at least half of the row's stretch lies in a window of the concept, else 0.
-
-        Also for concepts that the video has no annotation of: those give zeros, as a negative should.
-        """
-        happening = self._videos[video].concepts.get(self._number.get(concept_key, -1))
-        if happening is None or not len(happening.windows):
-            return np.zeros(len(edges_s) - 1, dtype=np.float32)
-        return mask_of(happening.windows, edges_s).astype(np.float32)
-
     def _piles(
         self, video: str, start_s: float, end_s: float, count: int, rng: np.random.Generator, sources: Sequence[str]
     ) -> list[list[Sequence[Annotation]]]:
@@ -121,7 +101,7 @@ class QueryPool:
             else:
                 raise ConfigError(f"negatives from {source!r}: choose among {', '.join(get_args(NegativeSource))}")
             drawn = rng.permutation(concepts)[:count].tolist()
-            piles.append([queries.concepts[concept].annotations for concept in drawn])
+            piles.append([queries.concepts[concept] for concept in drawn])
         return piles
 
     def _elsewhere(self, queries: _VideoQueries, count: int, rng: np.random.Generator) -> list[int]:
@@ -155,15 +135,10 @@ class QueryPool:
         present = {concept for _, _, concept, _ in timed}
         absent = sorted(concept for concept, labelled in by_concept.items() if labelled and concept not in present)
         return _VideoQueries(
-            concepts={concept: _happening(labelled) for concept, labelled in by_concept.items()},
+            concepts={concept: tuple(labelled) for concept, labelled in by_concept.items()},
             present=np.array([concept for _, _, concept, _ in timed], dtype=np.int64),
             starts_s=np.array([start_s for start_s, *_ in timed], dtype=np.float64),
             ends_s=np.array([end_s for _, end_s, *_ in timed], dtype=np.float64),
             absent=np.array(absent, dtype=np.int64),
             timed=tuple(annotation for *_, annotation in timed),
         )
-
-
-def _happening(annotations: Sequence[Annotation]) -> _Happening:
-    windows = [window for annotation in annotations for window in annotation.windows]
-    return _Happening(tuple(annotations), union(windows))

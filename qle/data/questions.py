@@ -44,7 +44,7 @@ class Questioner:
         self._labels: dict[tuple[str, str], tuple[np.ndarray, np.ndarray | None]] = {}
 
     def ask(self, video: str, first: int, stop: int, rng: np.random.Generator) -> list[Question]:
-        """Up to `queries_per_window` questions about rows first..stop-1."""
+        """One to `queries_per_window` questions about rows first..stop-1."""
         places, edges_s = self._config.queries_per_window, self._rows[video].edges_s
         start_s, end_s = float(edges_s[first]), float(edges_s[stop])
         wordings: dict[str, list[Annotation]] = {}
@@ -61,7 +61,9 @@ class Questioner:
         asked = [
             self._question(video, wordings[concept], first, stop, rng) for concept in concepts[: places - len(absent)]
         ]
-        return asked + [Question(annotation.query, 0.0, True) for annotation in absent]
+        asked += [Question(annotation.query, 0.0, True) for annotation in absent]
+        # A batch without any query cannot be encoded. Of this one nothing is known, so nothing is learned from it.
+        return asked or [Question(self._annotations[video][0].query, 0.0, False)]
 
     def _question(
         self, video: str, wordings: Sequence[Annotation], first: int, stop: int, rng: np.random.Generator

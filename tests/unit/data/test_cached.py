@@ -184,6 +184,20 @@ def test_a_synonym_of_what_happens_is_never_a_negative(space: Space) -> None:
                 assert "nobody knows" not in texts
 
 
+def test_what_nobody_labelled_in_a_video_is_no_negative_of_it(space: Space) -> None:
+    """Of another video it is one, where the user says that the corpus is labelled exhaustively."""
+    asked_of = [
+        annotation("long", "water", (4.0, 30.0)), annotation("long", "smoke", is_labelled=False),
+        annotation("middle", "smoke", (3.0, 5.0)), annotation("short", "water", (0.0, 1.0)),
+    ]  # fmt: skip
+    config = dataclasses.replace(CONFIG, negatives=("corpus",), windows_per_batch=1)
+    found = {
+        (batch.videos[0], text) for batch in all_of(space, config, annotations=asked_of) for _, text, *_ in asked(batch)
+    }
+    assert ("a/long.mp4", "smoke") not in found
+    assert {("b/short.mp4", "smoke"), ("b/middle.mp4", "water")} <= found
+
+
 def test_windows_full_of_events_are_still_asked_for_something_absent(space: Space) -> None:
     config = dataclasses.replace(CONFIG, queries_per_window=2, window_rows=37, windows_per_batch=1)
     both = [annotation("long", name, (0.0, 37.0)) for name in ("one", "two", "three")]

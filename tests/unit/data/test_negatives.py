@@ -1,12 +1,10 @@
-"""What happens in a stretch, what surely does not, and which rows are labelled. Wrong answers here are wrong labels."""
+"""What happens in a stretch and what surely does not. Wrong answers here are wrong labels."""
 
 import time
-from itertools import count, pairwise
+from itertools import count
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qle.data.annotations import Annotation
 from qle.data.negatives import QueryPool
@@ -105,34 +103,6 @@ def test_an_unknown_source_is_refused(pool: QueryPool, rng: np.random.Generator)
         pool.negatives("a", 0, 1, 1, rng, sources=("elsewhere",))  # type: ignore[arg-type]
 
 
-def test_row_labels_unite_the_concept(pool: QueryPool) -> None:
-    edges_s = np.arange(0, 61, 5.0)
-    assert pool.row_labels("a", "polyp", edges_s).tolist() == [0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0]
-    assert pool.row_labels("a", "blood", edges_s).sum() == 0
-    assert pool.row_labels("a", "water jet", edges_s).sum() == 0
-    assert pool.row_labels("a", "never heard of", edges_s).dtype == np.float32
-
-
-def test_half_of_a_row_is_enough() -> None:
-    pool = QueryPool({"a": [asked("a", "x", (0.5, 1.4), (2.2, 2.45), (2.5, 2.75))]})
-    assert pool.row_labels("a", "x", np.array([0, 1, 2, 3.0])).tolist() == [1, 0, 1]
-
-
-spans = st.lists(
-    st.tuples(st.integers(0, 40), st.integers(1, 20)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=6
-)
-
-
-@given(spans, spans, st.integers(1, 7))
-def test_row_labels_equal_a_count_of_small_pieces(first: list, second: list, width: int) -> None:
-    windows = [*first, *second]
-    pool = QueryPool({"a": [asked("a", "x", *first, concept="k"), asked("a", "y", *second, concept="k")]})
-    edges = np.arange(0, 71, width)
-    is_inside = np.array([any(start <= at < end for start, end in windows) for at in range(80)])
-    expected = [is_inside[low:high].mean() >= 0.5 for low, high in pairwise(edges)]
-    assert pool.row_labels("a", "k", edges).tolist() == expected
-
-
 def test_an_epoch_of_questions_costs_little(rng: np.random.Generator) -> None:
     pool = QueryPool(
         {
@@ -145,5 +115,4 @@ def test_an_epoch_of_questions_costs_little(rng: np.random.Generator) -> None:
         stretch = (f"v{at % 200}", at % 90, at % 90 + 8)
         pool.positives(*stretch)
         pool.negatives(*stretch, 4, rng)
-        pool.row_labels(stretch[0], "q1", np.arange(33.0))
     assert time.process_time() - started_s < 1.0
