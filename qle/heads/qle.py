@@ -150,6 +150,7 @@ class QleHead(RowHead):
         near = None if not config.look_reach else grid_band(self.rows, self.cols, config.look_reach)
         self.register_buffer("near", near, persistent=False)
         self.words = nn.Linear(shapes.text_dim, dim)
+        self.word_norm = nn.LayerNorm(dim) if config.dim is not None else nn.Identity()
         hidden = config.hidden or 2 * dim
         self.guided = nn.ModuleList(
             GuidedLayer(dim, config.num_heads, hidden, dropout=config.dropout, looks=config.look_reach != 0)
@@ -236,7 +237,7 @@ class QleHead(RowHead):
         """Features and relevance of every row for every query; words are "groups queries words text_dim"."""
         groups = len(words.mask)
         num_rows = tokens.shape[1]
-        heard = self.words(words.states.to(self.words.weight.dtype))
+        heard = self.word_norm(self.words(words.states.to(self.words.weight.dtype)))
         patches = self.enter(tokens.flatten(2, 3).flatten(0, 1))
         patches = patches.unflatten(0, (groups, num_rows))[:, None]  # one place, shared by all queries
         gate = None
