@@ -138,7 +138,7 @@ def read_run(folder: Path) -> RunRecord:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is no JSON ({len(content)} bytes)\nrestore it from a copy, or train again"
         ) from error
@@ -174,10 +174,13 @@ def load_run(folder: Path, device: "torch.device") -> LoadedRun:
     from qle.weights import load_exactly
 
     record = read_run(folder)
-    head = build_head(record.head, record.head_config, record.token_shapes)
+    try:
+        head = build_head(record.head, record.head_config, record.token_shapes)
+    except (ValueError, RuntimeError, MemoryError) as error:  # shapes that no head can have
+        raise CheckpointError(f"{folder / CONFIG_FILE}: no head can be built from this record ({error})") from error
     load_exactly(head, _tensors(folder, MODEL_FILE, record), where=f"{folder / MODEL_FILE} (head {record.head})")
     text = rebuild_text_encoder(record.text, device)
-    if TEXT_FILE in record.digests:
+    if not text.is_frozen:  # then the run has trained it, and without its own numbers it would be noise
         text.load_train_state(_tensors(folder, TEXT_FILE, record))
     head.to(device).requires_grad_(False).eval()
     text.to(device).requires_grad_(False).eval()

@@ -13,6 +13,7 @@ import difflib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -218,7 +219,8 @@ class Space:
         """A video by its key, or by a part that only one key has: the key without suffix, the file name, its stem."""
         found = self._open.get(key)
         if found is not None:
-            self._open.move_to_end(key)
+            with suppress(KeyError):  # another thread may have closed it just now; here it stays good
+                self._open.move_to_end(key)
             return found
         place = self._find(key)
         if place is None:

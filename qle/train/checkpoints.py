@@ -1,7 +1,7 @@
 """What a killed training goes on from: a folder for each of the last two checkpoints, complete or not there at all.
 
     checkpoints/step-00000200/
-        state.json            position, best validation so far, length of the history
+        state.json            position, best validation so far, length of the history, names of the other files
         weights.safetensors   trained tensors of head and text encoder
         optimiser.safetensors ema.safetensors best.safetensors   where there are any
         random-<process>.safetensors
@@ -65,12 +65,15 @@ class CheckpointFolder:
         beside = self.path / f".{target.name}.tmp"
         remove_tree(beside)
         beside.mkdir(parents=True)
+        files = []
         for name, tensors in checkpoint.tensors.items():
             if tensors:
                 # Copies: safetensors refuses tensors that share memory.
                 whole = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
                 (beside / f"{name}.safetensors").write_bytes(save(whole))
-        (beside / STATE_FILE).write_text(json.dumps(asdict(checkpoint.position), indent=1))
+                files.append(name)
+        state = {"position": asdict(checkpoint.position), "files": files}
+        (beside / STATE_FILE).write_text(json.dumps(state, indent=1))
         sync_tree(beside)
         if target.exists():  # a run that went on from an earlier one has come here again
             remove_tree(target)
@@ -94,11 +97,17 @@ class CheckpointFolder:
 
     def _read(self, folder: Path) -> Checkpoint:
         try:
-            position = Position(**json.loads((folder / STATE_FILE).read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"{folder / STATE_FILE}: damaged ({error})\n"
-                f"delete {folder} to go on from the checkpoint before it, or the run folder to begin anew"
-            ) from error
-        tensors = {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
-        return Checkpoint(position=position, tensors=tensors)
+            state = json.loads((folder / STATE_FILE).read_bytes())
+            position, files = Position(**state["position"]), [folder / f"{name}.safetensors" for name in state["files"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(folder / STATE_FILE, f"damaged ({error})") from error
+        # Without the optimiser or the best weights it would go on all the same, to other numbers.
+        if missing := [file for file in files if not file.exists()]:
+            raise _damaged(missing[0], "missing")
+        return Checkpoint(position=position, tensors={file.stem: load_file(file) for file in files})
+
+
+def _damaged(file: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: {what}\ndelete {file.parent} to go on from the checkpoint before it, or the run folder to begin anew"
+    )

@@ -119,6 +119,25 @@ def test_weights_that_are_missing_cut_or_changed_are_refused(run, name):
         load_run(run, CPU)
 
 
+def test_a_trained_text_encoder_never_loads_without_its_numbers(run):
+    """A record that does not name them got fresh ones: a run that finds nothing."""
+    record = json.loads((run / "config.json").read_text())
+    del record["digests"]["text.safetensors"]
+    (run / "config.json").write_text(json.dumps(record))
+    (run / "text.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"text\.safetensors is missing"):
+        load_run(run, CPU)
+
+
+@pytest.mark.parametrize("shape", [[2], [10**12, 10**12, 8], [2, 2, -8]])
+def test_shapes_that_no_head_can_have_are_one_error(run, shape):
+    record = json.loads((run / "config.json").read_text())
+    record["space"]["streams"]["patch"] = shape
+    (run / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"config.json: no head can be built|tensors do not fit"):
+        load_run(run, CPU)
+
+
 def test_the_record_decides_which_head_it_is(run):
     changed = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(changed | {"head": "mesm"}))
@@ -133,6 +152,9 @@ def test_the_record_decides_which_head_it_is(run):
 def test_records_that_cannot_be_read_are_one_error(run):
     path = run / "config.json"
     good = json.loads(path.read_text())
+    path.write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="is no JSON"):
+        read_run(run)
     path.write_text('{"format": 1, "hea')
     with pytest.raises(CheckpointError, match="is no JSON"):
         read_run(run)

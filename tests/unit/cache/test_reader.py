@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import shutil
 import threading
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,20 @@ def test_threads_share_a_space(space: Space) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_a_video_that_another_thread_closes_at_this_moment_stays_good(folder: SpaceFolder) -> None:
+    """Training reads ahead in a thread while validation walks through thousands of videos of the same space."""
+
+    class ClosedMeanwhile(OrderedDict[str, Video]):
+        def get(self, key: str, default: object = None) -> object:
+            return self.pop(key, default)
+
+    space = Space(folder)
+    key = space.keys()[0]
+    opened = space.video(key)
+    space._open = ClosedMeanwhile(space._open)
+    assert space.video(key) is opened
 
 
 def test_videos_can_be_pickled(space: Space) -> None:

@@ -60,6 +60,16 @@ def test_a_damaged_one_says_what_to_delete(tmp_path):
         folder.newest()
 
 
+@pytest.mark.parametrize("name", ["optimiser", "weights"])
+def test_one_that_lost_a_file_is_damaged(tmp_path, name):
+    """It went on without its optimiser, to other numbers, and told nobody."""
+    folder = CheckpointFolder(tmp_path)
+    folder.write(checkpoint(1))
+    (tmp_path / "step-00000001" / f"{name}.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=rf"{name}\.safetensors: missing\n.*delete .*step-00000001 "):
+        folder.newest()
+
+
 def test_every_generator_goes_on_where_it_was():
     random.seed(1)
     random.gauss(0, 1)  # leaves one number over
