@@ -43,11 +43,16 @@ def to_table(predictions: Sequence[Prediction]) -> str:
 
 
 def to_json(
-    predictions: Sequence[Prediction], provenance: Mapping[str, Any] | None = None, *, with_tracks: bool = False
+    predictions: Sequence[Prediction],
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    failures: Mapping[str, str] | None = None,
+    with_tracks: bool = False,
 ) -> str:
-    """One object: where the numbers come from, and all predictions."""
+    """One object: where the numbers come from, all predictions, and why videos have none."""
     found = [_prediction(prediction, with_tracks=with_tracks) for prediction in predictions]
-    return json.dumps({"provenance": provenance or {}, "predictions": found}, indent=2, allow_nan=False) + "\n"
+    values = {"provenance": provenance or {}, "predictions": found, "failures": failures or {}}
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
 
 def to_jsonl(predictions: Sequence[Prediction], names: Mapping[str, str] | None = None) -> str:
@@ -120,11 +125,12 @@ def render(
     *,
     provenance: Mapping[str, Any] | None = None,
     names: Mapping[str, str] | None = None,
+    failures: Mapping[str, str] | None = None,
     with_tracks: bool = False,
 ) -> str:
     """The text of one of FORMATS."""
     if kind == "json":
-        return to_json(predictions, provenance, with_tracks=with_tracks)
+        return to_json(predictions, provenance, failures=failures, with_tracks=with_tracks)
     if kind == "jsonl":
         return to_jsonl(predictions, names)
     return {"table": to_table, "csv": to_csv, "vtt": to_vtt}[kind](predictions)

@@ -52,8 +52,15 @@ def recipe_of(name: str, hashed: Mapping[str, Any], *, weights: str | None, devi
             f"the space {name} was not extracted by qle (its description has no {', '.join(missing)})\n"
             "bring the features of new videos into its cache by qle cache import, and use --cache"
         )
-    backbone = build_backbone(backbone_request(hashed, weights=weights, device=device))
-    sampling = Sampling(**hashed["sampling"])
+    try:
+        asked = backbone_request(hashed, weights=weights, device=device)
+        sampling = Sampling(**hashed["sampling"])
+    except (KeyError, TypeError) as error:
+        raise CacheMismatchError(
+            f"the description of the space {name} in the run is damaged, or of another version of qle ({error})\n"
+            "restore the config.json of the run from a copy, or install the version that trained it"
+        ) from error
+    backbone = build_backbone(asked)
     is_derived = "derived_from" in hashed
     wanted = hashed["derived_from"] if is_derived else space_hash(hashed)
     specs = [(tokens, space_spec(backbone, sampling, tokens)) for tokens in _token_options(hashed, backbone)]

@@ -1,7 +1,11 @@
 """qle localize over real videos, a real cache and a real run folder (whose head has random weights)."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -226,6 +230,40 @@ def test_run_whose_backbone_is_not_what_it_was(run: Path, small_videos: Path, tm
     (copy / "config.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=r"pass its file or folder by --weights\n.*digest 0000"):
         _ask(copy, videos=(str(small_videos / "b.mp4"),))
+
+
+def test_run_whose_space_is_described_by_half(run: Path, small_videos: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    record = json.loads((copy / "config.json").read_text())
+    del record["space"]["hashed"]["preprocess"]["height"]
+    (copy / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CacheMismatchError, match=r"description of the space .* damaged"):
+        _ask(copy, videos=(str(small_videos / "b.mp4"),))
+
+
+def test_terminated_extraction_leaves_no_temporary_cache(run: Path, small_videos: Path, tmp_path: Path) -> None:
+    """As a batch system ends a job: from within, when the temporary cache is there."""
+    watcher = (
+        "import os, pathlib, signal, tempfile\n"
+        "from qle import cli, console\n"
+        "class Progress(console.StepProgress):\n"
+        "    def update(self, done, total, what):\n"
+        "        if what == 'extracting':\n"
+        "            print(*pathlib.Path(tempfile.gettempdir()).glob('qle-*'))\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "console.StepProgress = Progress\n"
+        "if __name__ == '__main__': cli.main()\n"
+    )
+    ask = ("localize", "--checkpoint", run, "--video", small_videos / "b.mp4", "--query", "smoke", "--device", "cpu")
+    ended = subprocess.run(
+        [sys.executable, "-c", watcher, *map(str, ask)], env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode in (130, -signal.SIGINT), ended.stderr  # the second: Python, for who looks at the signal
+    assert "Traceback" not in ended.stderr
+    assert "qle-" in ended.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_and_report(run: Path, cached: Path, tmp_path: Path) -> None:

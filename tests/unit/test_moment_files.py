@@ -77,6 +77,13 @@ def test_saliency_of_clips_is_the_mean_over_their_seconds() -> None:
     assert saliency(constant, clip_s=0.7) == pytest.approx([0.5] * 13)
 
 
+def test_json_says_which_videos_failed() -> None:
+    """A program that reads the result sees no note on the terminal."""
+    found = json.loads(render("json", [FOUND], failures={"bad.mp4": "no film"}))
+    assert found["failures"] == {"bad.mp4": "no film"}
+    assert json.loads(to_json([]))["failures"] == {}
+
+
 def test_csv_comes_back_as_it_was() -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv([FOUND, ABSENT, prediction((0, 1, 1), query=NASTY)]))))
     assert [row["rank"] for row in rows] == ["1", "2", "0", "1"]
