@@ -22,6 +22,7 @@ from qle.cli_localize import LOCALIZE_HELP, localize
 from qle.cli_prepare import prepare_app
 from qle.cli_train import TRAIN_HELP, train_heads
 from qle.errors import ConfigError
+from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
     from qle.demo import DemoResult
@@ -125,7 +126,7 @@ def extract(
 
     request = ExtractRequest(
         inputs=(*(inputs or ()), *(videos or ())),
-        cache=_cache(cache),
+        cache=cache_folder(cache),
         backbones=_backbones(
             backbone or [], weights or [], context=context, resize=resize, crop_borders=crop_borders,
             image_size=image_size, weights_entry=weights_entry, num_heads=num_heads, compute_dtype=compute_dtype,
@@ -198,16 +199,6 @@ def main() -> None:
 
     interrupt_on_sigterm()
     console.run(app)
-
-
-def _cache(given: Path | None) -> Path:
-    from qle.runtime import environment
-
-    if given is not None:
-        return given
-    if (named := environment("QLE_CACHE")) is None:
-        raise ConfigError("no cache: pass --cache FOLDER or set QLE_CACHE")
-    return Path(named)
 
 
 def _choice(flag: str, value: str, *choices: str) -> Any:

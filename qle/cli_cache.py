@@ -13,6 +13,7 @@ import typer
 
 from qle import console
 from qle.errors import ConfigError
+from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +60,7 @@ def inspect(
 ) -> None:  # fmt: skip
     from qle.cache.inspect import find_video, inspect_cache, inspect_video, token_strip
 
-    root = _cache(cache)
+    root = cache_folder(cache)
     if picture is not None and video is None:
         raise ConfigError("--picture draws one video: name it with --video KEY")
     if video is None:
@@ -90,7 +91,7 @@ def verify(
 ) -> None:  # fmt: skip
     from qle.cache.verify import verify as run
 
-    root = _cache(cache)
+    root = cache_folder(cache)
     with console.StepProgress("verified", is_bytes=True, is_quiet=quiet) as progress:
         report = run(
             root, spaces=space or (), keys=video or (), deep=deep, num_threads=threads, on_progress=progress.update
@@ -134,7 +135,7 @@ def convert(
 
     with console.StepProgress("converted", is_quiet=quiet) as progress:
         report = run(
-            _cache(cache),
+            cache_folder(cache),
             space,
             store=_choice("store", store, get_args(StoreKind)),
             dtype=_choice("dtype", dtype, get_args(StoreDtype)),
@@ -209,7 +210,7 @@ def prune(
     from qle.cache.prune import DEFAULT_KINDS, Kind, plan_prune
     from qle.cache.prune import prune as run
 
-    root = _cache(cache)
+    root = cache_folder(cache)
     if delete_space and (damaged or stale or orphaned or space):
         raise ConfigError(
             "--delete-space deletes whole spaces: pass it without --space, --damaged, --stale and --orphaned"
@@ -248,7 +249,10 @@ def pack(
 
     with console.StepProgress("packed", is_quiet=quiet) as progress:
         report = run(
-            _cache(cache), spaces=space or (), max_video_bytes=round(max_video_mb * 1e6), on_progress=progress.update
+            cache_folder(cache),
+            spaces=space or (),
+            max_video_bytes=round(max_video_mb * 1e6),
+            on_progress=progress.update,
         )
     _show_report(asdict(report), f"{report.num_packed:,} videos packed into {report.num_packs:,} packs", as_json=json)
     raise typer.Exit(SOME_FAILED_EXIT if report.damaged else 0)
@@ -285,7 +289,9 @@ def import_(
         dtype=_choice("dtype", dtype, ("float16", "float32")), store=_choice("store", store, get_args(StoreKind)),
     )  # fmt: skip
     with console.StepProgress("imported", is_quiet=quiet) as progress:
-        report = import_features(source, _cache(cache), options, load_tensors=load_tensors, on_progress=progress.update)
+        report = import_features(
+            source, cache_folder(cache), options, load_tensors=load_tensors, on_progress=progress.update
+        )
     summary = f"{report.num_imported:,} videos imported into {report.space}, {report.num_already:,} were there"
     _show_report(asdict(report), f"{summary}, {len(report.failed):,} failed", as_json=json)
     raise typer.Exit(SOME_FAILED_EXIT if report.failed else 0)
@@ -316,7 +322,7 @@ def export(
     chosen: Form = _choice("form", form or ("h5" if to.suffix in (".h5", ".hdf5") else "npz"), get_args(Form))
     with console.StepProgress("exported", is_quiet=quiet) as progress:
         report = export_features(
-            _cache(cache), to, space=space, stream=stream, form=chosen, keys=video or (), save_tensor=save_tensor,
+            cache_folder(cache), to, space=space, stream=stream, form=chosen, keys=video or (), save_tensor=save_tensor,
             on_progress=progress.update,
         )  # fmt: skip
     summary = f"{report.num_exported:,} videos written to {to} ({console.format_bytes(report.size_bytes)})"
@@ -346,15 +352,6 @@ def save_tensor(path: Path, values: "np.ndarray") -> None:
     import torch
 
     torch.save(torch.from_numpy(values), path)
-
-
-def _cache(given: Path | None) -> Path:
-    from qle.runtime import environment
-
-    named = str(given) if given is not None else environment("QLE_CACHE")
-    if named is None:
-        raise ConfigError("no cache: name its folder or set QLE_CACHE")
-    return Path(named)
 
 
 def _choice(flag: str, value: str | None, choices: tuple[str, ...]) -> Any:

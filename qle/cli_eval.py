@@ -7,6 +7,7 @@ import typer
 
 from qle import console
 from qle.errors import ConfigError
+from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
     from qle.eval.report import Report
@@ -50,7 +51,7 @@ def eval_(
     from qle.runs import write_json
 
     request = EvaluationRequest(
-        checkpoints=tuple(checkpoint), cache=_cache(cache), space=space, annotations=annotations,
+        checkpoints=tuple(checkpoint), cache=cache_folder(cache), space=space, annotations=annotations,
         allow_missing=allow_missing, num_bootstrap=bootstrap, seed=seed, device=device,
     )  # fmt: skip
     if out is not None and not out.parent.is_dir():
@@ -126,13 +127,3 @@ def _show_queries(report: "Report") -> None:
         for row in report.per_query
     ]  # fmt: skip
     console.table(columns, rows)
-
-
-def _cache(given: Path | None) -> Path:
-    from qle.runtime import environment
-
-    if given is not None:
-        return given
-    if (named := environment("QLE_CACHE")) is None:
-        raise ConfigError("no cache: pass --cache FOLDER or set QLE_CACHE")
-    return Path(named)

@@ -7,6 +7,7 @@ import typer
 
 from qle import console
 from qle.errors import ConfigError
+from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
     from qle.explain.faithfulness import Faithfulness
@@ -48,7 +49,7 @@ def explain(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
-    root = cache or _default_cache()
+    root = cache_folder(cache)
     if faithfulness:
         if annotations is None or query or report or heatmaps or overlay_video:
             raise ConfigError(
@@ -150,11 +151,3 @@ def _rows(found: "Faithfulness") -> list[tuple[str, ...]]:
         )
         for measure in found.measures
     ]
-
-
-def _default_cache() -> Path:
-    from qle.runtime import environment
-
-    if (named := environment("QLE_CACHE")) is None:
-        raise ConfigError("no cache: pass --cache FOLDER or set QLE_CACHE")
-    return Path(named)

@@ -7,6 +7,7 @@ import typer
 
 from qle import console
 from qle.errors import ConfigError
+from qle.runtime import cache_folder
 
 LOCALIZE_HELP = """Find when something happens: free-text queries over cached videos or video files, with a trained run.
 
@@ -67,14 +68,17 @@ def localize(
     from qle.localize import localize as run
 
     request = LocalizeRequest(
-        checkpoint=checkpoint, queries=tuple(asked), cache=cache or (None if video else _default_cache()),
+        checkpoint=checkpoint, queries=tuple(asked), cache=cache if video else cache_folder(cache),
         video_ids=tuple(video_id or ()), videos=tuple(video or ()), root=root, weights=weights, device=device,
         precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report,
         num_frames=frames, is_one_video=kind == "vtt",
     )  # fmt: skip
     with console.StepProgress("rows", is_quiet=quiet) as progress:
         result = run(request, progress.update)
-    text = render(kind, result.predictions, provenance=result.provenance, names=result.names, with_tracks=tracks)
+    text = render(
+        kind, result.predictions, provenance=result.provenance, names=result.names, failures=result.failures,
+        with_tracks=tracks,
+    )  # fmt: skip
     if out is None:
         console.print_plain(text)
     else:
@@ -82,13 +86,6 @@ def localize(
     for line in _notes(result, out, heatmaps, report):
         console.note(line)
     raise typer.Exit(result.exit_code)
-
-
-def _default_cache() -> Path | None:
-    from qle.runtime import environment
-
-    named = environment("QLE_CACHE")
-    return None if named is None else Path(named)
 
 
 def _precision(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qle import console
-from qle.errors import ConfigError
+from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
     from qle.train.run import TrainPlan, TrainSummary
@@ -56,7 +56,7 @@ def train_heads(
     from qle.train.run import train_heads as run
 
     request = TrainRequest(
-        cache=_cache(cache), space=space, annotations=annotations, val=val, head=head, out=out, num_seeds=seeds,
+        cache=cache_folder(cache), space=space, annotations=annotations, val=val, head=head, out=out, num_seeds=seeds,
         settings=_settings(preset, text_encoder, lora, set_ or ()), device=device, track=track,
         allow_missing=allow_missing,
     )  # fmt: skip
@@ -134,13 +134,3 @@ def _show_summary(summary: "TrainSummary") -> None:
 def _show_parameters(parameters: Mapping[str, tuple[int, int]]) -> None:
     rows = [(part, f"{trainable:,}", f"{frozen:,}") for part, (trainable, frozen) in parameters.items()]
     console.table(["part", "#trained numbers", "#frozen"], rows)
-
-
-def _cache(given: Path | None) -> Path:
-    from qle.runtime import environment
-
-    if given is not None:
-        return given
-    if (named := environment("QLE_CACHE")) is None:
-        raise ConfigError("no cache: pass --cache FOLDER or set QLE_CACHE")
-    return Path(named)

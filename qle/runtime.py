@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qle.errors import ConfigError
@@ -33,6 +34,14 @@ def environment(name: str) -> str | None:
     if name not in ENVIRONMENT:
         raise KeyError(f"{name} is not in qle.runtime.ENVIRONMENT: add it there with what it does")
     return os.environ.get(name) or None
+
+
+def cache_folder(given: Path | None) -> Path:
+    """What --cache says, else $QLE_CACHE; ConfigError where neither says anything."""
+    named = given if given is not None else environment("QLE_CACHE")
+    if named is None:
+        raise ConfigError("no cache: name its folder (--cache FOLDER) or set QLE_CACHE")
+    return Path(named)
 
 
 def resolve_device(name: str) -> "torch.device":

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from qle.errors import ConfigError
-from qle.runtime import environment, has_fast_bfloat16, num_threads, resolve_device, resolve_dtype
+from qle.runtime import cache_folder, environment, has_fast_bfloat16, num_threads, resolve_device, resolve_dtype
 
 
 def test_devices() -> None:
@@ -65,3 +66,11 @@ def test_an_interrupt_inside_a_destructor_is_not_lost() -> None:
         [sys.executable, "-c", IN_A_DESTRUCTOR], capture_output=True, text=True, timeout=60, check=True
     )
     assert (ended.stdout, ended.stderr) == ("interrupted\n", "")
+
+
+def test_the_cache_is_named_or_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QLE_CACHE", raising=False)
+    with pytest.raises(ConfigError, match="--cache FOLDER"):
+        cache_folder(None)
+    monkeypatch.setenv("QLE_CACHE", "there")
+    assert (cache_folder(None), cache_folder(Path("here"))) == (Path("there"), Path("here"))
