@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers.utils import logging as library_logging
 
-from qle.errors import CheckpointError, ConfigError
+from qle.errors import CheckpointError, ConfigError, QleError
 from qle.runtime import environment
 
 MAX_LISTED = 4
@@ -59,7 +59,11 @@ def explained(source: str, kind: str) -> Iterator[None]:
     """Failures of the library inside become a ConfigError: "no <kind> could be loaded from there"."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except QleError:
+        raise
+    except (
+        Exception
+    ) as error:  # a damaged folder makes the library fail in any way: KeyError, SafetensorError, pickle's ...
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise ConfigError(
             f"{source}: no {kind} could be loaded from there ({lines[0][:200]})\n"

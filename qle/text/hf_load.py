@@ -71,12 +71,13 @@ def load_text_tower(source: str) -> TextTower:
         config = AutoConfig.from_pretrained(source, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         network, config, pooling = _network(source, config, options)
-    _check_vocabulary(tokenizer, network, source)
-    if pooling == "mean" and config.model_type not in TOWERS:
-        pooling = _sentence_pooling(source, options)
+        _check_vocabulary(tokenizer, network, source)
+        if pooling == "mean" and config.model_type not in TOWERS:
+            pooling = _sentence_pooling(source, options)
+        sentence_settings = _beside(source, "sentence_bert_config.json", options)
     return TextTower(
         network=network.eval(), tokenizer=tokenizer, pooling=pooling,
-        max_words=_word_limit(network, tokenizer, config, _beside(source, "sentence_bert_config.json", options)),
+        max_words=_word_limit(network, tokenizer, config, sentence_settings),
         padded_words=config.max_position_embeddings if config.model_type in FIXED_LENGTH else None,
         architecture=_architecture(network, config) | {"pooling": pooling},
     )  # fmt: skip

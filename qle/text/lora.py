@@ -1,12 +1,10 @@
-"""LoRA on a frozen tower through peft, and a count of what is trained.
+"""LoRA on a frozen tower through peft.
 
     tower (frozen) --add_lora--> the same tower with adapters beside the named layers; only these require gradients
 
 Layers are named as CLIP names them; other families use other words for the same thing (`ALIASES`). peft puts the adapters
 inside the tower, so its own weights stay where they are, as `...q_proj.base_layer.weight`, and are never written.
 """
-
-from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -56,45 +54,3 @@ def _layers(tower: nn.Module, targets: tuple[str, ...], where: str) -> list[str]
             )
         chosen.add(known[0])
     return sorted(name for name, ending in linear.items() if ending in chosen)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartCount:
-    """Numbers in one part of a module."""
-
-    part: str
-    """The first two parts of their names, or `lora` for all adapters."""
-    trainable: int
-    frozen: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParameterReport:
-    """What an optimiser will change and what it will not."""
-
-    parts: tuple[PartCount, ...]
-
-    @property
-    def trainable(self) -> int:
-        return sum(count.trainable for count in self.parts)
-
-    @property
-    def frozen(self) -> int:
-        return sum(count.frozen for count in self.parts)
-
-    def __str__(self) -> str:
-        width = max((len(count.part) for count in self.parts), default=0)
-        lines = [f"{count.part:{width}} {count.trainable:>12,} {count.frozen:>12,}" for count in self.parts]
-        header = f"{'':{width}} {'trainable':>12} {'frozen':>12}"
-        return "\n".join([header, *lines, f"{'total':{width}} {self.trainable:>12,} {self.frozen:>12,}"])
-
-
-def parameter_report(module: nn.Module) -> ParameterReport:
-    """Counts by part, of any module (an encoder, a head)."""
-    counts: dict[str, list[int]] = {}
-    for name, parameter in module.named_parameters():
-        part = "lora" if "lora_" in name else ".".join(name.split(".")[:-1][:2])
-        counts.setdefault(part, [0, 0])[0 if parameter.requires_grad else 1] += parameter.numel()
-    return ParameterReport(
-        parts=tuple(PartCount(part=part, trainable=pair[0], frozen=pair[1]) for part, pair in counts.items())
-    )

@@ -1,5 +1,7 @@
 """Hugging Face text towers against the library itself, and what happens when a folder is not what it should be."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -201,6 +203,37 @@ def test_folders_that_lack_something(tmp_path: Path) -> None:
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"1 tensors are missing or misshapen: encoder\.final_layer_norm"):
         build(file.parent)
+
+
+def test_damaged_folders_are_one_clear_error(tmp_path: Path) -> None:
+    """The library fails on each of them in another way of its own; none of it is a reason for a traceback."""
+    good = bert_folder(tmp_path / "good")
+    config = json.loads((good / "config.json").read_text())
+    damages: list[tuple[str, bytes]] = [
+        ("model.safetensors", (good / "model.safetensors").read_bytes()[:2000]),
+        ("model.safetensors", b""),
+        ("config.json", json.dumps(config | {"hidden_act": "nope"}).encode()),
+        ("config.json", json.dumps(config | {"hidden_size": "x"}).encode()),
+        ("config.json", json.dumps(config | {"hidden_size": 64}).encode()),
+        ("tokenizer.json", b'{"a": 1}'),
+        ("1_Pooling/config.json", b"{bad"),
+    ]
+    for number, (name, content) in enumerate(damages):
+        folder = Path(shutil.copytree(good, tmp_path / f"bad-{number}"))
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+        with pytest.raises(ConfigError, match="no text encoder could be loaded from there") as caught:
+            build(folder)
+        assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    folder = bert_folder(tmp_path / "bert")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(f"cos\nsystem\n(S'touch {tmp_path / 'ran'}'\ntR.".encode())
+    with pytest.raises(ConfigError, match="no text encoder could be loaded"):
+        build(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_models_that_are_no_text_towers(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import torch
 
 from qle.errors import ConfigError
 from qle.text import LoraSettings, TextRequest, build_text_encoder
-from qle.text.lora import parameter_report
 from tests.small_models import bert_folder, clip_pair_folder, t5_folder
 
 QUERIES = ["a green polyp", "water jet, then the polyp"]
@@ -51,20 +50,6 @@ def test_fresh_adapters_change_nothing_and_come_from_the_seed(folder: Path) -> N
     for name, tensor in first.train_state().items():
         assert torch.equal(tensor, second.train_state()[name])
     assert first.spec()["weights"] == plain.spec()["weights"]
-
-
-def test_the_report_counts_queries_and_values(folder: Path) -> None:
-    """Two layers, two targets, two matrices of rank 8 on layers 32 wide."""
-    encoder = build(folder)
-    report = parameter_report(encoder)
-    lora = {count.part: count for count in report.parts}["lora"]
-    assert report.trainable == lora.trainable == 2 * 2 * 2 * 8 * 32
-    assert lora.frozen == 0
-    assert report.frozen == sum(tensor.numel() for tensor in encoder.parameters()) - report.trainable
-    assert f"{report.frozen:,}" in str(report)
-    assert str(report).splitlines()[0].split() == ["trainable", "frozen"]
-    parts = {f"tower.{name}" for name, child in encoder.tower.named_children() if any(child.named_parameters())}
-    assert {".".join(count.part.split(".")[:2]) for count in report.parts} - {"lora"} <= parts
 
 
 def test_dropout_is_the_adapters_alone(folder: Path) -> None:

@@ -51,7 +51,9 @@ def test_low_rank_adapters_do_not_decay_and_nothing_else_of_a_frozen_encoder_is_
     assert all("lora_" in name for name in adapters)
     assert not adapters & decayed_names(model)
     trained, frozen = count_parameters(model)["text"]
-    assert 0 < trained < frozen / 4
+    assert trained == sum(model.trainable()[name].numel() for name in adapters)
+    assert trained + frozen == sum(value.numel() for value in model.text.parameters())
+    assert trained < frozen / 4
 
 
 def test_groups_hold_every_trainable_parameter_once_with_its_own_rate():
