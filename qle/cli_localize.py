@@ -62,6 +62,8 @@ def localize(
         raise ConfigError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
     if tracks and kind != "json":
         raise ConfigError(f"--tracks is for --format json, not for {kind}")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out}: a folder stands there; name the file")
     asked = [*(Query(text=text) for text in query or ()), *(read_queries(queries) if queries else ())]
 
     from qle.localize import LocalizeRequest

@@ -105,6 +105,7 @@ class LocalizeResult:
 
 def localize(request: LocalizeRequest, on_progress: OnProgress = lambda done, total, what: None) -> LocalizeResult:
     """Ask every query. An error of one video among many ends with that video; where all fail, the first error is raised."""
+    _check_outputs(request)
     device = resolve_device(request.device)
     run = load_run(request.checkpoint, device)
     for query in request.queries:
@@ -121,6 +122,14 @@ def localize(request: LocalizeRequest, on_progress: OnProgress = lambda done, to
         for asked in videos:
             answers.add(asked)
     return answers.finish()
+
+
+def _check_outputs(request: LocalizeRequest) -> None:
+    """Before hours of work, not after them."""
+    if request.report is not None and request.report.is_dir():
+        raise ConfigError(f"--report {request.report}: a folder stands there; name the file")
+    if request.heatmaps is not None and request.heatmaps.exists() and not request.heatmaps.is_dir():
+        raise ConfigError(f"--heatmaps {request.heatmaps}: a file stands there; name a folder")
 
 
 @dataclass(frozen=True, slots=True)

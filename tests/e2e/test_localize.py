@@ -194,6 +194,8 @@ def test_mistakes_are_refused_before_any_work(run: Path, cached: Path, small_vid
         {"videos": film, "video_ids": ("b",)},
         {"cache": cached, "top": 0},
         {"cache": cached, "min_score": 2},
+        {"cache": cached, "report": tmp_path},
+        {"cache": cached, "heatmaps": run / "config.json"},
     ):
         with pytest.raises(ConfigError):
             _ask(run, **wrong)
