@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qle.eval.ranking import average_precision, count, rank, ratio
+from qle.eval.ranking import average_precision, count, rank
 from qle.segments import Spans, pair_iou
 
 MAP_TIOU = np.round(np.arange(1, 10) / 10, 1)
@@ -121,8 +121,3 @@ def boundary_errors(spans: Spans, windows: Windows, taken: np.ndarray) -> tuple[
 def share_at_least(values: np.ndarray, level: float) -> np.ndarray:
     """1 where a value reaches the level (rounding aside), 0 where not, NaN where there is none."""
     return np.where(np.isnan(values), np.nan, np.nan_to_num(values) >= level - TIOU_SLACK)
-
-
-def precision_recall(num_matched: np.ndarray, num_spans: int, num_windows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the spans and of the windows that are matched."""
-    return ratio(num_matched, num_spans), ratio(num_matched, num_windows)
