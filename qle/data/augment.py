@@ -18,13 +18,32 @@ from torch import Tensor
 from qle.data.config import DataConfig
 from qle.types import Stream
 
-_SIDES = {
-    "left_right": ("left", "right"),
-    "up_down": ("top", "bottom", "upper", "lower", "above", "below"),
+_PAIRS = {
+    "left_right": {"left": "right", "leftmost": "rightmost", "leftward": "rightward", "leftwards": "rightwards"},
+    # A bare "up" is rarely a side: things show up and are cleaned up.
+    "up_down": {
+        "top": "bottom",
+        "upper": "lower",
+        "uppermost": "lowermost",
+        "above": "below",
+        "upward": "downward",
+        "upwards": "downwards",
+    },
 }
-_OPPOSITE = {"left": "right", "top": "bottom", "upper": "lower", "above": "below"}
-_OPPOSITE |= {other: word for word, other in _OPPOSITE.items()}
-_PATTERN = {kind: re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE) for kind, words in _SIDES.items()}
+_TURNS = {"clockwise": "counterclockwise", "counter-clockwise": "clockwise", "anticlockwise": "clockwise"}
+"""Mirrored either way; mirrored twice they are as before."""
+_OPPOSITE = _TURNS | {"counterclockwise": "clockwise"}
+for _pairs in _PAIRS.values():
+    _OPPOSITE |= _pairs | {other: word for word, other in _pairs.items()}
+_PATTERN = {
+    # "right after" is no side; a turn is looked for with its beginning, and longest first.
+    kind: re.compile(
+        rf"\b({'|'.join(sorted([*pairs, *pairs.values(), *_TURNS, 'counterclockwise'], key=len, reverse=True))})\b"
+        r"(?!(?<=right)\s+(?:after|before|away|now|then|when|as)\b)",
+        re.IGNORECASE,
+    )
+    for kind, pairs in _PAIRS.items()
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

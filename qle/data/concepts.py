@@ -134,6 +134,11 @@ CHOLEC80_TOOLS: tuple[Concept, ...] = (
     ),
 )
 
+CONCEPT_OF_TEXT = {
+    text.lower(): concept.key for concept in CHOLEC80_PHASES + CHOLEC80_TOOLS for text in concept.published
+}
+"""Published query text -> its concept, for files that hold only the texts."""
+
 TRIPLET_INSTRUMENTS = {
     "bipolar": "bipolar forceps",
     "hook": "cautery hook",

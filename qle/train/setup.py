@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from accelerate import Accelerator, PartialState
 
 from qle.cache.durable import hash_file
@@ -50,10 +51,11 @@ def open_material(request: TrainRequest) -> Material:
     """Everything readable, found and labelled, or an error that says what is not."""
     space = open_cache(request.cache).space(request.space)
     notes: list[str] = []
-    kept, keys = [], []
+    kept, keys, absent = [], [], []
     for flag, path in (("--annotations", request.annotations), ("--val", request.val)):
         annotations = _read(path, flag)
         by_key, missing = match_videos(space, annotations, allow_missing=request.allow_missing)
+        absent += [f"{flag} {name}" for name in missing]
         if missing:
             notes.append(f"{path.name}: {len(missing)} videos are not in the cache, their annotations are left out")
         found = {id(annotation) for group in by_key.values() for annotation in group}
@@ -69,6 +71,9 @@ def open_material(request: TrainRequest) -> Material:
         "val": hash_file(request.val),
         "space": {"name": space.record.name, "hash": space.record.hash, "hashed": space.record.hashed},
     }
+    if absent:  # a cache that has grown since is other data: neither the same epoch nor the same result
+        names = "\n".join(sorted(absent)).encode()
+        identity["missing"] = {"count": len(absent), "names": xxhash.xxh3_64_hexdigest(names)}
     return Material(space=space, train=kept[0], val=kept[1], identity=identity, notes=tuple(notes))
 
 

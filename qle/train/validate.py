@@ -4,6 +4,7 @@ Videos are shared out over the processes, each is scored as `qle localize` would
 tracks do not depend on who scores it, so every process computes the same numbers and takes the same decision.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -82,4 +83,10 @@ def frame_auroc(scored: Sequence[ScoredQuery]) -> float:
     """Over the rows of all queries and videos together: needs no threshold and no calibration, which are fitted later."""
     table = row_table(scored)
     logits = np.concatenate([one.track.logit for one in scored])[table.usable]
-    return auroc_of(logits, table.label[table.usable])
+    score = auroc_of(logits, table.label[table.usable])
+    if math.isnan(score):
+        raise AnnotationError(
+            "validation: of the rows with finite tokens all lie inside, or all outside, the windows: nothing can be ranked\n"
+            "look for broken tokens with qle cache verify --deep, or give a --val file with more videos"
+        )
+    return score

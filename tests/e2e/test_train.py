@@ -20,7 +20,7 @@ from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
 from qle.eval.floors import Priors
 from qle.predict import RowScorer, score_annotations
-from qle.runs import load_run
+from qle.runs import load_run, read_json, write_json
 from qle.text import tiny
 from qle.train.request import TrainRequest, resolve
 from qle.train.run import RunSummary, train_heads
@@ -261,6 +261,13 @@ def test_shared_videos_and_missing_ones_are_said(planted, tmp_path):
     train_heads(replace(asked, allow_missing=True), lambda status: None, notes.append)
     assert any("1 videos are not in the cache" in note for note in notes)
     assert any("6 of 6 validation videos are trained on too" in note for note in notes)
+    again = train_heads(replace(asked, allow_missing=True), lambda status: None, notes.append)
+    assert again.runs[0].state == "finished before"
+    # Begun when the cache lacked two: now it is a training on other data.
+    settings = read_json(tmp_path / "run" / "settings.json")
+    write_json(tmp_path / "run" / "settings.json", settings | {"missing": {"count": 2, "names": "other"}})
+    with pytest.raises(ConfigError, match=r"other settings is there\nmissing\.count: there 2, now 1"):
+        train_heads(replace(asked, allow_missing=True), lambda status: None, notes.append)
 
 
 def test_a_folder_of_something_else_is_left_alone(planted, tmp_path):

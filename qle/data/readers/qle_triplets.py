@@ -5,7 +5,8 @@
 
 Frames are numbered from 0 at 25 a second, and every 5th has rows: all of its positive queries and a few negative ones drawn
 at random. So a frame without a row for a query is a frame where it does not happen, and positive frames `stride` apart are one
-window, from the first frame until `stride` frames after the last. The published files call some frames both relevant and
+window, from the first frame until `stride` frames after the last. Published texts get their concept, so that the two texts
+of the irrigator are never negatives of each other. The published files call some frames both relevant and
 irrelevant to a text, because two labels had the same words: there the positive row holds, and the log counts them.
 
 Millions of rows are read in blocks; of each row three small integers are kept (10 bytes).
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from qle.data.annotations import Annotation
+from qle.data.concepts import CONCEPT_OF_TEXT
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError, InputError
 
@@ -63,7 +65,7 @@ def read(source: Path, log: ReadLog, *, fps: float = FPS, stride: int = STRIDE) 
     bounds = np.searchsorted(pair, np.arange(len(rows.pairs) + 1))
     return [
         Annotation(
-            qid=str(number), video=video, query=query,
+            qid=str(number), video=video, query=query, concept=CONCEPT_OF_TEXT.get(query.lower(), ""),
             windows=_windows(frame[bounds[number] : bounds[number + 1]], fps, stride),
         )
         for (video, query), number in rows.pairs.items()

@@ -22,11 +22,27 @@ LEFT_RIGHT, UP_DOWN = Augmentation(left_right=True), Augmentation(up_down=True)
         ("top left", UP_DOWN, "bottom left"),
         ("Upper part, above the lower one; below it", UP_DOWN, "Lower part, below the upper one; above it"),
         ("stop", UP_DOWN, "stop"),
+        (
+            "a polyp shows up right after a spray, right of it",
+            LEFT_RIGHT,
+            "a polyp shows up right after a spray, left of it",
+        ),
+        ("the rightmost one moves upwards", LEFT_RIGHT, "the leftmost one moves upwards"),
+        ("the rightmost one moves upwards", UP_DOWN, "the rightmost one moves downwards"),
+        ("the loop turns clockwise", LEFT_RIGHT, "the loop turns counterclockwise"),
+        ("the loop turns clockwise", UP_DOWN, "the loop turns counterclockwise"),
     ],
 )
 def test_side_words_change_sides(query: str, by: Augmentation, expected: str) -> None:
     assert mirrored(query, by) == expected
     assert mirrored(expected, by) == query
+
+
+def test_turns_by_any_name() -> None:
+    for word in ("counter-clockwise", "anticlockwise", "counterclockwise"):
+        assert mirrored(f"it turns {word}", LEFT_RIGHT) == "it turns clockwise"
+    both = Augmentation(left_right=True, up_down=True)  # half a turn of the picture
+    assert mirrored("it turns clockwise", both) == "it turns clockwise"
 
 
 def test_maps_are_mirrored_along_the_right_axis() -> None:

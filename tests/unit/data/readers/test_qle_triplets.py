@@ -33,11 +33,14 @@ def test_frames_become_windows(tmp_path: Path) -> None:
         row(20, "scissors are present", "1.0"), row(0, '"a hook, or cautery"', "0.0"), row(15, "Retraction phase", "0.0"),
         row(5, "Retraction phase", "1.0", "video02"),
     )  # fmt: skip
+    scissors, retraction = "tool/scissors", "phase/gallbladder-retraction"
     assert read(path, ReadLog()) == [
-        Annotation(qid="0", video="video01", query="scissors are present", windows=((0, 0.6), (0.8, 1.0))),
+        Annotation(
+            qid="0", video="video01", query="scissors are present", windows=((0, 0.6), (0.8, 1.0)), concept=scissors
+        ),
         Annotation(qid="1", video="video01", query="a hook, or cautery", windows=()),
-        Annotation(qid="2", video="video01", query="Retraction phase", windows=()),
-        Annotation(qid="3", video="video02", query="Retraction phase", windows=((0.2, 0.4),)),
+        Annotation(qid="2", video="video01", query="Retraction phase", windows=(), concept=retraction),
+        Annotation(qid="3", video="video02", query="Retraction phase", windows=((0.2, 0.4),), concept=retraction),
     ]
 
 
@@ -102,6 +105,15 @@ def test_there_and_back(
     write_triplets(path, annotations, num_negatives=negatives)
     back = {one.query: one.windows for one in read(path, ReadLog())}
     assert back == {one.query: one.windows for one in annotations}
+
+
+def test_published_texts_share_their_concept(tmp_path: Path) -> None:
+    """The irrigator has two texts: without a concept, training would ask for one where the other happens, as a negative."""
+    path = tmp_path / "t.csv"
+    texts = ("an irrigator is present", "a suction instrument is present", "something of my own")
+    rows = [f"x/CHOLEC80__video01/frame_0000025.jpg,{text},1.0" for text in texts]
+    path.write_text("\n".join(["frame_path,text_query,relevance_label", *rows]) + "\n")
+    assert [one.concept for one in read(path, ReadLog())] == ["tool/irrigator", "tool/irrigator", ""]
 
 
 def test_a_synonym_of_what_happens_is_never_a_negative(tmp_path: Path) -> None:
