@@ -60,7 +60,7 @@ class Annotation:
 
     @property
     def concept_key(self) -> str:
-        return self.concept or " ".join(self.query.lower().split()).rstrip(".")
+        return self.concept or words_of(self.query)
 
     @property
     def is_present(self) -> bool:
@@ -70,6 +70,11 @@ class Annotation:
     def is_absent(self) -> bool:
         """It is known that the query does not happen in this video."""
         return self.is_labelled and not self.windows
+
+
+def words_of(query: str) -> str:
+    """The query's own words, case and spaces aside."""
+    return " ".join(query.lower().split()).rstrip(".")
 
 
 EDGE_SLACK_S = 0.5

@@ -22,6 +22,7 @@ from qle.data.buffers import Ahead
 from qle.data.collate import collate
 from qle.data.config import DataConfig
 from qle.data.lookup import match_videos
+from qle.data.negatives import united_concepts
 from qle.data.packed import DeviceTokens, RamTokens
 from qle.data.plan import Placement, available_ram_bytes, place
 from qle.data.questions import Question, Questioner
@@ -178,6 +179,7 @@ def training_batches(
     """
     device = torch.device(device)
     _check(space, config, streams, seed, shard)
+    annotations = united_concepts(annotations)
     labelled, _ = match_videos(space, [a for a in annotations if a.is_labelled], allow_missing=allow_missing)
     # With those that are not: what a video was asked and nobody answered is no negative of it.
     found, _ = match_videos(space, annotations, allow_missing=True)

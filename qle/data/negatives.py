@@ -12,13 +12,13 @@ not (negatives). The trap is the false negative, and each rule below is there to
 Everything is sorted into arrays once; a call then costs microseconds, since an epoch makes some ten thousand of them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
-from qle.data.annotations import Annotation
+from qle.data.annotations import Annotation, words_of
 from qle.errors import ConfigError
 
 NegativeSource = Literal["window", "absent", "corpus"]
@@ -40,6 +40,23 @@ class _VideoQueries:
     """Concepts that are labelled and have no window."""
     timed: tuple[Annotation, ...]
     """Annotation of each entry of `present`."""
+
+
+def united_concepts(annotations: Iterable[Annotation]) -> list[Annotation]:
+    """Annotations without a concept take the one that the same words have elsewhere, if that is one only: a file may name it
+    in some rows, and the same words must never be asked as what happens and as what does not."""
+    annotations = list(annotations)
+    named: dict[str, set[str]] = {}
+    for annotation in annotations:
+        if annotation.concept:
+            named.setdefault(words_of(annotation.query), set()).add(annotation.concept)
+    one = {words: concepts.pop() for words, concepts in named.items() if len(concepts) == 1}
+    return [
+        replace(annotation, concept=one[words_of(annotation.query)])
+        if not annotation.concept and words_of(annotation.query) in one
+        else annotation
+        for annotation in annotations
+    ]
 
 
 class QueryPool:

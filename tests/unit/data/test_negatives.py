@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qle.data.annotations import Annotation
-from qle.data.negatives import QueryPool
+from qle.data.negatives import QueryPool, united_concepts
 from qle.errors import ConfigError
 
 _QID = count()
@@ -54,6 +54,19 @@ def test_a_synonym_of_what_happens_is_no_negative(pool: QueryPool, rng: np.rando
         found = texts(pool.negatives("a", 41, 44, 9, rng))
         assert not found & {"a polyp", "an adenoma", "a lesion"}
         assert found == {"the hook cuts", "Blood.", "water jet"}
+
+
+def test_the_same_words_are_the_same_concept_where_only_some_rows_name_it(rng: np.random.Generator) -> None:
+    """They were asked as what happens and, from another video, as what does not, about the same rows."""
+    united = united_concepts(
+        [
+            asked("a", "a polyp", (10, 20), concept="polyp"), asked("b", "A  polyp.", (1, 2)), asked("b", "a hook", (3, 4)),
+            asked("a", "it", (0, 1), concept="polyp"), asked("a", "it", (0, 1), concept="hook"), asked("b", "it", (5, 6)),
+        ]
+    )  # fmt: skip
+    assert [one.concept for one in united] == ["polyp", "polyp", "", "polyp", "hook", ""]  # "it" may be either
+    pool = QueryPool({"a": united[:1], "b": united[1:3]})
+    assert texts(pool.negatives("a", 10, 20, 9, rng)) == {"a hook"}
 
 
 def test_sources(pool: QueryPool, rng: np.random.Generator) -> None:
