@@ -18,11 +18,11 @@ from typing import Any
 from qle.data.annotations import Annotation, read_annotations
 from qle.errors import AnnotationError, ConfigError, MissingDependencyError
 
-NUM_TRAIN, NUM_VAL, NUM_TEST, NUM_COMPOSITION = 96, 12, 16, 12
+NUM_TRAIN, NUM_VAL, NUM_TEST, NUM_COMPOSITION = 240, 16, 24, 16
 """Videos of each split; where fewer are wanted to train on, the others shrink along."""
 LEAST_VIDEOS = 2
 """Of a split: intervals are over videos."""
-SECONDS, FPS, SIZE = 20, 4, 224
+SECONDS, FPS, SIZE = 20, 2, 224
 """Of a video: length, frames a second, pixels of a side."""
 ROWS_PER_S, GRID = 1, 10
 """What is extracted."""

@@ -27,7 +27,7 @@ from qle.data.synthetic.script import SPLITS, Script, SyntheticConfig, write_scr
 from qle.errors import ConfigError, InputError
 from qle.extract.decode_write import write_video
 
-VERSION = 4
+VERSION = 5
 """Of what the films look like and say: a folder of another version is refused like one of other settings."""
 
 OnProgress = Callable[[int, int, str], None]

@@ -58,7 +58,7 @@ class QleConfig:
     """How patches become the feature of their row: where the map is high, or all alike (published)."""
     matches: bool = True
     """What counts as relevant is read off the sentence too, not off the guided patches alone (published: alone)."""
-    map_gain: float = 8.0
+    map_gain: float = 2.0
     """Map = gain * (w . patch + b). The mean over cells makes small things faint; the gain lets them speak up."""
     temporal: Literal["transformer", "ssm", "scores", "none", "published", "published-ssm"] = "transformer"
     """Mixer over time. transformer and ssm work on features, scores on the raw logits. published: order-blind."""

@@ -82,9 +82,7 @@ def build_accelerator(request: TrainRequest, precision: Precision, folder: Path)
     wanted = resolve_device(request.device)
     choose_accelerate_device(wanted)
     device = PartialState(cpu=wanted.type == "cpu").device
-    is_reduced = precision == "bfloat16" or (
-        precision == "auto" and device.type == "cuda" and resolve_dtype("auto", device) == torch.bfloat16
-    )
+    is_reduced = precision == "bfloat16" or (precision == "auto" and resolve_dtype("auto", device) == torch.bfloat16)
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if is_reduced else "no",

@@ -2,7 +2,7 @@
 
     Event -> Grasper.sprite(time), Jet.sprite(time)
 
-Of a grasper only the part towards the jaws counts as the thing: it is what one would point at, and as small as an object.
+Of a grasper all that is in the picture counts as the thing: its shaft says where it came from.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ class Grasper:
         distance, grey = self._metal(far, side, reach, time_s)
         alpha = np.clip(0.5 - distance * unit, 0, 1).astype(np.float32)
         bright = 0.8 + 0.25 * light_at(light, tip[0] / size, tip[1] / size)
-        is_thing = (alpha > 0.5) & (far > 0.4 * reach) & (push >= 0.75)
+        is_thing = (alpha > 0.5) & (push >= 0.75)
         rgb = (grey[..., None] * self._rgb * bright).astype(np.float32)
         return Sprite(top=patch.top, left=patch.left, alpha=alpha, rgb=rgb, is_thing=is_thing)
 
