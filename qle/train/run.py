@@ -178,6 +178,8 @@ def _run(
     asked = settings.to_json() | material.identity | {"num_processes": accelerator.num_processes}
     with owned(folder, accelerator):
         if begin(folder, asked, accelerator) == "finished":
+            if accelerator.is_main_process:  # a kill between the record and this left them
+                CheckpointFolder(folder / CHECKPOINTS).remove()
             metrics = read_json(folder / METRICS_FILE)
             return RunSummary(folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics)
         parts = _Parts.of(accelerator, settings, material)

@@ -99,9 +99,11 @@ def test_a_head_learns_and_its_run_can_be_used(planted, tmp_path, capsys):
     assert best == loaded.record.selection["val_auroc"]
 
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / "checkpoints" / "step-00000001").mkdir(parents=True)  # killed just before it was done with them
     app([*line[:-2], "-q"], standalone_mode=False)
     assert "finished before with these settings, nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.iterdir() if path in before} == before
+    assert not (out / "checkpoints").exists()
     with pytest.raises(ConfigError, match=r"other settings is there\ntrain\.lr: there 0\.01, now 0\.5"):
         app([*line, "--set", "train.lr=0.5"], standalone_mode=False)
 
