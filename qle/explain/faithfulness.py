@@ -80,7 +80,9 @@ class _Line:
 
 
 _LINES = (
-    _Line("pointing", "hit", {"centre": "hit_centre", "random": "hit_random", "fresh weights": "hit_fresh"}, "higher",
+    _Line("pointing", "near", {"centre": "near_centre", "random": "near_random", "fresh weights": "near_fresh"}, "higher",
+          "the middle of the highest cell lies on the thing, or within 15 pixels of it (as published)"),
+    _Line("pointing, strict", "hit", {"centre": "hit_centre", "random": "hit_random", "fresh weights": "hit_fresh"}, "higher",
           "the middle of the highest cell lies on the thing"),
     _Line("pointing, cell", "cell", {"centre": "cell_centre", "random": "cell_random", "fresh weights": "cell_fresh"}, "higher",
           "the highest cell touches the thing"),
@@ -158,6 +160,8 @@ class _Probe:
 
     def __init__(self, scorer: RowScorer, video: Video, target: Visible, swaps: Sequence[str]) -> None:
         self._head, self._target = scorer.head, target
+        source = video.record.source
+        self._frame = (source.width, source.height) if source.width and source.height else None
         self.tokens, self._usable = scorer.tokens_of(video, target.rows)
         self._words = scorer.text.encode((target.annotation.query, *swaps)).to(scorer.device)
         self._first = _select(self._words, 0)
@@ -180,8 +184,8 @@ class _Probe:
                 records.append({})
                 continue
             relevance = self._maps[0, place]
-            record = asdict(point(relevance, mask, region))
-            guesses = [asdict(point(maps[place], mask, region)) for maps in untrained]
+            record = asdict(point(relevance, mask, region, self._frame))
+            guesses = [asdict(point(maps[place], mask, region, self._frame)) for maps in untrained]
             record |= {f"{name}_fresh": _mean([guess[name] for guess in guesses]) for name in record if "_" not in name}
             record["pixel_auroc_fresh"] = _mean([guess["pixel_auroc"] for guess in guesses])
             record |= self._perturbed(place, relevance, fill, rng)

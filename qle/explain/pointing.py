@@ -7,10 +7,13 @@ endoscopic things often are, or any place at random, which succeeds as often as 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from qle.data.annotations import FrameBox
 from qle.explain.maps import WHOLE, Region, cell_of_pixels, upsample
 
+TOLERANCE_PX = 15
+"""Of the video's own picture: what the original pointing game (Zhang et al., 2016) forgives."""
 BOX_SHAPE = (240, 320)
 """Pixels on which boxes, which are fractions of the picture, are drawn."""
 
@@ -24,6 +27,10 @@ class Pointing:
     hit_centre: float
     hit_random: float
     """The share of the picture that the thing covers."""
+    near: float
+    """1 where it lies on the thing or within TOLERANCE_PX of it: the original pointing game."""
+    near_centre: float
+    near_random: float
     cell: float
     """1 where the highest cell touches the thing: a thing that is smaller than a cell seldom holds its middle."""
     cell_centre: float
@@ -36,8 +43,11 @@ class Pointing:
     """Probability that a pixel of the thing is higher than one beside it; a guess has 0.5."""
 
 
-def point(relevance: np.ndarray, target: np.ndarray, region: Region = WHOLE) -> Pointing:
-    """(rows, cols) map against a (height, width) bool mask, which has at least one pixel."""
+def point(
+    relevance: np.ndarray, target: np.ndarray, region: Region = WHOLE, frame: tuple[int, int] | None = None
+) -> Pointing:
+    """(rows, cols) map against a (height, width) bool mask, which has at least one pixel. `frame` is the size of the video's
+    picture, width first, in whose pixels the tolerance is meant; where it is not known, that of the mask."""
     height, width = target.shape
     if not target.any():
         raise ValueError("pointing needs a mask with at least one pixel")
@@ -48,12 +58,16 @@ def point(relevance: np.ndarray, target: np.ndarray, region: Region = WHOLE) -> 
     best = int(np.argmax(np.nan_to_num(relevance, nan=-np.inf)))
     centre = height // 2, width // 2
     area = float(target.mean())
+    around = _around(target, frame or (width, height))
     positive = np.clip(heat, 0, None)
     total = float(positive.sum())
     return Pointing(
         hit=_is_hit(best, relevance.shape, target, region),
         hit_centre=float(target[centre]),
         hit_random=area,
+        near=_is_hit(best, relevance.shape, around, region),
+        near_centre=float(around[centre]),
+        near_random=float(around.mean()),
         cell=float(touched[best]),
         cell_centre=float(cells[centre] >= 0 and touched[cells[centre]]),
         cell_random=float(touched.mean()),
@@ -74,8 +88,15 @@ def box_mask(box: FrameBox) -> np.ndarray:
     return mask
 
 
+def _around(target: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+    """The thing and what is within TOLERANCE_PX of it."""
+    pixel = frame[1] / target.shape[0], frame[0] / target.shape[1]
+    near: np.ndarray = distance_transform_edt(~target, sampling=pixel) <= TOLERANCE_PX
+    return near
+
+
 def _is_hit(cell: int, grid: tuple[int, ...], target: np.ndarray, region: Region) -> float:
-    """Strictly, without the tolerance of 15 pixels of the original pointing game: cells are coarser than that already."""
+    """The middle of the cell, and nothing beside the picture."""
     row, col = divmod(cell, grid[1])
     y = region.top + (row + 0.5) / grid[0] * (region.bottom - region.top)
     x = region.left + (col + 0.5) / grid[1] * (region.right - region.left)

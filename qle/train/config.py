@@ -31,7 +31,7 @@ class TrainConfig:
     ema_decay: float = 0.99
     """Of the running mean of the weights, which is what is validated and saved; 0: the weights themselves."""
     precision: Precision = "auto"
-    """Of the forward pass: auto is bfloat16 where the hardware multiplies it (GPUs, CPUs with AVX-512 BF16 or AMX), else float32."""
+    """Of the forward pass: auto is bfloat16 where the hardware multiplies it (GPUs, some CPUs: AVX-512 BF16), else float32."""
     eval_every: int | None = None
     """Steps between validations; None: one after each epoch."""
     patience: int = 10

@@ -146,3 +146,15 @@ def test_peak_on_the_black_around_the_picture_is_no_hit() -> None:
     letterbox = Region(top=-0.5, bottom=1.5)
     found = point(relevance, mask(0, 10, 0, 50), letterbox)
     assert (found.hit, found.cell) == (0, 0)
+
+
+def test_the_original_game_forgives_pixels_of_the_film() -> None:
+    """A mask of 56 pixels stands for a film of 224 or of 1,120: 15 pixels of the one are 4 cells of the mask, of the other less
+    than one."""
+    target = np.zeros((56, 56), bool)
+    target[26:30, 26:30] = True
+    relevance = np.zeros((56, 56))
+    relevance[28, 32] = 1.0  # three cells of the mask beside the thing
+    small, large = point(relevance, target, frame=(224, 224)), point(relevance, target, frame=(1120, 1120))
+    assert (small.hit, small.near, large.near) == (0, 1, 0)
+    assert small.near_random > large.near_random >= small.hit_random
