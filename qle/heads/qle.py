@@ -26,6 +26,7 @@ from qle.data.batch import Batch
 from qle.errors import ConfigError
 from qle.heads.base import HeadOutput, Losses, RowHead, RowReading, RowScores, TokenShapes
 from qle.nn.attention import grid_band
+from qle.nn.dropout import Dropout
 from qle.nn.guided import GuidedLayer
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
 from qle.nn.positions import grid_positions
@@ -66,8 +67,9 @@ class QleConfig:
     temporal_heads: int = 4
     temporal_hidden: int | None = None
     """None: twice `dim`."""
-    reach_rows: int = 64
-    """How far a row looks to either side in each layer of the transformer."""
+    reach_rows: int = 16
+    """How far a row looks to either side in each layer of the transformer. Training shows no more than `data.window_rows`,
+    so let the two be about alike: a row that looks further than it was taught to sees what it has never seen."""
     state_dim: int = 16
     """Of the state space mixer."""
     output: Literal["logit", "evidence"] = "logit"
@@ -312,7 +314,7 @@ class _Stem(nn.Module):
         self.around = nn.Conv2d(dim, channels, 3, padding=1)
         self.back = nn.Linear(channels, dim)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, cells: Float[Tensor, "rows height width dim"]) -> Float[Tensor, "rows height width dim"]:
         seen = F.relu(self.around(cells.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)

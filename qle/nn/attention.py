@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qle.nn.dropout import Dropout
+from qle.nn.dropout import dropout as drop
+
 PLAIN_SOURCES = 256
 """Up to so many keys a CPU is faster with plain matrix products than with torch's fused kernel (words: 4 times)."""
 
@@ -62,7 +65,7 @@ class Attention(nn.Module):
             weight = (queries * self.head_dim**-0.5) @ keys.transpose(-1, -2)
             if mask is not None:
                 weight = weight.masked_fill(~mask, float("-inf"))
-            return F.dropout(weight.softmax(-1), dropout) @ values
+            return drop(weight.softmax(-1), dropout) @ values
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ class FeedForward(nn.Sequential):
     """Two linear layers with a ReLU between them."""
 
     def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, dim))
 
 
 def band(

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from qle.nn.attention import Attention, FeedForward
+from qle.nn.dropout import Dropout
 
 
 class GuidedLayer(nn.Module):
@@ -20,7 +21,7 @@ class GuidedLayer(nn.Module):
         self.word_attention = Attention(dim, num_heads, dropout=dropout)
         self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) if place or looks else nn.Identity() for place in range(3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def look(
         self, patches: Float[Tensor, "rows patches dim"], near: Bool[Tensor, "patches patches"] | None

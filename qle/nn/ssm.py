@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qle.nn.dropout import Dropout
+
 CHUNK = 64
 """Rows that are mixed by one matrix product."""
 KERNEL = 4
@@ -30,7 +32,7 @@ class SsmMixer(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(num_layers))
         self.last_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from qle.nn.attention import Attention, FeedForward, band
+from qle.nn.dropout import Dropout
 from qle.nn.positions import rotary_angles, rotate
 
 
@@ -55,7 +56,7 @@ class TemporalLayer(nn.Module):
         self.attention = Attention(dim, num_heads, dropout=dropout)
         self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, times_s: Tensor, mask: Tensor) -> Tensor:
         x = self.norms[0](x + self.dropout(self._attend(x, times_s, mask)))

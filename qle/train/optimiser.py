@@ -65,6 +65,7 @@ def build_optimiser(model: nn.Module, groups: Sequence[ParameterGroup]) -> torch
             }
             for group in groups
         ],
+        fused=True,
         betas=(0.9, 0.98),  # attention trains with a shorter memory of the squared gradient than the usual 0.999
     )
 

@@ -12,14 +12,23 @@ def test_the_line_has_step_loss_score_rate_and_time_left(capsys):
         for step in range(1, 5):
             now_s = float(2 * step)
             status = TrainStatus(
-                step=step, num_steps=300, epoch=1, num_epochs=10, run="seed-0", loss=0.4119, score=0.8712, best_score=0.9
+                step=step,
+                num_steps=300,
+                epoch=1,
+                num_epochs=10,
+                run="seed-0",
+                loss=0.4119,
+                score=0.8712,
+                best_score=0.9,
             )
             progress.update(status)
         now_s = 20.0
         progress.update(TrainStatus(step=1, num_steps=300, epoch=1, num_epochs=10, run="seed-1"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "seed-0: going on"
-    assert "seed-0  step 4/300  epoch 1/10  loss 0.412  val AUROC 0.871 (best 0.900)  0.5 steps/s  ETA 9 min 52 s" in lines
+    assert (
+        "seed-0  step 4/300  epoch 1/10  loss 0.412  val AUROC 0.871 (best 0.900)  0.5 steps/s  ETA 9 min 52 s" in lines
+    )
     assert lines[-1] == "seed-1  step 1/300  epoch 1/10"  # another seed: its rate is not known yet
 
 
