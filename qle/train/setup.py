@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import xxhash
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 
 from qle.cache.durable import hash_file
 from qle.cache.reader import Space, open_cache
@@ -83,6 +84,8 @@ def build_accelerator(request: TrainRequest, precision: Precision, folder: Path)
     choose_accelerate_device(wanted)
     device = PartialState(cpu=wanted.type == "cpu").device
     is_reduced = precision == "bfloat16" or (precision == "auto" and resolve_dtype("auto", device) == torch.bfloat16)
+    # Accelerate keeps the precision of a process's first training and refuses another; the processes themselves stay as they are.
+    AcceleratorState._reset_state()
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if is_reduced else "no",

@@ -277,3 +277,12 @@ def test_a_folder_of_something_else_is_left_alone(planted, tmp_path):
     with pytest.raises(CheckpointError, match="neither empty nor a run"):
         train(planted, tmp_path, *SHORT)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_trainings_of_one_process_may_differ_in_precision(planted, tmp_path):
+    """Accelerate keeps the first precision of a process and once refused the second training."""
+    for precision in ("bfloat16", "float32", "bfloat16"):
+        summary = train(
+            planted, tmp_path / f"{precision}-{len(list(tmp_path.iterdir()))}", *SHORT, f"train.precision={precision}"
+        )
+        assert summary.state == "trained"
