@@ -27,6 +27,8 @@ SECONDS, FPS, SIZE = 20, 2, 224
 ROWS_PER_S, GRID = 1, 10
 """What is extracted."""
 PRESET = "qle/demo"
+NUM_KNOWN, NUM_ABSENT = 4, 2
+"""Questions about one test video, of what happens there and of what does not; and one in unseen words."""
 MEASURED = ("test", "composition", "paraphrase")
 
 RunLine = Callable[[Sequence[str]], None]
@@ -227,10 +229,11 @@ def choose_questions(folder: Path) -> tuple[Question, ...]:
         absent = [one for one in known if one.video == video and one.is_absent]
         if present and absent:
             said = [one for one in unseen if one.video == video and one.is_present]
-            other = [one for one in said if one.concept != present[0].concept] or said
+            asked = {one.concept for one in present[:NUM_KNOWN]}
+            other = [one for one in said if one.concept not in asked] or said
             return (
-                Question(kind="known words", annotation=present[0]),
-                Question(kind="never there", annotation=absent[0]),
+                *(Question(kind="known words", annotation=one) for one in present[:NUM_KNOWN]),
+                *(Question(kind="never there", annotation=one) for one in absent[:NUM_ABSENT]),
                 Question(kind="unseen words", annotation=other[0]),
             )
     raise AnnotationError(f"{folder / 'made'}: in no test video something happens and something does not")

@@ -26,13 +26,11 @@ from qle.data.batch import Batch
 from qle.errors import ConfigError
 from qle.heads.base import HeadOutput, Losses, RowHead, RowReading, RowScores, TokenShapes
 from qle.nn.attention import grid_band
-from qle.nn.dropout import Dropout
 from qle.nn.guided import GuidedLayer
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
+from qle.nn.mixers import MixerKind, build_mixer
 from qle.nn.positions import grid_positions
-from qle.nn.ssm import SsmMixer
-from qle.nn.ssm_published import PublishedSsmMixer
-from qle.nn.temporal import TemporalTransformer
+from qle.nn.stem import Stem
 from qle.text.base import Words
 
 
@@ -61,7 +59,7 @@ class QleConfig:
     """What counts as relevant is read off the sentence too, not off the guided patches alone (published: alone)."""
     map_gain: float = 2.0
     """Map = gain * (w . patch + b). The mean over cells makes small things faint; the gain lets them speak up."""
-    temporal: Literal["transformer", "ssm", "scores", "none", "published", "published-ssm"] = "transformer"
+    temporal: MixerKind = "transformer"
     """Mixer over time. transformer and ssm work on features, scores on the raw logits. published: order-blind."""
     temporal_layers: int = 2
     temporal_heads: int = 4
@@ -293,7 +291,7 @@ class _Enter(nn.Module):
         self.norm = nn.LayerNorm(token_dim) if config.dim is not None else nn.Identity()
         self.project = nn.Linear(token_dim, dim) if config.dim is not None else nn.Identity()
         self.rows = rows
-        self.stem = _Stem(dim, config.stem, dropout=config.dropout) if config.stem else None
+        self.stem = Stem(dim, config.stem, dropout=config.dropout) if config.stem else None
         code = grid_positions(rows, cols, dim) if config.knows_place else torch.zeros(1)
         self.register_buffer("place", code, persistent=False)
 
@@ -306,22 +304,6 @@ class _Enter(nn.Module):
         return entered + self.place
 
 
-class _Stem(nn.Module):
-    """Each cell with its eight neighbours: a ring and a disc differ in how their cells lie, not in what is in them."""
-
-    def __init__(self, dim: int, channels: int, *, dropout: float) -> None:
-        super().__init__()
-        self.around = nn.Conv2d(dim, channels, 3, padding=1)
-        self.back = nn.Linear(channels, dim)
-        self.norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, cells: Float[Tensor, "rows height width dim"]) -> Float[Tensor, "rows height width dim"]:
-        seen = F.relu(self.around(cells.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-        stemmed: Tensor = self.norm(cells + self.back(self.dropout(seen)))
-        return stemmed
-
-
 class _Refinement(nn.Module):
     """Row features and raw logits -> refined logits, by the mixer of the config."""
 
@@ -330,7 +312,16 @@ class _Refinement(nn.Module):
         self.kind = config.temporal
         self.is_residual = self.kind in ("transformer", "ssm", "scores")
         width = 64 if self.kind == "scores" else dim
-        self.mixer = _mixer(width, config)
+        self.mixer = build_mixer(
+            config.temporal,
+            width,
+            num_layers=config.temporal_layers,
+            num_heads=config.temporal_heads,
+            hidden=config.temporal_hidden or 2 * width,
+            dropout=config.dropout,
+            reach=config.reach_rows,
+            state_dim=config.state_dim,
+        )
         num_outputs = 2 if config.output == "evidence" else 1
         # Our mixers are told the raw logits too and only correct them; the published ones begin from nothing.
         self.score = nn.Linear(1, width) if self.is_residual else None
@@ -361,31 +352,6 @@ class _Refinement(nn.Module):
             out = out + torch.stack([raw, -raw], dim=-1)
         evidence = F.softplus(out.float())
         return torch.log((evidence[..., 0] + 1) / (evidence[..., 1] + 1)), evidence
-
-
-def _mixer(width: int, config: QleConfig) -> nn.Module | None:
-    if config.temporal == "none":
-        return None
-    if config.temporal == "ssm":
-        return SsmMixer(
-            width,
-            num_layers=config.temporal_layers,
-            num_heads=config.temporal_heads,
-            state_dim=config.state_dim,
-            dropout=config.dropout,
-        )
-    if config.temporal == "published-ssm":
-        return PublishedSsmMixer(width, num_layers=config.temporal_layers)
-    is_published = config.temporal == "published"
-    return TemporalTransformer(
-        width,
-        num_layers=config.temporal_layers,
-        num_heads=config.temporal_heads,
-        hidden=config.temporal_hidden or 2 * width,
-        dropout=config.dropout,
-        reach=None if is_published else config.reach_rows,
-        knows_order=not is_published,
-    )
 
 
 def _confidence(dim: int) -> nn.Module:

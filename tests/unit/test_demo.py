@@ -52,7 +52,7 @@ def _write(folder: Path, name: str, *rows: tuple[str, str, str, bool]) -> None:
     ])  # fmt: skip
 
 
-def test_questions_are_one_that_happens_one_that_does_not_and_another_one_in_new_words(tmp_path: Path) -> None:
+def test_questions_are_what_happens_what_does_not_and_one_in_new_words(tmp_path: Path) -> None:
     _write(
         tmp_path, "test",
         ("a.mp4", "a ring", "ring", True),
@@ -64,10 +64,10 @@ def test_questions_are_one_that_happens_one_that_does_not_and_another_one_in_new
         ("b.mp4", "one sees a polyp", "polyp", True), ("b.mp4", "one sees a clip", "clip", True),
     )  # fmt: skip
     questions = choose_questions(tmp_path)
-    assert [question.annotation.query for question in questions] == ["a polyp", "a ring", "one sees a clip"]
+    assert [question.annotation.query for question in questions] == ["a polyp", "a clip", "a ring", "one sees a polyp"]
     assert {question.annotation.video for question in questions} == {"b.mp4"}
     assert questions[0].truth == 'known words: "a polyp" is true at 1.0 - 2.5 s'
-    assert questions[1].truth == 'never there: "a ring" is true at no time'
+    assert questions[2].truth == 'never there: "a ring" is true at no time'
 
 
 def test_without_a_video_of_both_kinds_there_is_nothing_to_ask(tmp_path: Path) -> None:
