@@ -2,7 +2,8 @@
 
 Annotation files name videos as their authors did: by key, by file name or by its stem. A name that fits no video is an
 error that says which, unless the caller knows that the cache holds a part of the data only; one that fits several is
-always an error, because labels on the wrong video are worse than none.
+always an error, because labels on the wrong video are worse than none. So are windows behind the end of the cached video:
+they count from another beginning, in frames, or belong to another cut of the film.
 """
 
 import difflib
@@ -10,11 +11,16 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from qle.cache.reader import Space
-from qle.data.annotations import Annotation
+from qle.data.annotations import EDGE_SLACK_S, Annotation
+from qle.data.rows import extent_s
 from qle.errors import AnnotationError
 
 NAMED = 4
 """How many missing videos a message names."""
+MOST_TOLD = 3
+"""How many windows outside their video a message names."""
+SAME_LENGTH_S, SAME_LENGTH = 1.0, 0.02
+"""A stated length that differs from the cached one by at most this many seconds, or this part, means the same film."""
 
 
 def match_videos(
@@ -23,7 +29,7 @@ def match_videos(
     """Annotations by cache key (keys sorted, annotations in their order), and the names that no video has.
 
     AnnotationError where there are no annotations, where a name fits several videos, where any is missing (or, with
-    `allow_missing`, where all are).
+    `allow_missing`, where all are), where windows lie outside their video.
     """
     if not annotations:
         raise AnnotationError("there are no annotations; give a file with at least one query")
@@ -38,7 +44,38 @@ def match_videos(
             by_key.setdefault(key, []).append(annotation)
     if missing and not (allow_missing and by_key):
         raise AnnotationError(_explain(space, list(missing), len(missing) + len(by_key)))
+    _check_windows(space, by_key)
     return {key: by_key[key] for key in sorted(by_key)}, list(missing)
+
+
+def _check_windows(space: Space, by_key: dict[str, list[Annotation]]) -> None:
+    outside: list[str] = []
+    for key, annotations in by_key.items():
+        if not any(annotation.windows for annotation in annotations):
+            continue
+        begin_s, end_s = extent_s(space.video(key))
+        for annotation in annotations:
+            limit_s = _last_second(annotation, end_s - begin_s) + EDGE_SLACK_S
+            outside += [
+                f"qid {annotation.qid} of {key!r}: [{start:g}, {end:g}] of a video of {end_s - begin_s:.4g} s"
+                for start, end in annotation.windows
+                if end > limit_s
+            ]
+    if outside:
+        rest = f"; and {len(outside) - MOST_TOLD:,} more" if len(outside) > MOST_TOLD else ""
+        raise AnnotationError(
+            f"{len(outside):,} windows of the annotations lie outside their videos: {'; '.join(outside[:MOST_TOLD])}{rest}\n"
+            "times are seconds and count from the first frame of the video (of the clip, where a manifest lists clips)\n"
+            "correct the times, or the video that the row names"
+        )
+
+
+def _last_second(annotation: Annotation, length_s: float) -> float:
+    """Datasets round lengths, and readers held the windows against the stated one: it counts where it is about right."""
+    stated_s = annotation.duration_s
+    if stated_s is None or abs(stated_s - length_s) > max(SAME_LENGTH_S, SAME_LENGTH * length_s):
+        return length_s
+    return max(stated_s, length_s)
 
 
 class _Keys:

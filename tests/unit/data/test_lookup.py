@@ -7,6 +7,7 @@ from qle.cache.reader import Space
 from qle.cache.spaces import create_space
 from qle.data.annotations import Annotation
 from qle.data.lookup import match_videos
+from qle.data.rows import extent_s
 from qle.errors import AnnotationError
 from tests import tiny_cache as tiny
 
@@ -55,3 +56,22 @@ def test_a_name_of_two_videos_is_never_guessed(space: Space) -> None:
 def test_no_annotations(space: Space) -> None:
     with pytest.raises(AnnotationError, match="no annotations"):
         match_videos(space, [])
+
+
+def spoken(end_s: float, duration_s: float | None = None, qid: str = "7") -> Annotation:
+    return Annotation(qid=qid, video="last", query="a polyp", windows=((0.2, end_s),), duration_s=duration_s)
+
+
+def test_windows_behind_the_end_of_the_cached_video_are_refused(space: Space) -> None:
+    begin_s, end_s = extent_s(space.video("b/last.avi"))
+    length_s = end_s - begin_s
+    match_videos(space, [spoken(length_s + 0.4), spoken(length_s + 0.9, length_s + 0.9)])  # slack, and a rounded length
+    with pytest.raises(AnnotationError, match=r"qid 7 of 'b/last\.avi': \[0\.2, 700\] of a video of") as error:
+        match_videos(space, [spoken(700)])
+    assert "count from the first frame" in str(error.value)
+    assert len(str(error.value).splitlines()) == 3
+    match_videos(space, [spoken(1.0, 31.0)])  # a wrong length alone is no reason
+    with pytest.raises(AnnotationError, match="1 windows"):
+        match_videos(space, [spoken(30.0, 31.0)])
+    with pytest.raises(AnnotationError, match=r"5 windows.*; and 2 more"):
+        match_videos(space, [spoken(700, qid=str(n)) for n in range(5)])
