@@ -7,6 +7,7 @@ import typer
 
 from qle import console
 from qle.errors import ConfigError
+from qle.outputs import MEASURES_SUFFIXES, check_output
 from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def eval_(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    folders = [*checkpoint, cache_folder(cache)]
+    check_output("--out", out, inputs=[annotations], folders=folders, suffixes=MEASURES_SUFFIXES)
+
     from qle.evaluation import EvaluationRequest, evaluate_runs
     from qle.runs import write_json
 

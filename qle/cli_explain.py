@@ -1,12 +1,14 @@
 """`qle explain`: parses, then either has answers explained (report, pictures, film) or tests whether explanations are true."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qle import console
-from qle.errors import ConfigError
+from qle.errors import ConfigError, QleError
+from qle.outputs import FILM_SUFFIXES, MEASURES_SUFFIXES, REPORT_SUFFIXES, check_output
 from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
@@ -50,6 +52,15 @@ def explain(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
     root = cache_folder(cache)
+    written = (
+        ("--out", out, MEASURES_SUFFIXES), ("--report", report, REPORT_SUFFIXES), ("--heatmaps", heatmaps, None),
+        ("--overlay-video", overlay_video, FILM_SUFFIXES),
+    )  # fmt: skip
+    read = [] if annotations is None else [annotations]
+    for option, path, suffixes in written:
+        check_output(option, path, inputs=read, folders=[checkpoint, root], suffixes=suffixes)
+    if overlay_video is not None and overlay_video.is_file():
+        check_output("--overlay-video", overlay_video, inputs=_films_of(root), suffixes=FILM_SUFFIXES)
     if faithfulness:
         if annotations is None or query or report or heatmaps or overlay_video:
             raise ConfigError(
@@ -76,6 +87,19 @@ def explain(
         wrote |= _film(checkpoint, root, query[0], (video_id or [""])[0], overlay_video, device, quiet)
     console.print_json(wrote) if json else console.facts(wrote)
     raise typer.Exit(exit_code)
+
+
+def _films_of(cache: Path) -> Iterator[Path]:
+    """All that the cache was extracted from: a film that is written may be one of them, asked about or not."""
+    from qle.cache.reader import open_cache
+
+    opened = open_cache(cache)
+    for space in map(opened.space, opened.spaces):
+        for key in space:
+            try:
+                yield Path(space.video(key).record.source.path)
+            except QleError:  # damaged: whoever reads it will say so
+                continue
 
 
 def _answers(

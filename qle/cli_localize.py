@@ -7,6 +7,7 @@ import typer
 
 from qle import console
 from qle.errors import ConfigError
+from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output
 from qle.runtime import cache_folder
 
 LOCALIZE_HELP = """Find when something happens: free-text queries over cached videos or video files, with a trained run.
@@ -64,15 +65,21 @@ def localize(
         raise ConfigError(f"--tracks is for --format json, not for {kind}")
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out}: a folder stands there; name the file")
+    root_folder = cache if video else cache_folder(cache)
+    read = [Path(name) for name in (queries, weights, *(video or ())) if name is not None]
+    written = (("--out", out, MOMENTS_SUFFIXES), ("--report", report, REPORT_SUFFIXES), ("--heatmaps", heatmaps, None))
+    for option, path, suffixes in written:
+        folders = [folder for folder in (checkpoint, root_folder) if folder is not None]
+        check_output(option, path, inputs=read, folders=folders, suffixes=suffixes)
     asked = [*(Query(text=text) for text in query or ()), *(read_queries(queries) if queries else ())]
 
     from qle.localize import LocalizeRequest
     from qle.localize import localize as run
 
     request = LocalizeRequest(
-        checkpoint=checkpoint, queries=tuple(asked), cache=cache if video else cache_folder(cache),
+        checkpoint=checkpoint, queries=tuple(asked), cache=root_folder,
         video_ids=tuple(video_id or ()), videos=tuple(video or ()), root=root, weights=weights, device=device,
-        precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report,
+        precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report, out=out,
         num_frames=frames, is_one_video=kind == "vtt",
     )  # fmt: skip
     with console.StepProgress("rows", is_quiet=quiet) as progress:

@@ -30,6 +30,7 @@ from qle.extract.decode_write import write_video
 from qle.heads import build_head
 from qle.heads.base import RowHead
 from qle.localize import space_of
+from qle.outputs import FILM_SUFFIXES, check_output
 from qle.predict import RowScorer
 from qle.runs import LoadedRun, load_run
 from qle.runtime import resolve_device
@@ -95,6 +96,7 @@ def overlay_film(
     source = Path(video.record.source.path)
     if not is_same_source(fingerprint(source), video.record.source.fingerprint):
         raise CacheMismatchError(f"{source} is another file than the one that was extracted: extract it again")
+    check_output("--overlay-video", path, inputs=[source], suffixes=FILM_SUFFIXES)
     maps = scorer.maps(video, (query,), rows)[0]
     scale = robust_scale(maps)
     probabilities = probability_of(scorer.score(video, (query,))[0], opened.run.record.localization)[rows]

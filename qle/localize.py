@@ -25,6 +25,7 @@ from qle.extract.plan import discover
 from qle.extract.progress import Progress
 from qle.extract.uncached import find_space, supply
 from qle.heads.base import RowHead
+from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output
 from qle.predict import RowScorer, predict
 from qle.query_files import Query
 from qle.runs import LoadedRun, check_space, load_run
@@ -61,6 +62,8 @@ class LocalizeRequest:
     heatmaps: Path | None = None
     """Folder for pictures of the best frames."""
     report: Path | None = None
+    out: Path | None = None
+    """Where the caller will write the moments: refused where that is one of the videos."""
     num_frames: int = NUM_FRAMES
     """Pictures of a query in a video."""
     memory_bytes: int = MEMORY_BYTES
@@ -283,6 +286,11 @@ def space_of(cache: Path, run: LoadedRun) -> Space:
 def _extracted(request: LocalizeRequest, run: LoadedRun, on_progress: OnProgress) -> Generator[_Asked, None, None]:
     """The videos that files and folders name, extracted where the cache does not hold them."""
     sources = discover(request.videos, request.root)
+    films = [source.path for source in sources]
+    for option, path, suffixes in (
+        ("--out", request.out, MOMENTS_SUFFIXES), ("--report", request.report, REPORT_SUFFIXES),
+    ):  # fmt: skip
+        check_output(option, path, inputs=films, suffixes=suffixes)
     places = _places(request.queries, sources)
     wanted = [source for source in sources if places[source.key]]
     _check_number(request, len(wanted))

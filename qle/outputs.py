@@ -1,0 +1,57 @@
+"""Where results may be written: never onto what a command reads, never into a run or a cache. No torch.
+
+    path that the user named + what the command reads -> nothing, or an InputError before any work
+
+One wrong word on a command line must not cost a film or annotations. An earlier result of the same kind may be written over,
+so that a command can be run again as it stands.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from qle.errors import InputError
+
+REPORT_SUFFIXES = (".html", ".htm")
+FILM_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
+MOMENTS_SUFFIXES = (".json", ".jsonl", ".csv", ".vtt", ".txt")
+MEASURES_SUFFIXES = (".json",)
+
+
+def check_output(
+    option: str, path: Path | None, *, inputs: Iterable[Path] = (), folders: Iterable[Path] = (),
+    suffixes: tuple[str, ...] | None,
+) -> None:  # fmt: skip
+    """InputError where `path` is one of `inputs`, lies in one of `folders`, or is a file of another kind than `suffixes`.
+
+    `option`: how the user named it. `suffixes`: None for a folder of results. A path of None is fine: nothing is written.
+    """
+    if path is None:
+        return
+    target = path.resolve()
+    for read in inputs:
+        if _is_same(target, read):
+            raise InputError(
+                f"{option} {path}: this command reads that file, and would write over it\nname another file"
+            )
+    for folder in folders:
+        if target.is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{option} {path}: lies in {folder}, a run or cache, whose files are never written over\n"
+                "choose a place outside of it"
+            )
+    if suffixes is None or not target.is_file():
+        return
+    if not {path.suffix.lower(), target.suffix.lower()} <= set(suffixes):  # both: a link may hide what it leads to
+        raise InputError(
+            f"{option} {path}: a file stands there that is no earlier result (expected {', '.join(suffixes)})\n"
+            "name another file, or remove that one yourself"
+        )
+
+
+def _is_same(target: Path, read: Path) -> bool:
+    """Also by another spelling, a link or a second name of the same bytes."""
+    try:
+        return target == read.resolve() or os.path.samefile(target, read)
+    except OSError:  # one of them is not there
+        return False

@@ -1,0 +1,67 @@
+"""What a command reads is never written over; an earlier result is."""
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from qle.errors import InputError
+from qle.outputs import FILM_SUFFIXES, MEASURES_SUFFIXES, check_output
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_what_is_read_is_never_written_over(tmp_path: Path, link: object) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"film")
+    target = tmp_path / "sub" / ".." / "film.mp4"
+    (tmp_path / "sub").mkdir()
+    if callable(link):
+        target = tmp_path / "other.mp4"
+        link(film, target)
+    with pytest.raises(InputError, match="reads that file"):
+        check_output("--overlay-video", target, inputs=[film], suffixes=FILM_SUFFIXES)
+
+
+def test_runs_and_caches_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a run or cache"):
+        check_output("--out", tmp_path / "run" / "new.json", folders=[tmp_path / "run"], suffixes=MEASURES_SUFFIXES)
+    check_output("--out", tmp_path / "run-2.json", folders=[tmp_path / "run"], suffixes=MEASURES_SUFFIXES)
+
+
+def test_only_an_earlier_result_is_written_over(tmp_path: Path) -> None:
+    film, result, link = tmp_path / "film.mp4", tmp_path / "result.json", tmp_path / "link.json"
+    film.write_bytes(b"film")
+    result.write_text("{}")
+    link.symlink_to(film)
+    for path in (film, link):
+        with pytest.raises(InputError, match="no earlier result"):
+            check_output("--out", path, suffixes=MEASURES_SUFFIXES)
+    for path in (result, tmp_path / "new.any", None, Path(os.devnull)):
+        check_output("--out", path, suffixes=MEASURES_SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "localize --checkpoint run --cache cache --queries q.jsonl --out q.jsonl",
+        "localize --checkpoint run --cache cache --query a --out film.mp4",
+        "localize --checkpoint run --video film.mp4 --query a --report film.mp4",
+        "localize --checkpoint run --cache cache --query a --out run/config.json",
+        "explain --checkpoint run --cache cache --query a --report film.mp4",
+        "explain --checkpoint run --cache cache --faithfulness --annotations a.json --out a.json",
+        "eval --checkpoint run --cache cache --annotations a.json --out a.json",
+        "eval --checkpoint run --cache cache --annotations a.json --out run/config.json",
+    ],
+)
+def test_commands_refuse_before_any_work(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qle.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    files = [tmp_path / name for name in ("film.mp4", "q.jsonl", "a.json", "run/config.json")]
+    for path in files:
+        path.write_text('{"query": "a"}')
+    found = CliRunner().invoke(app, words.split())
+    assert isinstance(found.exception, InputError)
+    assert [path.read_text() for path in files] == ['{"query": "a"}'] * len(files)
