@@ -23,6 +23,8 @@ HOLE_FACTOR = 4.0
 """A row that would have to stand for more than this many times the usual distance does not show what is there."""
 SAME_RATE = 0.01
 """Rates that differ by less than this part are the same: 29.97 frames a second are taken whole when 30 are asked."""
+MOST_FILMS = 100
+"""Films whose own rate is looked at before a message advises to extract at a higher one."""
 FALLBACK_ROW_S = 1.0
 """How long a row lasts where nothing in the record tells (one row of an imported file)."""
 
@@ -95,7 +97,8 @@ def check_rate(space: Space, rate_fps: float | None) -> None:
     """ConfigError where a space that was sampled at a fixed rate has fewer rows a second than asked for."""
     own_fps = space_rate_fps(space)
     if rate_fps is not None and own_fps is not None and rate_fps > own_fps * (1 + SAME_RATE):
-        raise _too_fast(f"space {space.path.name}", own_fps, rate_fps)
+        films_fps = [space.video(key).record.source.fps for key in space.keys()[:MOST_FILMS]]
+        raise _too_fast(f"space {space.path.name}", own_fps, rate_fps, max(films_fps, default=0.0) or None)
 
 
 def _at_rate(video: Video, rate_fps: float, begin_s: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +112,7 @@ def _at_rate(video: Video, rate_fps: float, begin_s: float, end_s: float) -> tup
     span_s = float(pts_s[-1] - pts_s[0])
     own_fps = max(1 / usual_s, len(pts_s) / span_s if span_s > 0 else 0.0)
     if len(gaps_s) and rate_fps > own_fps * (1 + SAME_RATE):
-        raise _too_fast(f"video {video.key!r}", own_fps, rate_fps)
+        raise _too_fast(f"video {video.key!r}", own_fps, rate_fps, video.record.source.fps or None)
     if len(gaps_s) and abs(rate_fps * usual_s - 1) < SAME_RATE:
         return np.arange(len(pts_s)), cached_valid
     wanted_s = np.arange(max(1, int(np.ceil((end_s - begin_s) * rate_fps - 1e-6)))) / rate_fps + begin_s
@@ -141,8 +144,12 @@ def _row_s(video: Video) -> float:
     return 1 / video.record.source.fps if video.record.source.fps > 0 else FALLBACK_ROW_S
 
 
-def _too_fast(what: str, own_fps: float, rate_fps: float) -> ConfigError:
+def _too_fast(what: str, own_fps: float, rate_fps: float, film_fps: float | None) -> ConfigError:
+    """More rows a second than the film has frames can never be extracted, so that is not advised."""
+    is_possible = film_fps is None or rate_fps <= film_fps * (1 + SAME_RATE)
+    again = f", or extract again with: qle extract --fps {rate_fps:g}" if is_possible else ""
+    film = "" if is_possible else f" (and films have {film_fps:.4g} frames a second at most)"
     return ConfigError(
-        f"{what} has {own_fps:.4g} rows a second, {rate_fps:.4g} were asked for\n"
-        f"lower rate_fps to {own_fps:.4g} or less, or extract again with: qle extract --fps {rate_fps:g}"
+        f"{what} has {own_fps:.4g} rows a second, {rate_fps:.4g} were asked for{film}\n"
+        f"lower rate_fps to {own_fps:.4g} or less{again}"
     )

@@ -105,6 +105,15 @@ def test_a_rate_above_that_of_the_rows_says_both(space: Space) -> None:
     assert space_rate_fps(space) == 1.0
 
 
+def test_more_rows_than_the_film_has_frames_are_never_advised(make) -> None:  # type: ignore[no-untyped-def]
+    video = make(np.arange(20.0), fps=25.0)
+    with pytest.raises(ConfigError, match="qle extract --fps 25"):
+        choose_rows(video, 25.0)
+    with pytest.raises(ConfigError, match="25 frames a second at most") as error:
+        choose_rows(video, 1000.0)
+    assert "qle extract" not in str(error.value)
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, np.nan, np.inf])
 def test_rates_are_positive_numbers(space: Space, rate: float) -> None:
     with pytest.raises(ConfigError, match="above 0"):
