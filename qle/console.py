@@ -6,6 +6,7 @@ a plain line every ten seconds. rich is imported inside the functions: `qle --he
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -32,6 +33,18 @@ BROKEN_PIPE_EXIT = 141
 INTERRUPTED_EXIT = 130
 """Likewise for SIGINT."""
 
+_DISK_CONDITIONS = {
+    errno.ENOSPC: "free some space there, or write to another disk",
+    errno.EDQUOT: "free some space there, or write to another disk",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOTDIR: "a part of the path is a file: name a folder",
+    errno.EISDIR: "that is a folder: name a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""What the user's disk says, and what helps: no bugs, wherever they turn up. Other errors of the system keep a traceback."""
+
 RECENT_S = 30.0
 """Rates look back so far: one over the whole run would hide that it has just become slow."""
 
@@ -56,6 +69,11 @@ def run(app: Callable[[], Any]) -> NoReturn:
     except QleError as error:
         show_error(error)
         code: Any = error.exit_code
+    except OSError as error:
+        if error.errno not in _DISK_CONDITIONS:
+            raise
+        show_error(_disk_error(error))
+        code = QleError.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED_EXIT
     except SystemExit as end:
@@ -64,12 +82,31 @@ def run(app: Callable[[], Any]) -> NoReturn:
         code = 0
     if code == INTERRUPTED_EXIT:  # also where the command line's library has turned the interrupt into its exit
         note("interrupted")
+    sys.exit(_flush_stdout(code))
+
+
+def _flush_stdout(code: Any) -> Any:
+    """The code to end with once the result is out, or could not be put out."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_stdout()
-        code = BROKEN_PIPE_EXIT
-    sys.exit(code)
+        return BROKEN_PIPE_EXIT
+    except OSError as error:
+        if error.errno not in _DISK_CONDITIONS:
+            raise
+        _drop_stdout()
+        if not code:  # else it has been told
+            show_error(_disk_error(error))
+            return QleError.exit_code
+    return code
+
+
+def _disk_error(error: OSError) -> QleError:
+    # Of a rename the second name is the one that the user knows.
+    path = next((str(name) for name in (error.filename2, error.filename) if isinstance(name, str | os.PathLike)), "")
+    where = path or "writing failed"
+    return QleError(f"{where}: {error.strerror or error}\n{_DISK_CONDITIONS[error.errno or 0]}")
 
 
 def show_error(error: QleError) -> None:

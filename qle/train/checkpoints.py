@@ -64,17 +64,11 @@ class CheckpointFolder:
         target = self.path / f"step-{checkpoint.position.step:08d}"
         beside = self.path / f".{target.name}.tmp"
         remove_tree(beside)
-        beside.mkdir(parents=True)
-        files = []
-        for name, tensors in checkpoint.tensors.items():
-            if tensors:
-                # Copies: safetensors refuses tensors that share memory.
-                whole = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-                (beside / f"{name}.safetensors").write_bytes(save(whole))
-                files.append(name)
-        state = {"position": asdict(checkpoint.position), "files": files}
-        (beside / STATE_FILE).write_text(json.dumps(state, indent=1))
-        sync_tree(beside)
+        try:
+            self._fill(beside, checkpoint)
+        except BaseException:
+            remove_tree(beside)  # half of it is no use, and the disk may be full
+            raise
         if target.exists():  # a run that went on from an earlier one has come here again
             remove_tree(target)
         os.rename(beside, target)
@@ -90,6 +84,20 @@ class CheckpointFolder:
     def remove(self) -> None:
         """After the end: nothing goes on from here."""
         remove_tree(self.path)
+
+    @staticmethod
+    def _fill(folder: Path, checkpoint: Checkpoint) -> None:
+        folder.mkdir(parents=True)
+        files = []
+        for name, tensors in checkpoint.tensors.items():
+            if tensors:
+                # Copies: safetensors refuses tensors that share memory.
+                whole = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+                (folder / f"{name}.safetensors").write_bytes(save(whole))
+                files.append(name)
+        state = {"position": asdict(checkpoint.position), "files": files}
+        (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
+        sync_tree(folder)
 
     def _steps(self) -> list[Path]:
         """Oldest first."""

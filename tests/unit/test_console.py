@@ -1,5 +1,6 @@
 """What reaches stdout and stderr, on terminals, pipes, closed pipes and narrow encodings."""
 
+import errno
 import io
 import json
 import math
@@ -76,6 +77,38 @@ def test_run_ends_with_the_code_of_the_error(
     assert end.value.code == code
     assert captured.out == ""
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(("number", "path"), [(errno.ENOSPC, None), (errno.EACCES, "/runs/a"), (errno.ENOTDIR, "/b/c")])
+def test_what_the_disk_says_is_one_error(number: int, path: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    def app() -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    with pytest.raises(SystemExit) as end:
+        console.run(app)
+    lines = capsys.readouterr().err.splitlines()
+    assert end.value.code == 3
+    assert lines[0] == f"error: {path or 'writing failed'}: {os.strerror(number)}"
+    assert len(lines) == 2
+
+
+def test_other_errors_of_the_system_keep_their_traceback() -> None:
+    def app() -> None:
+        raise OSError(errno.EBADF, "bad descriptor")
+
+    with pytest.raises(OSError, match="bad descriptor"):
+        console.run(app)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", ["console.print_text('a')", "print('a')"])
+def test_a_result_that_finds_no_room_is_an_error(buffered: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = _python(f"from qle import console\nconsole.run(lambda: {buffered})", stdout=full.fileno())
+    assert done.returncode == 3
+    assert b"No space left" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -85,3 +85,15 @@ def test_every_generator_goes_on_where_it_was():
 
 def draw() -> tuple[float, ...]:
     return (random.gauss(0, 1), random.random(), np.random.standard_normal(), np.random.rand(), float(torch.rand(())))
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_nothing(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    folder.write(checkpoint(1))
+    position = checkpoint(2).position
+    unwritable = Checkpoint(
+        position=position, tensors={"weights": {"a": torch.arange(4.0)}, "x" * 300: {"b": torch.ones(1)}}
+    )
+    with pytest.raises(OSError, match="too long"):
+        folder.write(unwritable)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
