@@ -16,6 +16,9 @@ Every query gets its moments, best first, with calibrated scores, and the probab
 is found nowhere is said to be absent. A video file that the cache does not hold is extracted exactly as the run was trained
 (kept in --cache where given), so the answer is the same either way.
 
+With --format jsonl every query has at least one window, the best guess, as evaluators need it; that it is absent is told by
+pred_exist_score.
+
 A file of --queries has one query a line, or JSONL with query and, if wanted, qid and vid (then only that video is asked).
 Exit code 0: all searched, 4: some videos failed.
 

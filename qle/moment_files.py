@@ -1,7 +1,7 @@
 """Found moments as text: for people (table), for programs (json, csv), for evaluators (jsonl), for players (vtt). No torch.
 
 Predictions enter, one string leaves, the same for the same predictions: no dates, times rounded to milliseconds,
-probabilities to six digits. A query that was found nowhere is always said to be absent, never left out.
+probabilities to six digits. A query that was found nowhere is always named, never left out.
 """
 
 import csv
@@ -30,7 +30,8 @@ def to_table(predictions: Sequence[Prediction]) -> str:
         names = (_one_line(prediction.video), _one_line(prediction.query))
         presence = f"{prediction.presence:.2f}"
         if not prediction.moments:
-            rows.append((*names, "absent", "", presence))
+            # Presence has constants of its own: a query may be likely somewhere and no moment sure enough.
+            rows.append((*names, "no moment" if prediction.presence >= 0.5 else "absent", "", presence))
         for rank, moment in enumerate(prediction.moments):
             span = f"{_short_clock(moment.start_s)} - {_short_clock(moment.end_s)}"
             rows.append(
@@ -58,16 +59,19 @@ def to_json(
 def to_jsonl(predictions: Sequence[Prediction], names: Mapping[str, str] | None = None) -> str:
     """The QVHighlights submission format, one query a line; what it has no word for stands under `qle`.
 
+    A query without moments still has one window, the best guess, as evaluators want it and as `qle eval` scores it: that
+    it is absent stands in `pred_exist_score` alone.
     `names`: what the asking file calls a video, by its key. A query without a qid gets the number of its line.
     """
     lines = []
     for number, prediction in enumerate(predictions):
+        moments = prediction.moments or (() if prediction.best is None else (prediction.best,))
         qid = number if prediction.qid is None else _as_number(prediction.qid)
         values = {
             "qid": qid,
             "query": prediction.query,
             "vid": (names or {}).get(prediction.video, prediction.video),
-            "pred_relevant_windows": [_span(moment) for moment in prediction.moments],
+            "pred_relevant_windows": [_span(moment) for moment in moments],
             "pred_saliency_scores": [_probability(score) for score in saliency(prediction)],
             "pred_exist_score": _probability(prediction.presence),
             "qle": {"video": prediction.video, "duration_s": _ms(prediction.duration_s), "clip_s": SALIENCY_CLIP_S},

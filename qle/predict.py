@@ -25,7 +25,7 @@ from qle.data.rows import RowChoice, choose_rows
 from qle.errors import CacheCorruptError, CheckpointError
 from qle.eval.scored import ScoredQuery
 from qle.heads.base import RowHead, RowReading, RowScores
-from qle.segments import Localization, moments_of, presence_of, probability_of
+from qle.segments import Localization, best_moment, moments_of, presence_of, probability_of
 from qle.text.bank import QueryBank
 from qle.text.base import Words
 from qle.types import Prediction, ScoreTrack
@@ -314,12 +314,14 @@ def predict(
     video_key: str, query: str, track: ScoreTrack, localization: Localization, qid: str | None = None
 ) -> Prediction:
     """A track and the constants of its run, as moments and the probability that the query happens at all."""
+    moments = moments_of(track, localization)
     return Prediction(
         video=video_key,
         query=query,
         qid=qid,
         duration_s=float(track.edges_s[-1]),
-        moments=moments_of(track, localization),
+        moments=moments,
+        best=moments[0] if moments else best_moment(track, localization),
         presence=presence_of(track, localization),
         probability=probability_of(track, localization),
         track=track,

@@ -220,3 +220,6 @@ class Prediction:
     probability: np.ndarray | None = None
     """(rows,) float32 in [0, 1]: the smoothed, calibrated track that the moments were cut from."""
     track: ScoreTrack | None = None
+    best: Moment | None = None
+    """The first of the moments, or where there is none the best guess, which says nothing about presence. Official
+    evaluators need an answer to every query."""

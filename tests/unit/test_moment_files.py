@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,19 @@ def test_table_says_absent_and_keeps_lines_whole() -> None:
     assert lines[3].split() == ["0:01.0", "-", "0:03.0", "0.60"]
     assert lines[4].split() == ["day", "1/a.mp4", "bleeding", "absent", "0.25"]
     assert len(lines) == 6
+
+
+def test_table_says_absent_only_where_that_is_likely() -> None:
+    likely = replace(ABSENT, presence=0.85)
+    assert to_table([likely]).splitlines()[2].split() == ["day", "1/a.mp4", "bleeding", "no", "moment", "0.85"]
+
+
+def test_jsonl_has_the_best_guess_where_there_is_no_moment() -> None:
+    guess = replace(ABSENT, best=Moment(start_s=3.0, end_s=5.0, score=0.25))
+    line = json.loads(to_jsonl([guess]))
+    assert (line["pred_relevant_windows"], line["pred_exist_score"]) == ([[3.0, 5.0, 0.25]], 0.25)
+    assert json.loads(to_json([guess]))["predictions"][0]["moments"] == []
+    assert "absent" in to_table([guess])
 
 
 def test_json_is_strict_and_rounded() -> None:
