@@ -108,6 +108,7 @@ def _answers(
 ) -> tuple[dict[str, Any], int]:  # fmt: skip
     """The same as of `qle localize`, without the list of moments: what was written, and 4 where some videos failed."""
     from qle.localize import LocalizeRequest, localize
+    from qle.moment_files import one_line
     from qle.query_files import Query
 
     request = LocalizeRequest(
@@ -117,7 +118,7 @@ def _answers(
     with console.StepProgress("rows", is_quiet=quiet) as progress:
         result = localize(request, progress.update)
     for line in [*(f"failed  {name}: {reason}" for name, reason in result.failures.items()), *result.notes]:
-        console.note(line)
+        console.note(one_line(line))
     pictures = {} if heatmaps is None else {"heatmaps": str(heatmaps), "pictures": len(result.pictures)}
     return (pictures if report is None else {"report": str(report)} | pictures), result.exit_code
 

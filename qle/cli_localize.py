@@ -20,7 +20,7 @@ With --format jsonl every query has at least one window, the best guess, as eval
 pred_exist_score.
 
 A file of --queries has one query a line, or JSONL with query and, if wanted, qid and vid (then only that video is asked).
-Exit code 0: all searched, 4: some videos failed.
+Exit code 0: all searched, 4: some videos failed, or are not there (--allow-missing).
 
 [bold]Examples[/bold]
 
@@ -51,12 +51,13 @@ def localize(
     heatmaps: Annotated[Path | None, typer.Option(help="Folder for pictures of the best frames with their relevance.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report as one HTML file that works offline.")] = None,
     frames: Annotated[int, typer.Option(help="Pictures of a query in a video.")] = 6,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Skip queries about videos that are not there.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...")] = "auto",
     precision: Annotated[str, typer.Option(help="Numbers inside the head: float32 or bfloat16.")] = "float32",
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
-    from qle.moment_files import FORMATS, render, write_text
+    from qle.moment_files import FORMATS, one_line, render, write_text
     from qle.query_files import Query, read_queries
 
     if json and format_ not in ("table", "json"):
@@ -83,7 +84,7 @@ def localize(
         checkpoint=checkpoint, queries=tuple(asked), cache=root_folder,
         video_ids=tuple(video_id or ()), videos=tuple(video or ()), root=root, weights=weights, device=device,
         precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report, out=out,
-        num_frames=frames, is_one_video=kind == "vtt",
+        num_frames=frames, is_one_video=kind == "vtt", allow_missing=allow_missing,
     )  # fmt: skip
     with console.StepProgress("rows", is_quiet=quiet) as progress:
         result = run(request, progress.update)
@@ -96,7 +97,7 @@ def localize(
     else:
         write_text(out, text)
     for line in _notes(result, out, heatmaps, report):
-        console.note(line)
+        console.note(one_line(line))
     raise typer.Exit(result.exit_code)
 
 

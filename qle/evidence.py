@@ -210,9 +210,9 @@ def _pictures(
         return {}, ""
     try:
         if not is_same_source(fingerprint(path), video.record.source.fingerprint):
-            return {}, f"No pictures: {path} is another file than the one that was extracted."
+            return {}, f"Maps alone, without frames: {path} is another file than the one that was extracted."
         numbers = video.index[choice.index[rows]]
         frames = frames_of(path, numbers, max_side=max_side)
     except (InputError, DecodeError) as error:
-        return {}, f"No pictures: {str(error).splitlines()[0]}"
+        return {}, f"Maps alone, without frames: {str(error).splitlines()[0]}"
     return {int(row): frame for row, frame in zip(rows, frames, strict=True)}, ""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import qle
 from qle.cache.reader import Space, Video, open_cache
 from qle.config import config_to_dict
+from qle.data.rows import choose_rows
 from qle.errors import CacheMismatchError, CacheMissingError, ConfigError, InputError, QleError
 from qle.evidence import MAX_SIDE, NUM_FRAMES, calibration_of, explain_frames, write_heatmaps, write_page
 from qle.explain.explained import ExplainedPrediction
@@ -25,16 +26,19 @@ from qle.extract.plan import discover
 from qle.extract.progress import Progress
 from qle.extract.uncached import find_space, supply
 from qle.heads.base import RowHead
+from qle.moment_files import one_line
 from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output
 from qle.predict import RowScorer, predict
 from qle.query_files import Query
 from qle.runs import LoadedRun, check_space, load_run
 from qle.runtime import resolve_device
-from qle.types import Prediction, VideoSource
+from qle.types import Prediction, ScoreTrack, VideoSource
 
 OnProgress = Callable[[int, int, str], None]
 
 MEMORY_BYTES = 512 << 20
+NAMED = 3
+"""Skipped queries that a note names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,8 @@ class LocalizeRequest:
     num_frames: int = NUM_FRAMES
     """Pictures of a query in a video."""
     memory_bytes: int = MEMORY_BYTES
+    allow_missing: bool = False
+    """Queries about a video that is not there are skipped instead of being an error."""
     is_one_video: bool = False
     """What is wanted belongs to one film (subtitles): more of them are refused before any work."""
 
@@ -99,11 +105,13 @@ class LocalizeResult:
     """Video -> why it could not be searched."""
     pictures: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """Queries about videos that are not there."""
 
     @property
     def exit_code(self) -> int:
-        """As everywhere: 4 when some of the videos failed."""
-        return 4 if self.failures else 0
+        """As everywhere: 4 when some of the videos failed or are not there."""
+        return 4 if self.failures or self.skipped else 0
 
 
 def localize(request: LocalizeRequest, on_progress: OnProgress = lambda done, total, what: None) -> LocalizeResult:
@@ -120,7 +128,11 @@ def localize(request: LocalizeRequest, on_progress: OnProgress = lambda done, to
         precision=request.precision,
     )  # fmt: skip
     answers = _Answers(request, run, scorer, on_progress)
-    videos = _extracted(request, run, on_progress) if request.videos else _cached(request, run)
+    videos = (
+        _extracted(request, run, on_progress, answers.skipped)
+        if request.videos
+        else _cached(request, run, answers.skipped)
+    )
     with closing(videos):
         for asked in videos:
             answers.add(asked)
@@ -155,6 +167,8 @@ class _Answers:
         self._found: list[tuple[int, Prediction]] = []
         self._explained: list[tuple[int, ExplainedPrediction]] = []
         self._first_error: QleError | None = None
+        self._notes: list[str] = []
+        self.skipped: list[Query] = []
         self._result = LocalizeResult(provenance=provenance_of(run, self._scorer))
 
     def add(self, asked: _Asked) -> None:
@@ -186,7 +200,12 @@ class _Answers:
         result = self._result
         result.predictions = [prediction for _, prediction in sorted(self._found, key=lambda pair: pair[0])]
         explained = [one for _, one in sorted(self._explained, key=lambda pair: pair[0])]
-        result.notes = list(dict.fromkeys(one.note for one in explained if one.note))
+        result.skipped = [str(query) for query in self.skipped]
+        result.notes = list(dict.fromkeys([*self._notes, *(one.note for one in explained if one.note)]))
+        if self.skipped:
+            few = "; ".join(f"{query} about {query.video!r}" for query in self.skipped[:NAMED])
+            more = ", ..." if len(self.skipped) > NAMED else ""
+            result.notes.insert(0, f"skipped {len(self.skipped)} queries about videos that are not there: {few}{more}")
         if self._request.heatmaps is not None:
             result.pictures = write_heatmaps(self._request.heatmaps, explained)
         if self._request.report is not None:
@@ -198,14 +217,23 @@ class _Answers:
         queries = [self._request.queries[place] for place in places]
 
         def report(done: int, total: int, key: str) -> None:
-            self._on_progress(done, total, f"scoring {key}")
+            self._on_progress(done, total, f"scoring {one_line(key)}")
 
         tracks = self._scorer.score(video, [query.text for query in queries], report)
+        self._note_unusable(video, tracks[0])
         constants = self._run.record.localization
         return [
             self._kept(predict(video.key, query.text, track, constants, query.qid))
             for query, track in zip(queries, tracks, strict=True)
         ]
+
+    def _note_unusable(self, video: Video, track: ScoreTrack) -> None:
+        """Rows that were on screen and yet have no tokens to go by; what happens in them cannot be found."""
+        was_shown = choose_rows(video, self._scorer.rate_fps).valid
+        if num_unusable := int((was_shown & ~track.valid).sum()):
+            self._notes.append(
+                f"{num_unusable} of {len(was_shown)} rows of {video.key} are not usable (qle cache verify --deep)"
+            )
 
     def _kept(self, prediction: Prediction) -> Prediction:
         moments = [moment for moment in prediction.moments if moment.score >= self._request.min_score]
@@ -231,7 +259,7 @@ def provenance_of(run: LoadedRun, scorer: RowScorer) -> dict[str, Any]:
     }
 
 
-def _cached(request: LocalizeRequest, run: LoadedRun) -> Generator[_Asked, None, None]:
+def _cached(request: LocalizeRequest, run: LoadedRun, skipped: list[Query]) -> Generator[_Asked, None, None]:
     """Videos of the space of the run: those that are named, by the user or by queries, else all."""
     assert request.cache is not None
     space = space_of(request.cache, run)
@@ -239,12 +267,20 @@ def _cached(request: LocalizeRequest, run: LoadedRun) -> Generator[_Asked, None,
     is_open = not places and any(query.video is None for query in request.queries)
     if is_open:
         places = {key: [] for key in space}
+    open_keys = list(places)
     for place, query in enumerate(request.queries):
-        keys = list(places) if query.video is None else [space.video(query.video).key]
+        if query.video is None:
+            keys = open_keys
+        elif (key := _key_of(space, query, request.allow_missing)) is not None:
+            keys = [key]
+        else:
+            skipped.append(query)
+            continue
         for key in keys:
             if request.video_ids and key not in places:
                 raise ConfigError(f"query {query.text!r} is about {key!r}, which is not among the --video-id: drop one")
             places.setdefault(key, []).append(place)
+    _refuse_nothing(request, skipped)
     if not places:
         raise CacheMissingError(
             f"{space.path} holds no video yet; fill it with: qle extract --cache {request.cache} ..."
@@ -252,6 +288,29 @@ def _cached(request: LocalizeRequest, run: LoadedRun) -> Generator[_Asked, None,
     _check_number(request, len(places))
     for key in sorted(places):
         yield _open(space, key, tuple(places[key]))
+
+
+def _key_of(space: Space, query: Query, allow_missing: bool) -> str | None:
+    """The cached video that a query is about; None where it is not there and may be missing."""
+    assert query.video is not None
+    if query.video in space:
+        return query.video
+    names = [key for key in space.keys() if query.video in _names(key)]  # noqa: SIM118 - a Space is no dict
+    if not names and allow_missing:
+        return None
+    try:
+        return space.video(query.video).key
+    except CacheMissingError as error:
+        hint = "" if names else "\nextract it, correct the name, or pass --allow-missing to skip such queries"
+        raise CacheMissingError(f"{query}: {error}{hint}") from error
+
+
+def _refuse_nothing(request: LocalizeRequest, skipped: Sequence[Query]) -> None:
+    if len(skipped) == len(request.queries):
+        raise CacheMissingError(
+            f"all {len(skipped)} queries are about videos that are not there, first {skipped[0]} about {skipped[0].video!r}\n"
+            "extract the videos, or correct the names (qle cache inspect lists keys)"
+        )
 
 
 def _check_number(request: LocalizeRequest, num_videos: int) -> None:
@@ -283,7 +342,9 @@ def space_of(cache: Path, run: LoadedRun) -> Space:
     )
 
 
-def _extracted(request: LocalizeRequest, run: LoadedRun, on_progress: OnProgress) -> Generator[_Asked, None, None]:
+def _extracted(
+    request: LocalizeRequest, run: LoadedRun, on_progress: OnProgress, skipped: list[Query]
+) -> Generator[_Asked, None, None]:
     """The videos that files and folders name, extracted where the cache does not hold them."""
     sources = discover(request.videos, request.root)
     films = [source.path for source in sources]
@@ -291,7 +352,8 @@ def _extracted(request: LocalizeRequest, run: LoadedRun, on_progress: OnProgress
         ("--out", request.out, MOMENTS_SUFFIXES), ("--report", request.report, REPORT_SUFFIXES),
     ):  # fmt: skip
         check_output(option, path, inputs=films, suffixes=suffixes)
-    places = _places(request.queries, sources)
+    places = _places(request, sources, skipped)
+    _refuse_nothing(request, skipped)
     wanted = [source for source in sources if places[source.key]]
     _check_number(request, len(wanted))
 
@@ -316,14 +378,17 @@ def _extracted(request: LocalizeRequest, run: LoadedRun, on_progress: OnProgress
             yield _Asked(one.source.key, tuple(places[one.source.key]), one.video, one.error, one.source.path)
 
 
-def _places(queries: Sequence[Query], sources: Sequence[VideoSource]) -> dict[str, list[int]]:
+def _places(request: LocalizeRequest, sources: Sequence[VideoSource], skipped: list[Query]) -> dict[str, list[int]]:
     """Numbers of the queries that each source is asked."""
     places: dict[str, list[int]] = {source.key: [] for source in sources}
-    for place, query in enumerate(queries):
+    for place, query in enumerate(request.queries):
         keys = [key for key in places if query.video is None or query.video in _names(key)]
+        if query.video is not None and not keys and request.allow_missing:
+            skipped.append(query)
+            continue
         if query.video is not None and len(keys) != 1:
             which = f"names {len(keys)} of them" if keys else f"is none of them: {', '.join(list(places)[:4])}"
-            raise InputError(f"query {query.text!r} is about video {query.video!r}, which {which}\ngive its whole key")
+            raise InputError(f"{query} is about video {query.video!r}, which {which}\ngive its whole key")
         for key in keys:
             places[key].append(place)
     return places

@@ -27,7 +27,7 @@ def to_table(predictions: Sequence[Prediction]) -> str:
     """Columns for the eye, one line a moment, best first; blank where a line repeats the one above it."""
     rows: list[tuple[str, ...]] = [("video", "query", "moment", "score", "presence")]
     for prediction in predictions:
-        names = (_one_line(prediction.video), _one_line(prediction.query))
+        names = (one_line(prediction.video), one_line(prediction.query))
         presence = f"{prediction.presence:.2f}"
         if not prediction.moments:
             # Presence has constants of its own: a query may be likely somewhere and no moment sure enough.
@@ -227,13 +227,13 @@ def _cell(text: str) -> str:
     return f"'{lines}" if lines.startswith(FORMULA_SIGNS) else lines
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """For terminals and players: what would move a cursor or colour a screen is shown as a replacement."""
     return "".join("\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in " ".join(text.split()))
 
 
 def _escaped(text: str) -> str:
-    return _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _short_clock(seconds: float) -> str:

@@ -7,7 +7,7 @@ Where a line of JSONL cannot be used the error names file and line; nothing is s
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qle.errors import AnnotationError, InputError
@@ -22,6 +22,12 @@ class Query:
     """Identity in the file that asked."""
     video: str | None = None
     """Key of the only video to ask, or a part of it that names one; None asks all."""
+    where: str = field(default="", compare=False)
+    """File and line, where it stands in one: errors name it."""
+
+    def __str__(self) -> str:
+        qid = "" if self.qid is None else f" (qid {self.qid})"
+        return f"{self.where}: query {self.text!r}{qid}" if self.where else f"query {self.text!r}{qid}"
 
 
 def read_queries(path: Path) -> tuple[Query, ...]:
@@ -53,7 +59,7 @@ def _parse(line: str, where: str) -> Query:
         if value is not None and (isinstance(value, bool) or not isinstance(value, str | int) or value == ""):
             raise AnnotationError(f"{where}: {name} is {value!r}, expected text or a number\ne.g. {_EXAMPLE}")
         found[name] = None if value is None else str(value)
-    return Query(text=values["query"].strip(), qid=found["qid"], video=found["vid"])
+    return Query(text=values["query"].strip(), qid=found["qid"], video=found["vid"], where=where)
 
 
 _EXAMPLE = '{"qid": 1, "query": "a green polyp", "vid": "case1"}'

@@ -205,6 +205,33 @@ def test_mistakes_are_refused_before_any_work(run: Path, cached: Path, small_vid
         _ask(run, cache=cached, video_ids=("b",), queries=(Query(text="smoke", video="a.mp4"),))
 
 
+def test_queries_about_missing_videos_are_named_or_skipped(run: Path, cached: Path, small_videos: Path) -> None:
+    queries = (Query(text="smoke", qid="7", video="gone", where="q.jsonl:1"), Query(text="fire", video="b.mp4"))
+    with pytest.raises(CacheMissingError, match=r"q.jsonl:1: query 'smoke' \(qid 7\)"):
+        _ask(run, cache=cached, queries=queries)
+    for where in ({"cache": cached}, {"videos": (str(small_videos / "b.mp4"),)}):
+        found = _ask(run, queries=queries, allow_missing=True, **where)
+        assert ([one.query for one in found.predictions], found.exit_code, len(found.skipped)) == (["fire"], 4, 1)
+        assert "skipped 1 queries" in found.notes[0]
+        with pytest.raises(CacheMissingError, match="all 1 queries"):
+            _ask(run, queries=queries[:1], allow_missing=True, **where)
+
+
+def test_rows_without_usable_tokens_are_told(run: Path, cached: Path, tmp_path: Path) -> None:
+    shutil.copytree(cached, tmp_path / "cache")
+    video = open_cache(tmp_path / "cache").space().video("b.mp4")
+    files = [
+        path for path in video.folder.rglob("*") if path.is_file() and "patch" in str(path.relative_to(video.folder))
+    ]
+    data = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[:2] = np.float16(np.nan).tobytes()
+    data.write_bytes(content)
+    notes = _ask(run, cache=tmp_path / "cache", video_ids=("b",)).notes
+    assert notes == [f"1 of {video.num_rows} rows of b.mp4 are not usable (qle cache verify --deep)"]
+    assert not _ask(run, cache=cached, video_ids=("b",)).notes
+
+
 def test_other_space_is_refused_with_what_differs(run: Path, small_videos: Path, tmp_path: Path) -> None:
     request = ExtractRequest(
         inputs=(str(small_videos / "b.mp4"),), cache=tmp_path / "other", backbones=(BackboneRequest(name="tiny"),),
@@ -291,8 +318,8 @@ def test_source_that_is_gone_costs_the_pictures_only(run: Path, small_videos: Pa
     film.unlink()
     result = _ask(run, cache=tmp_path / "cache", heatmaps=tmp_path / "maps", report=tmp_path / "report.html")
     assert len(result.predictions) == 2
-    assert ["No pictures" in note for note in result.notes] == [True]
-    assert "No pictures" in (tmp_path / "report.html").read_text()
+    assert ["Maps alone" in note for note in result.notes] == [True]
+    assert "Maps alone" in (tmp_path / "report.html").read_text()
     assert result.pictures
     # The cache remembers the old place, but the user says where the film is now.
     moved = tmp_path / "moved.mp4"
