@@ -33,6 +33,12 @@ from qle.nn.positions import grid_positions
 from qle.nn.stem import Stem
 from qle.text.base import Words
 
+_LEAST = {
+    "dim": 4, "num_layers": 1, "num_heads": 1, "hidden": 1, "stem": 0, "look_reach": 0, "temporal_layers": 1,
+    "temporal_heads": 1, "temporal_hidden": 1, "reach_rows": 1, "state_dim": 1,
+}  # fmt: skip
+"""Smallest whole numbers that make a head; None, where it is allowed, has a meaning of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class QleConfig:
@@ -84,12 +90,15 @@ class QleConfig:
     """Of rows where the query happens, against those where it does not."""
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "num_heads", "temporal_heads", "reach_rows", "state_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"head qle.{name} = {getattr(self, name)}: expected 1 or more")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"head qle.{name} = {value}: expected {least} or more")
         for name in ("raw_weight", "refined_weight", "smooth_weight", "misleading_weight", "positive_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"head qle.{name} = {getattr(self, name)}: expected 0 or more")
+        if not 0 < self.map_gain < math.inf:
+            raise ConfigError(f"head qle.map_gain = {self.map_gain}: expected a number above 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"head qle.dropout = {self.dropout}: expected 0 or more and below 1")
 

@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from qle.config import build_config, override
 from qle.data.batch import Batch
+from qle.errors import ConfigError
 from qle.heads import HEADS
 from qle.heads.base import RowHead, RowReading
+from qle.heads.qle import QleConfig
 from qle.text.base import Words
 from tests.small_heads import QLE_VARIANTS, SHAPES, random_batch, random_words, small_head
 
@@ -140,3 +143,16 @@ def test_every_parameter_learns(head: RowHead) -> None:
 def _same_where_real(expected: torch.Tensor, found: torch.Tensor, batch: Batch) -> None:
     real = batch.row_mask[:, None].expand_as(expected)
     torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "dim=0", "dim=-4", "hidden=0", "temporal_hidden=0", "stem=-1", "look_reach=-1", "map_gain=0.0", "temporal_layers=0",
+        "num_heads=0", "map_gain=inf",
+    ],
+)  # fmt: skip
+def test_sizes_that_make_no_head_are_named(setting: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"head qle.{name} = .*: expected"):
+        build_config(QleConfig, override({}, [setting]), where="head qle")
