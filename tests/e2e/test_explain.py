@@ -148,3 +148,12 @@ def test_a_damaged_video_among_others_is_exit_code_4(made: Path, tmp_path: Path)
         tmp_path / "a",
     ]
     assert app([str(part) for part in line], standalone_mode=False) == 4
+
+
+def test_film_is_never_written_over_one_that_the_cache_was_made_from(made: Path) -> None:
+    for name in ("000.mp4", "001.mp4"):
+        film = made / "made" / "videos" / "test" / name
+        before = film.read_bytes()
+        with pytest.raises(InputError, match="reads that file"):
+            explain(made, "--video-id", "test/000", "--query", "a polyp", "--overlay-video", film)
+        assert film.read_bytes() == before

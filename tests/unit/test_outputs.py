@@ -37,7 +37,8 @@ def test_only_an_earlier_result_is_written_over(tmp_path: Path) -> None:
     for path in (film, link):
         with pytest.raises(InputError, match="no earlier result"):
             check_output("--out", path, suffixes=MEASURES_SUFFIXES)
-    for path in (result, tmp_path / "new.any", None, Path(os.devnull)):
+    check_output("--out", None, suffixes=MEASURES_SUFFIXES)
+    for path in (result, tmp_path / "new.any", Path(os.devnull)):
         check_output("--out", path, suffixes=MEASURES_SUFFIXES)
 
 
