@@ -132,7 +132,9 @@ def intervals(
         # One file holds all splits as they are named; a folder gets a file for each.
         parts = parts_of(annotations, lambda one: "" if out.suffix == ".jsonl" else one.split)
     else:
-        part_of = by_fractions(sorted({one.video for one in annotations}), _percent(split), seed=seed)
+        percent = _percent(split)
+        part_of = by_fractions(sorted({one.video for one in annotations}), percent, seed=seed)
+        _tell_empty(percent, part_of, log)
         parts = parts_of(annotations, lambda one: part_of[one.video])
     _write(out, parts, log, overwrite=overwrite, as_json=json)
 
@@ -289,6 +291,14 @@ def _write(
         console.note(note)
     if unlabelled := sum(part.num_unlabelled for part in written):
         console.note(f"{unlabelled:,} annotations have no labels: nothing can be trained or measured with them")
+
+
+def _tell_empty(percent: tuple[int, int, int], part_of: Mapping[str, str], log: "ReadLog") -> None:
+    asked = [part for part, share in zip(("train", "val", "test"), percent, strict=True) if share]
+    if empty := [part for part in asked if part not in part_of.values()]:
+        log.note(
+            f"no video for {', '.join(empty)}: splits go by video, and there are {len(part_of):,}; such parts get no file"
+        )
 
 
 def _percent(split: str) -> tuple[int, int, int]:

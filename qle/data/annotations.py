@@ -98,7 +98,8 @@ def read_annotations(
     first_lines: dict[str, int] = {}
     ignored: set[str] = set()
     num_rows = 0
-    for line, content in enumerate(_lines(path), start=1):
+    lines = _lines(path)
+    for line, content in enumerate(lines, start=1):
         if not content.strip():
             continue
         num_rows += 1
@@ -114,11 +115,13 @@ def read_annotations(
             continue
         ignored.update(row.keys() - _KEYS)
         annotations.append(annotation)
+    if num_rows and not annotations:
+        _refuse_document(path, b"\n".join(lines))
     if ignored:
         log.note(f"{path}: keys that mean nothing here: {', '.join(sorted(ignored))}")
     log.close(num_rows)
     if not annotations:
-        raise AnnotationError(f"{path} holds no annotation that can be used")
+        raise log.nothing_left(f"{path} holds no annotation that can be used")
     return annotations
 
 
@@ -240,6 +243,22 @@ def _lines(path: Path) -> list[bytes]:
         return path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         raise InputError(f"cannot read annotations {path}: {error.strerror or error}") from error
+
+
+def _refuse_document(path: Path, content: bytes) -> None:
+    """A whole file that is one list or one object would make every line of it a wrong row."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(found, dict) and found.keys() & {"qid", "query", "vid", "relevant_windows"}:
+        return  # one row, and wrong
+    if isinstance(found, dict | list):
+        kind = f"a list of {len(found):,}" if isinstance(found, list) else f"an object of {len(found):,} entries"
+        raise AnnotationError(
+            f"{path} is one JSON document ({kind}), expected JSON Lines: one object a line\n"
+            "write every annotation on a line of its own, with keys qid, query, vid, relevant_windows"
+        )
 
 
 def _parse(content: bytes) -> dict[str, Any]:

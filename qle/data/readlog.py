@@ -67,3 +67,10 @@ class ReadLog:
             count = f"{self._num_bad:,} of {num_rows:,} rows are wrong"
             rest = f"; and {self._num_bad - len(self._bad):,} more" if self._num_bad > len(self._bad) else ""
             raise AnnotationError(f"{count}\n{'; '.join(self._bad)}{rest}")
+
+    def nothing_left(self, text: str) -> AnnotationError:
+        """The error for a source of which no row is left, with the first reasons where rows were skipped."""
+        if not self.skipped:
+            return AnnotationError(text)
+        rest = f"; and {len(self.skipped) - MOST_TOLD:,} more" if len(self.skipped) > MOST_TOLD else ""
+        return AnnotationError(f"{text}\n{'; '.join(self.skipped[:MOST_TOLD])}{rest}")

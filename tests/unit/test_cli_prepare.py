@@ -147,6 +147,34 @@ def test_wrong_rows_stop_or_are_listed(tmp_path: Path) -> None:
     assert len(found["skipped"]) == 1
 
 
+def test_parts_that_get_no_video_are_told(tmp_path: Path) -> None:
+    table = tmp_path / "events.csv"
+    table.write_text("video,query,start,end\na,good,1,2\n")
+    result = _run("intervals", table, "--out", tmp_path / "out", "--split", "70-15-15")
+    assert "no video for train, val: splits go by video, and there are 1" in result.stderr
+    assert "no video" not in _run("intervals", table, "--out", tmp_path / "test", "--split", "0-0-100").stderr
+
+
+def test_skipping_every_row_lists_the_first_reasons(tmp_path: Path) -> None:
+    table = tmp_path / "events.csv"
+    table.write_text("video,query,start,end\n" + "a,bad,2,1\n" * 5)
+    with pytest.raises(AnnotationError, match=r"no interval that can be used\n.*line 2, .*line 3, .*; and 2 more"):
+        _run("intervals", table, "--out", tmp_path / "out.jsonl", "--skip-bad")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_json_document_is_no_jsonl(tmp_path: Path, indent: int | None) -> None:
+    row = {"qid": 1, "query": "a polyp", "vid": "a", "duration": 9, "relevant_windows": [[1, 2]]}
+    source = tmp_path / "val.json"
+    for document, kind in (([row, row], "a list of 2"), ({"a": row}, "an object of 1 entries")):
+        source.write_text(json.dumps(document, indent=indent))
+        with pytest.raises(AnnotationError, match=rf"val\.json is one JSON document \({kind}\), expected JSON Lines"):
+            _run("qvhighlights", source, "--out", tmp_path / "out.jsonl")
+    source.write_text(json.dumps(row | {"relevant_windows": [[2, 1]]}))
+    with pytest.raises(AnnotationError, match="line 1, relevant_windows"):
+        _run("qvhighlights", source, "--out", tmp_path / "out.jsonl")
+
+
 def test_qvhighlights(shared_annotations: Path, tmp_path: Path) -> None:
     (part,) = _json("qvhighlights", shared_annotations / "qvhighlights_val.jsonl", "--out", tmp_path / "val.jsonl")[
         "files"

@@ -24,7 +24,7 @@ def read(source: Path, log: ReadLog, *, durations: Path | None = None) -> list[A
             log.bad(source, line, bad)
     log.close(num_lines)
     if not annotations:
-        raise AnnotationError(f"{source} holds no line `VIDEO start end##sentence` that can be used")
+        raise log.nothing_left(f"{source} holds no line `VIDEO start end##sentence` that can be used")
     return annotations
 
 

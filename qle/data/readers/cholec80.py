@@ -90,7 +90,7 @@ def read_operations(source: Path, log: ReadLog) -> list[Operation]:
             operations.append(_operation(number, phases, tool_rows, log))
     log.close(num_rows)
     if not operations:
-        raise AnnotationError(f"{source} holds no video whose labels can be used")
+        raise log.nothing_left(f"{source} holds no video whose labels can be used")
     return operations
 
 

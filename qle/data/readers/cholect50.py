@@ -44,7 +44,7 @@ def read(source: Path, log: ReadLog) -> list[Annotation]:
             log.bad(path, 1, bad)
     log.close(len(files))
     if not annotations:
-        raise AnnotationError(f"{source} holds no labels that can be used")
+        raise log.nothing_left(f"{source} holds no labels that can be used")
     return annotations
 
 

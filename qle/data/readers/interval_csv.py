@@ -67,7 +67,7 @@ def read(source: Path, log: ReadLog, *, fps: float | None = None) -> list[Annota
     annotations = _annotations(source, asked, log)
     log.close(num_rows)
     if not annotations:
-        raise AnnotationError(f"{source} holds no interval that can be used")
+        raise log.nothing_left(f"{source} holds no interval that can be used")
     return annotations
 
 

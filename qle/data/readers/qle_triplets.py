@@ -91,7 +91,7 @@ def _read_rows(source: Path, log: ReadLog) -> _Rows:
         parts.append((_number_pairs(pairs, videos, queries, ~is_wrong), frames[~is_wrong], labels[~is_wrong]))
     log.close(num_rows)
     if not pairs:
-        raise AnnotationError(f"{source} holds no row that can be used")
+        raise log.nothing_left(f"{source} holds no row that can be used")
     return _Rows(pairs, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
