@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qle.cache.durable import replace_file
-from qle.errors import CacheMismatchError, CheckpointError
+from qle.errors import CacheMismatchError, CheckpointError, ConfigError
 from qle.segments import Localization
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ def read_run(folder: Path) -> RunRecord:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
+    except ConfigError as error:  # of the constants of localization, which the record checks as it is made
+        raise CheckpointError(f"{path} is no record of a run: {error}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is no JSON ({len(content)} bytes)\nrestore it from a copy, or train again"
@@ -176,7 +178,7 @@ def load_run(folder: Path, device: "torch.device") -> LoadedRun:
     record = read_run(folder)
     try:
         head = build_head(record.head, record.head_config, record.token_shapes)
-    except (ValueError, RuntimeError, MemoryError) as error:  # shapes that no head can have
+    except (ConfigError, ValueError, RuntimeError, MemoryError) as error:  # no such head, or shapes that none can have
         raise CheckpointError(f"{folder / CONFIG_FILE}: no head can be built from this record ({error})") from error
     load_exactly(head, _tensors(folder, MODEL_FILE, record), where=f"{folder / MODEL_FILE} (head {record.head})")
     text = rebuild_text_encoder(record.text, device)
@@ -241,6 +243,10 @@ def _no_run(folder: Path, error: OSError) -> CheckpointError:
             f"{folder}: a run that is half written: its training has not ended (no {CONFIG_FILE})\n"
             "run the same qle train-heads command again, it goes on from the last checkpoint"
         )
+    if runs := sorted(found.parent for found in folder.glob(f"seed-*/{CONFIG_FILE}")):
+        return CheckpointError(
+            f"{folder}: holds {len(runs)} runs of different seeds, and is none itself\npass one of its runs, e.g. {runs[0]}"
+        )
     if any((folder / name).exists() for name in (MODEL_FILE, TEXT_FILE)):
         return CheckpointError(f"{folder}: half of a run: it has weights but no {CONFIG_FILE}\ncopy the whole folder")
     if error.errno is not None and folder.is_dir() and (folder / CONFIG_FILE).exists():
@@ -256,7 +262,12 @@ def _tensors(folder: Path, name: str, record: RunRecord) -> dict[str, "Tensor"]:
     path = folder / name
     if not path.exists():
         raise CheckpointError(f"{folder}: half of a run: {name} is missing\ncopy the whole folder, or train again")
-    state: dict[str, Tensor] = load_file(path)
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except CheckpointError as error:  # its advice is for weights that somebody published
+        raise CheckpointError(
+            f"{str(error).splitlines()[0]}\nthe run {folder} is damaged: copy the whole folder again, or train again"
+        ) from error
     if name in record.digests and state_digest(state) != record.digests[name]:
         raise CheckpointError(
             f"{path}: not the weights that {CONFIG_FILE} was written for (their digest differs)\n"

@@ -12,7 +12,7 @@ import torch
 from qle.cache.reader import open_cache
 from qle.cache.spaces import create_space
 from qle.config import config_to_dict
-from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.errors import CacheMismatchError, CheckpointError
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
 from qle.runs import RunRecord, SpaceUse, check_space, load_run, read_run, run_state, save_run, write_json
@@ -92,6 +92,12 @@ def test_a_folder_that_is_no_run_is_told_apart(run, tmp_path):
     assert run_state(tmp_path / "nowhere") == "new"
 
 
+def test_a_folder_of_several_seeds_names_one_of_them(run, tmp_path):
+    run.rename(tmp_path / "seed-0")
+    with pytest.raises(CheckpointError, match=f"pass one of its runs, e.g. {tmp_path}/seed-0"):
+        load_run(tmp_path, CPU)
+
+
 def test_a_half_written_run_says_how_to_go_on(run):
     write_json(run / "settings.json", {})
     (run / "config.json").unlink()
@@ -109,7 +115,7 @@ def test_weights_that_are_missing_cut_or_changed_are_refused(run, name):
     path = run / name
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="damaged or cut short"):
+    with pytest.raises(CheckpointError, match=rf"damaged or cut short.*\nthe run {run} is damaged"):
         load_run(run, CPU)
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit
     with pytest.raises(CheckpointError, match="digest differs"):
@@ -141,7 +147,7 @@ def test_shapes_that_no_head_can_have_are_one_error(run, shape):
 def test_the_record_decides_which_head_it_is(run):
     changed = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(changed | {"head": "mesm"}))
-    with pytest.raises(ConfigError, match="unknown head 'mesm'"):
+    with pytest.raises(CheckpointError, match=r"config\.json: no head .*unknown head 'mesm'"):
         load_run(run, CPU)
     wider = changed | {"head_config": changed["head_config"] | {"dim": 32}, "digests": {}}
     (run / "config.json").write_text(json.dumps(wider))
@@ -161,6 +167,10 @@ def test_records_that_cannot_be_read_are_one_error(run):
     path.write_text(json.dumps(good | {"space": {"name": "x"}}))
     with pytest.raises(CheckpointError, match=r"no record of a run: space\.hash"):
         read_run(run)
+    for name, value in (("temperature", -1), ("temperature", "hot"), ("threshold", 7)):
+        path.write_text(json.dumps(good | {"localization": good["localization"] | {name: value}}))
+        with pytest.raises(CheckpointError, match=rf"config\.json is no record of a run: .*{name}"):
+            read_run(run)
     path.write_text(json.dumps(good | {"format": 2}))
     with pytest.raises(CheckpointError, match="install a newer qle"):
         read_run(run)
