@@ -328,6 +328,17 @@ def test_source_that_is_gone_costs_the_pictures_only(run: Path, small_videos: Pa
     assert again.notes == []
 
 
+def test_top_and_least_score_cut_what_is_given(run: Path, cached: Path) -> None:
+    whole = _ask(run, cache=cached, video_ids=("a.mp4",)).predictions[0]
+    assert len(whole.moments) > 1
+    assert [one.score for one in whole.moments] == sorted((one.score for one in whole.moments), reverse=True)
+    least = whole.moments[0].score
+    for cut in ({"top": 1}, {"min_score": least}):
+        found = _ask(run, cache=cached, video_ids=("a.mp4",), **cut).predictions[0]
+        assert found.moments == whole.moments[:1]
+        assert found.presence == whole.presence
+
+
 def test_command_line(run: Path, cached: Path) -> None:
     ask = ("localize", "--checkpoint", run, "--cache", cached, "--video-id", "a.mp4", "--query", "smoke <b>", "-q")
     shown = command(*ask, "--json", "--tracks", "--top", "1")
