@@ -268,7 +268,7 @@ def _tensors(folder: Path, name: str, record: RunRecord) -> dict[str, "Tensor"]:
         raise CheckpointError(
             f"{str(error).splitlines()[0]}\nthe run {folder} is damaged: copy the whole folder again, or train again"
         ) from error
-    if name in record.digests and state_digest(state) != record.digests[name]:
+    if state_digest(state) != record.digests.get(name):
         raise CheckpointError(
             f"{path}: not the weights that {CONFIG_FILE} was written for (their digest differs)\n"
             "the file is damaged or from another run: copy the whole folder again, or train again"

@@ -149,9 +149,16 @@ def test_the_record_decides_which_head_it_is(run):
     (run / "config.json").write_text(json.dumps(changed | {"head": "mesm"}))
     with pytest.raises(CheckpointError, match=r"config\.json: no head .*unknown head 'mesm'"):
         load_run(run, CPU)
-    wider = changed | {"head_config": changed["head_config"] | {"dim": 32}, "digests": {}}
+    wider = changed | {"head_config": changed["head_config"] | {"dim": 32}}
     (run / "config.json").write_text(json.dumps(wider))
     with pytest.raises(CheckpointError, match="tensors do not fit"):
+        load_run(run, CPU)
+
+
+def test_a_record_without_digests_does_not_switch_their_check_off(run):
+    record = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(record | {"digests": {}}))
+    with pytest.raises(CheckpointError, match="not the weights that"):
         load_run(run, CPU)
 
 
