@@ -277,6 +277,31 @@ class StepProgress:
         return f"{self._verb} {self._format(done)}/{self._format(total)}{left}  {what}"
 
 
+class _Rate:
+    """How fast a count has grown over the last RECENT_S seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def add(self, count: int) -> None:
+        now_s = self._clock()
+        self._recent.append((now_s, count))
+        while len(self._recent) > 2 and now_s - self._recent[0][0] > RECENT_S:
+            self._recent.popleft()
+
+    def clear(self) -> None:
+        self._recent.clear()
+
+    @property
+    def per_s(self) -> float:
+        """0 while there is nothing to measure."""
+        if len(self._recent) < 2:
+            return 0.0
+        (first_s, first), (last_s, last) = self._recent[0], self._recent[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+
 class ExtractProgress:
     """Shows snapshots of a run on a status line, and each of its notes once."""
 
@@ -284,8 +309,7 @@ class ExtractProgress:
         self, *, is_quiet: bool = False, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._status = _StatusLine(is_quiet=is_quiet, interval_s=interval_s, clock=clock)
-        self._clock = clock
-        self._recent: deque[tuple[float, int]] = deque()
+        self._rows = _Rate(clock)
         self._seen: set[str] = set()
         self._last: Progress | None = None
 
@@ -300,11 +324,8 @@ class ExtractProgress:
 
     def update(self, progress: "Progress") -> None:
         """Take a snapshot of all workers together; cheap, call it as often as you like."""
-        now_s = self._clock()
         self._last = progress
-        self._recent.append((now_s, progress.rows_done))
-        while len(self._recent) > 2 and now_s - self._recent[0][0] > RECENT_S:
-            self._recent.popleft()
+        self._rows.add(progress.rows_done)
         for text in progress.notes:
             if text not in self._seen:
                 self._seen.add(text)
@@ -313,11 +334,7 @@ class ExtractProgress:
 
     @property
     def rows_per_s(self) -> float:
-        """Over the last RECENT_S seconds; 0 while there is nothing to measure."""
-        if len(self._recent) < 2:
-            return 0.0
-        (first_s, first), (last_s, last) = self._recent[0], self._recent[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+        return self._rows.per_s
 
     def line(self, progress: "Progress") -> str:
         """`12/80 videos (1 failed)  5,310/6,000 rows  212 rows/s  decode-bound  ETA 3 min 5 s`."""
@@ -348,8 +365,7 @@ class TrainProgress:
         self, *, is_quiet: bool = False, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._status = _StatusLine(is_quiet=is_quiet, interval_s=interval_s, clock=clock)
-        self._clock = clock
-        self._recent: deque[tuple[float, int]] = deque()
+        self._steps = _Rate(clock)
         self._run = ""
         self._last: TrainStatus | None = None
 
@@ -370,23 +386,12 @@ class TrainProgress:
         """Cheap, call it after every step."""
         if status.run != self._run:  # the next of several seeds begins anew
             self._run = status.run
-            self._recent.clear()
-        now_s = self._clock()
+            self._steps.clear()
         self._last = status
-        self._recent.append((now_s, status.step))
-        while len(self._recent) > 2 and now_s - self._recent[0][0] > RECENT_S:
-            self._recent.popleft()
+        self._steps.add(status.step)
         if status.note:
             self._status.note(f"{status.run}: {status.note}" if status.run else status.note)
         self._status.show(lambda: self.line(status))
-
-    @property
-    def steps_per_s(self) -> float:
-        """Over the last RECENT_S seconds, validations included; 0 while there is nothing to measure."""
-        if len(self._recent) < 2:
-            return 0.0
-        (first_s, first), (last_s, last) = self._recent[0], self._recent[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
     def line(self, status: "TrainStatus") -> str:
         """`seed-0  step 120/300  epoch 4/10  loss 0.412  val AUROC 0.871 (best 0.902)  2.1 steps/s  ETA 1 min 26 s`."""
@@ -399,7 +404,7 @@ class TrainProgress:
             parts.append(f"loss {status.loss:.3g}")
         if status.score is not None and status.best_score is not None:
             parts.append(f"val AUROC {status.score:.3f} (best {status.best_score:.3f})")
-        if rate := self.steps_per_s:
+        if rate := self._steps.per_s:  # validations included
             left_s = (status.num_steps - status.step) / rate
             parts += [f"{rate:.2g} steps/s", f"ETA {format_duration(left_s)}"]
         return "  ".join(parts)

@@ -30,12 +30,6 @@ def sync_file(path: Path, durability: Durability) -> None:
         os.close(fd)
 
 
-def sync_folders(root: Path, durability: Durability) -> None:
-    """Put the entries of every folder of a tree on the disk, bottom-up."""
-    for folder, _, _ in os.walk(root, topdown=False):
-        sync_file(Path(folder), durability)
-
-
 class Syncer:
     """fsyncs many files and folders behind the writer's back; `wait` returns when all are on the disk.
 
