@@ -39,6 +39,9 @@ _LEAST = {
 }  # fmt: skip
 """Smallest whole numbers that make a head; None, where it is allowed, has a meaning of its own."""
 
+SCORES_WIDTH = 64
+"""Of the mixer over raw scores, which have no width of their own; as in the first published generation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class QleConfig:
@@ -152,9 +155,12 @@ class QleHead(RowHead):
         self.config, self.streams = config, ("patch",)
         self.rows, self.cols, token_dim = shapes.streams["patch"]
         dim = config.dim or token_dim
-        for name in ("num_heads", "temporal_heads"):
-            if dim % getattr(config, name) and config.temporal != "scores":
-                raise ConfigError(f"head qle: width {dim} is no multiple of {name} = {getattr(config, name)}")
+        for name, width in (
+            ("num_heads", dim),
+            ("temporal_heads", SCORES_WIDTH if config.temporal == "scores" else dim),
+        ):
+            if width % getattr(config, name):
+                raise ConfigError(f"head qle: width {width} is no multiple of {name} = {getattr(config, name)}")
         self.enter = _Enter(token_dim, dim, self.rows, self.cols, config)
         near = None if not config.look_reach else grid_band(self.rows, self.cols, config.look_reach)
         self.register_buffer("near", near, persistent=False)
@@ -320,7 +326,7 @@ class _Refinement(nn.Module):
         super().__init__()
         self.kind = config.temporal
         self.is_residual = self.kind in ("transformer", "ssm", "scores")
-        width = 64 if self.kind == "scores" else dim
+        width = SCORES_WIDTH if self.kind == "scores" else dim
         self.mixer = build_mixer(
             config.temporal,
             width,

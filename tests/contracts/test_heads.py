@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from qle.config import build_config, override
 from qle.data.batch import Batch
 from qle.errors import ConfigError
-from qle.heads import HEADS
+from qle.heads import HEADS, build_head
 from qle.heads.base import RowHead, RowReading
 from qle.heads.qle import QleConfig
 from qle.text.base import Words
-from tests.small_heads import QLE_VARIANTS, SHAPES, random_batch, random_words, small_head
+from tests.small_heads import QLE_VARIANTS, SHAPES, TINY, random_batch, random_words, small_head
 
 ORDERED = [name for name in QLE_VARIANTS if name not in ("published", "no-mixer")]
 
@@ -156,3 +156,12 @@ def test_sizes_that_make_no_head_are_named(setting: str) -> None:
     name = setting.partition("=")[0]
     with pytest.raises(ConfigError, match=f"head qle.{name} = .*: expected"):
         build_config(QleConfig, override({}, [setting]), where="head qle")
+
+
+@pytest.mark.parametrize(
+    ("temporal", "name"), [("scores", "num_heads"), ("scores", "temporal_heads"), ("ssm", "num_heads")]
+)
+def test_heads_of_attention_that_do_not_fit_are_named(temporal: str, name: str) -> None:
+    """Over raw scores nothing was checked, and the first batch failed on shapes."""
+    with pytest.raises(ConfigError, match=f"no multiple of {name} = 3"):
+        build_head("qle", TINY | {"temporal": temporal, name: 3}, SHAPES)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,13 +41,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return planted_cache(tmp_path_factory.mktemp("planted"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over threads depend on their number, and layers this small are faster without."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def request_of(planted: Planted, out: Path, *settings: str, **changes: object) -> TrainRequest:

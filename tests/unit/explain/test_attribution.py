@@ -1,6 +1,6 @@
 """Temporal attribution on the real head, and masking of tokens on a head whose truth is known."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -21,13 +21,7 @@ TIMES_S = torch.arange(NUM_ROWS).double() / 2
 USABLE = torch.ones(NUM_ROWS, dtype=torch.bool)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small cost more to share between threads than to compute, much more on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def reading(head: RowHead, seed: int = 0) -> RowReading:
