@@ -5,7 +5,8 @@ text in many windows is encoded once (`queries` holds each distinct text, `query
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,18 +45,18 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
+        return replace(self, **moved(self, device))
 
-        def move(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device, non_blocking=True)
 
-        return replace(
-            self,
-            streams={name: stream.to(device, non_blocking=True) for name, stream in self.streams.items()},
-            row_mask=self.row_mask.to(device, non_blocking=True),
-            times_s=self.times_s.to(device, non_blocking=True),
-            query_index=self.query_index.to(device, non_blocking=True),
-            query_mask=self.query_mask.to(device, non_blocking=True),
-            words=None if self.words is None else self.words.to(device),
-            relevance=move(self.relevance),
-            relevance_mask=move(self.relevance_mask),
-        )
+def moved(part: Any, device: torch.device) -> dict[str, Any]:
+    """The tensors of a dataclass on a device, by field; in mappings and in parts that know `to` as well."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            found[name] = value.to(device, non_blocking=True)
+        elif isinstance(value, Mapping):
+            found[name] = {key: entry.to(device, non_blocking=True) for key, entry in value.items()}
+        elif hasattr(value, "to"):
+            found[name] = value.to(device)
+    return found

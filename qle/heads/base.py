@@ -7,7 +7,7 @@ A head that scores rows (`RowHead`) works in two steps, so that a video of any l
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -65,11 +65,17 @@ class RowScores:
     uncertainty: Float[Tensor, "queries time"] | None = None
 
 
-class Head(nn.Module, ABC):
+BatchT = TypeVar("BatchT")
+OutputT = TypeVar("OutputT")
+
+
+class Head(nn.Module, ABC, Generic[BatchT, OutputT]):
     """A trainable module over cached tokens."""
 
     name: ClassVar[str]
     """Its key in HEADS."""
+    task: ClassVar[str]
+    """What it is for, which decides what it is fed with and how it is validated: rows, moments or retrieval."""
     Config: ClassVar[type]
     """Frozen dataclass, keyword only, ranges checked in __post_init__."""
     config: Any
@@ -77,21 +83,23 @@ class Head(nn.Module, ABC):
     """Names of the streams that it reads."""
 
     @abstractmethod
-    def forward(self, batch: Batch) -> HeadOutput:
+    def forward(self, batch: BatchT) -> OutputT:
         """`batch.words` must be set."""
 
     @abstractmethod
-    def loss(self, output: HeadOutput, batch: Batch) -> Losses:
+    def loss(self, output: OutputT, batch: BatchT) -> Losses:
         """Means over what the masks of the batch allow."""
 
-    def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        """For terms that are no mean over the entries of `relevance_mask`: over how many entries they are one. The parts
-        of a batch, in several passes or on several devices, then add up to exactly the loss of the whole."""
-        return {}
+    @abstractmethod
+    def loss_counts(self, batch: BatchT) -> Mapping[str, Tensor]:
+        """Over how many entries each term of the loss is a mean; "*" for all that are not named. The parts of a batch, in
+        several passes or on several devices, then add up to exactly the loss of the whole."""
 
 
-class RowHead(Head):
+class RowHead(Head[Batch, HeadOutput]):
     """A head that scores rows. `forward` equals `read_rows` + `refine` on each window."""
+
+    task: ClassVar[str] = "rows"
 
     @abstractmethod
     def read_rows(
@@ -107,3 +115,9 @@ class RowHead(Head):
         row_mask: Bool[Tensor, " time"],
     ) -> RowScores:
         """Over a whole video. Memory is linear in its length."""
+
+    def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Terms are means over the entries of `relevance_mask` unless a head says otherwise."""
+        if batch.relevance_mask is None:
+            raise ValueError("a batch for training needs relevance and its mask")
+        return {"*": batch.relevance_mask.sum()}

@@ -244,7 +244,7 @@ class QleHead(RowHead):
     def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
         known = batch.relevance_mask
         assert known is not None
-        return {"smooth": (known[..., 1:] & known[..., :-1]).sum()}
+        return {**super().loss_counts(batch), "smooth": (known[..., 1:] & known[..., :-1]).sum()}
 
     def _read(
         self, tokens: Float[Tensor, "groups time rows cols dim"], words: Words

@@ -4,12 +4,12 @@ Queries repeat within a batch, so callers pass the distinct ones and index into 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -23,12 +23,25 @@ class Words:
     """True: a real word. At least one in every query."""
     sentence: Float[Tensor, "queries sentence_dim"]
     """One vector for the whole query, L2-normalised."""
+    sentence_norm: Float[Tensor, " queries"] | None = None
+    """Its length before that, where the encoder knows it: CLIP's projected vectors are used raw by retrieval heads."""
+    ids: Int[Tensor, "queries words"] | None = None
+    """Number of each word piece in the encoder's vocabulary, where it has one; 0 where the mask is False."""
 
     def to(self, device: torch.device) -> "Words":
-        return Words(states=self.states.to(device), mask=self.mask.to(device), sentence=self.sentence.to(device))
+        return self._each(lambda tensor: tensor.to(device))
 
     def select(self, index: Tensor) -> "Words":
-        return Words(states=self.states[index], mask=self.mask[index], sentence=self.sentence[index])
+        return self._each(lambda tensor: tensor[index])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Words":
+        return Words(
+            states=change(self.states),
+            mask=change(self.mask),
+            sentence=change(self.sentence),
+            sentence_norm=None if self.sentence_norm is None else change(self.sentence_norm),
+            ids=None if self.ids is None else change(self.ids),
+        )
 
 
 class TextEncoder(nn.Module, ABC):

@@ -35,7 +35,7 @@ from qle.train.optimiser import (
 )
 from qle.train.progress import OnStatus, TrainStatus
 from qle.train.randomness import random_state, set_random_state
-from qle.train.weighting import entry_counts, step_weights, weighted_total
+from qle.train.weighting import step_weights, weighted_total
 from qle.weights import check_tensors
 
 Part = TypeVar("Part")
@@ -114,7 +114,7 @@ class Trainer:
         """One update of the weights from all batches of all processes."""
         step = self.position.step + 1
         set_rate(self._optimiser, rate_factor(step, self.num_steps, self.config.warmup))
-        counts = [entry_counts(self.model.head, batch) for batch in batches]
+        counts = [self.model.head.loss_counts(batch) for batch in batches]
         weights = step_weights(self.accelerator, counts)
         for place, (batch, weight) in enumerate(zip(batches, weights, strict=True)):
             is_last = place == len(batches) - 1

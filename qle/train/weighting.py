@@ -15,18 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from qle.data.batch import Batch
-from qle.heads.base import Head
-
 DEFAULT = "*"
-"""Terms that the head says nothing about: means over the entries of `relevance_mask`."""
-
-
-def entry_counts(head: Head, batch: Batch) -> dict[str, Tensor]:
-    """Entries behind each term in this batch."""
-    if batch.relevance_mask is None:
-        raise ValueError("a batch for training needs relevance and its mask")
-    return {DEFAULT: batch.relevance_mask.sum(), **head.loss_counts(batch)}
+"""Terms that the head does not name in `loss_counts`."""
 
 
 def step_weights(accelerator: Accelerator, counts: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qle.data.batch import Batch
 from qle.heads.base import RowHead
-from qle.train.weighting import entry_counts, step_weights, weighted_total
+from qle.train.weighting import step_weights, weighted_total
 from tests.small_heads import random_batch, small_head
 
 
@@ -34,7 +34,7 @@ def part(batch: Batch, places: slice) -> Batch:
 
 def gradients(head: RowHead, accelerator: Accelerator, batches: list[Batch]) -> tuple[float, dict[str, Tensor]]:
     head.zero_grad()
-    weights = step_weights(accelerator, [entry_counts(head, batch) for batch in batches])
+    weights = step_weights(accelerator, [head.loss_counts(batch) for batch in batches])
     loss = 0.0
     for batch, weight in zip(batches, weights, strict=True):
         total, parts = weighted_total(head.loss(head(batch), batch).terms, weight)
