@@ -122,10 +122,14 @@ def _show_summary(summary: "TrainSummary") -> None:
         rows = [(name, f"{mean:.4f}", f"{deviation:.4f}") for name, (mean, deviation) in own.items()]
         console.table(["validation", "#mean", "#deviation"], rows)
         return
+    from qle.train.progress import score_label
+
     selection = summary.runs[0].metrics["selection"]
+    score = next(name for name in selection if name.startswith("val_"))
     console.facts(
         {
-            "kept": f"step {selection['step']:,} of {selection['steps']:,}, validation AUROC {selection['val_auroc']:.4f}",
+            "kept": f"step {selection['step']:,} of {selection['steps']:,}, "
+            f"validation {score_label(score)} {selection[score]:.4f}",
             "use it": f"qle localize --checkpoint {summary.runs[0].folder} --cache ... --query '...'",
         }
     )

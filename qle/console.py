@@ -403,7 +403,7 @@ class TrainProgress:
         if status.loss is not None:
             parts.append(f"loss {status.loss:.3g}")
         if status.score is not None and status.best_score is not None:
-            parts.append(f"val AUROC {status.score:.3f} (best {status.best_score:.3f})")
+            parts.append(f"val {status.score_label} {status.score:.3f} (best {status.best_score:.3f})")
         if rate := self._steps.per_s:  # validations included
             left_s = (status.num_steps - status.step) / rate
             parts += [f"{rate:.2g} steps/s", f"ETA {format_duration(left_s)}"]

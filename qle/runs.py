@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qle.cache.durable import replace_file
+from qle.data.moments.recipe import FeatureRecipe
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.ranked import Ranking
 from qle.segments import Localization
 
 if TYPE_CHECKING:
@@ -74,7 +76,15 @@ class RunRecord(BaseModel):
     text_dim: int
     sentence_dim: int
     space: SpaceUse
-    localization: Localization
+    """The first one, where features of several are joined."""
+    more_spaces: tuple[SpaceUse, ...] = ()
+    """The others, in the order of the recipe."""
+    recipe: FeatureRecipe | None = None
+    """How features are made of the spaces, for heads that read joined clips or frame vectors (then of one part)."""
+    localization: Localization = Localization()
+    """Of heads that score rows; not written for others."""
+    ranking: Ranking | None = None
+    """Of heads that answer with spans."""
     priors: dict[str, Any] | None
     """What can be guessed without looking (eval/floors.py), from the training annotations."""
     settings: dict[str, Any]
@@ -91,10 +101,20 @@ class RunRecord(BaseModel):
         return self.space.rate_fps
 
     @property
+    def spaces(self) -> tuple[SpaceUse, ...]:
+        """All of them."""
+        return (self.space, *self.more_spaces)
+
+    @property
     def token_shapes(self) -> "TokenShapes":
+        """What the head was built for; ConfigError where there is no such head."""
+        from qle.heads import head_class
         from qle.heads.base import TokenShapes
 
-        return TokenShapes(streams=dict(self.space.streams), text_dim=self.text_dim, sentence_dim=self.sentence_dim)
+        streams: Mapping[str, tuple[int, ...]] = self.space.streams
+        if self.recipe is not None:  # one vector a clip or frame, under the name by which such heads ask for it
+            streams = dict.fromkeys(head_class(self.head).streams, (self.recipe.dim,))
+        return TokenShapes(streams=dict(streams), text_dim=self.text_dim, sentence_dim=self.sentence_dim)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +184,8 @@ def save_run(
     for name, value in files.items():
         write_json(folder / name, value)
     record = record.model_copy(update={"digests": digests})
-    replace_file(folder / CONFIG_FILE, record.model_dump_json(indent=1).encode() + b"\n")
+    unsaid = {"localization"} - record.model_fields_set
+    replace_file(folder / CONFIG_FILE, record.model_dump_json(indent=1, exclude=unsaid).encode() + b"\n")
     return record
 
 
@@ -189,13 +210,22 @@ def load_run(folder: Path, device: "torch.device") -> LoadedRun:
     return LoadedRun(folder=folder, head=head, text=QueryBank(text), record=record)
 
 
-def check_space(record: RunRecord, space: "Space") -> None:
-    """CacheMismatchError with what differs, unless the numbers of the space mean what the head was trained on."""
-    if space.record.hash == record.space.hash:
+def check_space(record: RunRecord, *spaces: "Space") -> None:
+    """CacheMismatchError with what differs, unless the numbers of the spaces mean what the head was trained on. Of a run on
+    joined features all are given, in the order of its recipe."""
+    if len(spaces) != len(record.spaces):
+        names = ", ".join(f"{use.name}-{use.hash[:12]}" for use in record.spaces)
+        raise CacheMismatchError(f"the run reads {len(record.spaces)} spaces ({names}), {len(spaces)} are given")
+    for use, space in zip(record.spaces, spaces, strict=True):
+        _check_one(use, space)
+
+
+def _check_one(use: SpaceUse, space: "Space") -> None:
+    if space.record.hash == use.hash:
         return
-    differences = different(record.space.hashed, space.record.hashed)
+    differences = different(use.hashed, space.record.hashed)
     raise CacheMismatchError(
-        f"{space.path}: the run was trained on the space {record.space.name}-{record.space.hash[:12]}, this is another\n"
+        f"{space.path}: the run was trained on the space {use.name}-{use.hash[:12]}, this is another\n"
         f"{listed(differences, 'run', 'cache') or 'the hashes differ'}\n"
         "choose the space of the run with --space, or extract the videos again as the run needs them"
     )

@@ -1,7 +1,7 @@
-"""The end of a training: constants fitted and metrics measured on the validation videos, and the run written down."""
+"""The end of a training: what the task has fitted and measured on the validation videos, and the run written down."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,17 +11,11 @@ import torch
 from accelerate import Accelerator
 
 from qle.config import config_to_dict
-from qle.data.lookup import match_videos
-from qle.data.rows import choose_rows
-from qle.eval.evaluate import evaluate
-from qle.eval.fitting import fit_localization
-from qle.eval.floors import Priors, priors_of
-from qle.eval.scored import ScoredQuery
-from qle.runs import ENVIRONMENT_FILE, METRICS_FILE, RunRecord, SpaceUse, save_run
+from qle.runs import ENVIRONMENT_FILE, METRICS_FILE, RunRecord, save_run
 from qle.train.checkpoints import Position
 from qle.train.model import TrainedModel
 from qle.train.request import Settings
-from qle.train.setup import Material, token_streams
+from qle.train.task import Task
 
 PACKAGES = ("qle", "torch", "accelerate", "transformers", "peft", "numpy", "safetensors", "zarr")
 
@@ -32,38 +26,30 @@ def finish(
     model: TrainedModel,
     *,
     settings: Settings,
-    material: Material,
+    task: Task,
     position: Position,
-    scored: Sequence[ScoredQuery],
+    scored: Any,
     asked: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the run; the metrics come back. `scored`: validation under the weights that are kept. `asked`: the identity that
     settings.json holds."""
-    localization = fit_localization(scored)
-    priors = _priors(material, settings)
-    report = evaluate(scored, localization, priors=priors)
-    selection = {"val_auroc": position.best_score, "step": position.best_step, "steps": position.step}
+    kept = task.finish(model, scored, position, folder)
+    selection = {task.score_name: position.best_score, "step": position.best_step, "steps": position.step}
     record = RunRecord(
         head=settings.head_name,
-        head_config=config_to_dict(settings.head),
+        head_config=config_to_dict(
+            model.head.config
+        ),  # not the settings: it may have learned from the training queries
         text=model.text.spec(),
         text_dim=model.text.dim,
         sentence_dim=model.text.sentence_dim,
-        space=SpaceUse(
-            name=material.space.record.name,
-            hash=material.space.record.hash,
-            hashed=material.space.record.hashed,
-            streams=token_streams(material.space),
-            rate_fps=settings.data.rate_fps,
-        ),
-        localization=localization,
-        priors=priors.to_json(),
         settings=dict(asked),
         selection=selection,
         versions=versions(),
         created=datetime.now(UTC),
+        **kept.record,
     )
-    metrics = {"selection": selection, "validation": report.to_json()}
+    metrics = {"selection": selection, "validation": dict(kept.metrics)}
     files = {METRICS_FILE: metrics, ENVIRONMENT_FILE: environment(accelerator)}
     save_run(folder, record, model.head, model.text.train_state(), files)
     return metrics
@@ -91,14 +77,3 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "precision": accelerator.mixed_precision,
     }
-
-
-def _priors(material: Material, settings: Settings) -> Priors:
-    """Of the training annotations; how long videos are is known from the cache where they do not say."""
-    by_key, _ = match_videos(material.space, (*material.train, *material.val))
-    keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
-    durations_s = {
-        name: choose_rows(material.space.video(keys[name]), settings.data.rate_fps).duration_s
-        for name in {annotation.video for annotation in material.train}
-    }
-    return priors_of(material.train, durations_s, val=material.val, keys=keys)

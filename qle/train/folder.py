@@ -16,6 +16,8 @@ from qle.train.checkpoints import CheckpointFolder
 LOCK_FILE = ".lock"
 NO_NUMBERS = {"data.placement", "data.num_workers", "data.prefetch_batches"}
 """Settings that change how fast it goes and nothing else: a run may go on with others."""
+SPACE_PARTS = ("space.hash", "more_spaces.")
+"""Beginnings of the names under which a task's identity says what the tokens mean."""
 
 
 @contextmanager
@@ -63,7 +65,7 @@ def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     differences = [found for found in different(then, asked) if found[0] not in NO_NUMBERS]
     if not differences:
         return
-    is_space = any(name.startswith("space.hash") for name, _, _ in differences)
+    is_space = any(name.startswith(SPACE_PARTS) for name, _, _ in differences)
     message = (
         f"{folder}: a run with other {'tokens' if is_space else 'settings'} is there\n{listed(differences, 'there', 'now')}\n"
         "ask for the same to go on with it, or give another --out"

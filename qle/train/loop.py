@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from qle.data.batch import Batch
 from qle.train.checkpoints import Checkpoint, CheckpointFolder, Position
 from qle.train.config import TrainConfig
 from qle.train.ema import Ema
@@ -33,7 +32,7 @@ from qle.train.optimiser import (
     rate_factor,
     set_rate,
 )
-from qle.train.progress import OnStatus, TrainStatus
+from qle.train.progress import OnStatus, TrainStatus, score_label
 from qle.train.randomness import random_state, set_random_state
 from qle.train.weighting import step_weights, weighted_total
 from qle.weights import check_tensors
@@ -46,7 +45,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None: ...
 
@@ -61,6 +60,8 @@ class Training:
     config: TrainConfig
     validate: Callable[[], float]
     """Scores the model as it is; more is better."""
+    score_name: str
+    """Of that score, in the history."""
     checkpoints: CheckpointFolder
     history: History
     on_status: OnStatus
@@ -84,7 +85,10 @@ class Trainer:
         self._best: dict[str, Tensor] = {}
         self.steps_per_epoch = -(-len(training.batches) // self.config.accumulation)
         self.num_steps = self.config.steps or self.config.epochs * self.steps_per_epoch
-        self._status = TrainStatus(step=0, num_steps=self.num_steps, epoch=0, num_epochs=0, run=training.name)
+        self._status = TrainStatus(
+            step=0, num_steps=self.num_steps, epoch=0, num_epochs=0, run=training.name,
+            score_label=score_label(training.score_name),
+        )  # fmt: skip
 
     @property
     def is_over(self) -> bool:
@@ -110,7 +114,7 @@ class Trainer:
             if self.is_over:
                 return
 
-    def _step(self, batches: Sequence[Batch]) -> None:
+    def _step(self, batches: Sequence[Any]) -> None:
         """One update of the weights from all batches of all processes."""
         step = self.position.step + 1
         set_rate(self._optimiser, rate_factor(step, self.num_steps, self.config.warmup))
@@ -144,7 +148,7 @@ class Trainer:
         if does_validate or does_save or step % config.log_every == 0:
             values = self._meter.read(self.accelerator, step)
             if does_validate:
-                values["val_auroc"] = self._validate()
+                values[self._is.score_name] = self._validate()
             self._write(values)
         self._show(self._status)
         if does_save or self.is_over:
@@ -154,7 +158,7 @@ class Trainer:
         epoch = (self.position.step - 1) // self.steps_per_epoch
         rate = rate_factor(self.position.step, self.num_steps, self.config.warmup) * self.config.lr
         self._is.history.add(self.position.step, {"epoch": epoch, **values, "lr": rate})
-        score = values.get("val_auroc", self._status.score)
+        score = values.get(self._is.score_name, self._status.score)
         self._status = replace(
             self._status, loss=values["loss"], score=score, best_score=self.position.best_score, epoch=epoch
         )

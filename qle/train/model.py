@@ -1,20 +1,23 @@
 """What is trained: head and text encoder as one module, so that several processes exchange all gradients at once.
 
-    Batch (without words) -> encode its distinct queries -> head -> terms of the loss
+    batch -> (where its words did not come with it: encode its distinct queries) -> head -> terms of the loss
 
 The forward pass returns the terms as scalars. Their weights come from outside (weighting.py), because only the loop knows
 the other batches and processes that share the step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from qle.data.batch import Batch
-from qle.heads.base import Head, HeadOutput
+from qle.heads.base import Head
 from qle.text.bank import QueryBank
 from qle.text.base import TextEncoder
+
+Output = TypeVar("Output")
 
 
 class TrainedModel(nn.Module):
@@ -25,9 +28,12 @@ class TrainedModel(nn.Module):
         self.head, self.text = head, text
         self.bank = bank
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        words = self.bank.encode(batch.queries) if self.text.is_frozen else self.text(batch.queries)
-        output = self.head(batch.with_words(words))
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """`batch`: of the kind that the head reads."""
+        if batch.words is None:
+            words = self.bank.encode(batch.queries) if self.text.is_frozen else self.text(batch.queries)
+            batch = batch.with_words(words)
+        output = self.head(batch)
         # Logits may be bfloat16 under autocast; sums over thousands of rows must not be.
         with torch.autocast(output_device(output).type, enabled=False):
             losses = self.head.loss(in_float32(output), batch)
@@ -38,19 +44,17 @@ class TrainedModel(nn.Module):
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
 
-def in_float32(output: HeadOutput) -> HeadOutput:
-    """The same numbers, wide enough for a loss."""
-    fields = {name: getattr(output, name) for name in HeadOutput.__dataclass_fields__}
-    return HeadOutput(**{name: None if value is None else value.float() for name, value in fields.items()})
+def in_float32(output: Output) -> Output:
+    """The same numbers of any dataclass of tensors, wide enough for a loss; what counts or masks stays what it is."""
+    values = {field.name: getattr(output, field.name) for field in fields(output)}  # type: ignore[arg-type]
+    return type(output)(**{name: _wide(value) for name, value in values.items()})
 
 
-def output_device(output: HeadOutput) -> torch.device:
+def output_device(output: object) -> torch.device:
     """Of the first tensor that is there."""
-    for name in HeadOutput.__dataclass_fields__:
-        value = getattr(output, name)
-        if value is not None:
-            device: torch.device = value.device
-            return device
+    for field in fields(output):  # type: ignore[arg-type]
+        for tensor in _tensors(getattr(output, field.name)):
+            return tensor.device
     raise ValueError("a head gave no output")
 
 
@@ -63,3 +67,17 @@ def count_parameters(model: TrainedModel) -> Mapping[str, tuple[int, int]]:
         )
         for part, module in (("head", model.head), ("text", model.text))
     }
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _wide(part) for name, part in value.items()}
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)

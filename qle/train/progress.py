@@ -17,10 +17,18 @@ class TrainStatus:
     score: float | None = None
     """Of the newest validation."""
     best_score: float | None = None
+    score_label: str = "AUROC"
+    """What that score is, for people."""
     run: str = ""
     """Which of several seeds."""
     note: str = ""
     """A line that stays on the screen, said once."""
+
+
+def score_label(name: str) -> str:
+    """The name of a score in history and metrics, for people: "val_auroc" -> "AUROC", "val_mAP" -> "mAP"."""
+    short = name.removeprefix("val_")
+    return {"auroc": "AUROC"}.get(short, short)
 
 
 OnStatus = Callable[[TrainStatus], None]

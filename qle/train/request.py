@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from qle.config import build_config, config_to_dict
-from qle.data.config import DataConfig
 from qle.errors import ConfigError
 from qle.heads import head_class
 from qle.text.request import TextRequest
+from qle.train import task_class
 from qle.train.config import TrainConfig
 
 PARTS = ("head", "data", "train", "text")
@@ -25,6 +25,8 @@ class TrainRequest:
     cache: Path
     space: str | None = None
     """Any unique beginning of its name; None: the only one."""
+    streams: tuple[str, ...] = ()
+    """--stream, for heads that read joined features (`StreamChoice.parse`); none: one of the only space."""
     annotations: Path
     val: Path
     head: str = "qle"
@@ -49,7 +51,8 @@ class Settings:
 
     head_name: str
     head: Any
-    data: DataConfig
+    data: Any
+    """Of the kind that the task of the head reads (`Task.data_config`)."""
     train: TrainConfig
     text: TextRequest
 
@@ -81,10 +84,11 @@ def resolve(request: TrainRequest) -> Settings:
         raise ConfigError(
             f"the settings are for head {named!r}, --head is {request.head!r}: choose a preset of that head"
         )
+    head = head_class(request.head)
     settings = Settings(
         head_name=request.head,
-        head=build_config(head_class(request.head).Config, head_settings, where="head"),
-        data=build_config(DataConfig, tree["data"], where="data"),
+        head=build_config(head.Config, head_settings, where="head"),
+        data=build_config(task_class(head.task).data_config, tree["data"], where="data"),
         train=build_config(TrainConfig, tree["train"], where="train"),
         text=build_config(TextRequest, tree["text"], where="text"),
     )

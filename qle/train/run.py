@@ -1,12 +1,13 @@
 """`train_heads`: one call of the command from the request to finished run folders.
 
-    request -> settings, material -> for each seed: model + batches -> Trainer -> finish -> RunSummary
+    request -> settings -> for each seed: Task -> model + batches -> Trainer -> finish -> RunSummary
 
 A finished run is left alone, an unfinished one goes on, and both only if what is asked now is what was asked then.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -15,9 +16,10 @@ from typing import Any, Literal
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from qle.data.cached import TrainingBatches, training_batches
+from qle.heads import head_class
 from qle.runs import CHECKPOINTS, METRICS_FILE, read_json, write_json
 from qle.runtime import is_lonely, is_main_process, seed_everything
+from qle.train import task_class
 from qle.train.checkpoints import CheckpointFolder
 from qle.train.finish import finish
 from qle.train.folder import announce, begin, owned
@@ -26,8 +28,8 @@ from qle.train.loop import Trainer, Training
 from qle.train.model import TrainedModel, count_parameters
 from qle.train.progress import OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
-from qle.train.setup import Material, build_accelerator, build_model, open_material
-from qle.train.validate import Validator, frame_auroc
+from qle.train.setup import build_accelerator
+from qle.train.task import OpenBatches, Task, Validation
 
 SUMMARY_FILE = "summary.json"
 LONELY = (
@@ -90,35 +92,41 @@ class TrainPlan:
 def train_heads(request: TrainRequest, on_status: OnStatus, on_note: Callable[[str], None]) -> TrainSummary:
     """Train, or go on, or find that all is done."""
     settings = resolve(request)
-    material = open_material(request)
-    for note in (*material.notes, *([LONELY] if is_lonely() else [])):
+    task = open_task(request, settings)
+    for note in (*task.notes, *([LONELY] if is_lonely() else [])):
         on_note(note)
     if request.num_seeds is None:
-        return TrainSummary(
-            runs=(_run(request, settings, material, request.out, on_status),), spread={}, notes=material.notes
-        )
+        run = _run(request, settings, task, request.out, on_status)
+        return TrainSummary(runs=(run,), spread={}, notes=tuple(task.notes))
     runs = []
     for number in range(request.num_seeds):
         seeded = settings.with_seed(settings.train.seed + number)
-        runs.append(_run(request, seeded, material, request.out / f"seed-{number}", on_status))
+        task = open_task(request, seeded)
+        runs.append(_run(request, seeded, task, request.out / f"seed-{number}", on_status))
     spread = metric_spread([run.metrics for run in runs])
-    summary = TrainSummary(runs=tuple(runs), spread=spread, notes=material.notes)
+    summary = TrainSummary(runs=tuple(runs), spread=spread, notes=tuple(task.notes))
     if is_main_process():
         write_json(request.out / SUMMARY_FILE, {"runs": [run.folder for run in runs], "spread": spread})
     return summary
 
 
+def open_task(request: TrainRequest, settings: Settings) -> Task:
+    """Of the kind that the head is for."""
+    return task_class(head_class(settings.head_name).task).open(request, settings)
+
+
 def plan(request: TrainRequest) -> TrainPlan:
     """--dry-run: everything is opened and checked, nothing is written."""
-    settings, material = resolve(request), open_material(request)
+    settings = resolve(request)
+    task = open_task(request, settings)
     accelerator = build_accelerator(request, settings.train.precision, request.out)
-    parts = _Parts.of(accelerator, settings, material)
-    with parts.batches as batches:
+    parts = _Parts.of(accelerator, settings, task)
+    with closing(parts.batches) as batches:
         steps_per_epoch = -(-len(batches) // settings.train.accumulation)
         return TrainPlan(
-            space=material.space.path.name,
-            train=_counted(material.train),
-            val=_counted(material.val),
+            space=task.where,
+            train=_counted(task.train),
+            val=_counted(task.val),
             steps_per_epoch=steps_per_epoch,
             steps=settings.train.steps or settings.train.epochs * steps_per_epoch,
             batches_per_epoch=len(batches),
@@ -128,7 +136,7 @@ def plan(request: TrainRequest) -> TrainPlan:
             precision="bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
             num_processes=accelerator.num_processes,
             settings=settings.to_json(),
-            notes=material.notes,
+            notes=tuple(task.notes),
         )
 
 
@@ -138,31 +146,21 @@ class _Parts:
 
     accelerator: Accelerator
     settings: Settings
-    material: Material
+    task: Task
     model: TrainedModel
-    batches: TrainingBatches
-    validator: Validator
+    batches: OpenBatches
+    validation: Validation
 
     @classmethod
-    def of(cls, accelerator: Accelerator, settings: Settings, material: Material) -> "_Parts":
-        queries = [annotation.query for annotation in (*material.train, *material.val)]
-        model = build_model(settings, material.space, queries, accelerator.device)
-        validator = Validator(accelerator, material.space, material.val, rate_fps=settings.data.rate_fps)
-        batches = training_batches(
-            material.space,
-            material.train,
-            settings.data,
-            streams=model.head.streams,
-            seed=settings.train.seed,
-            device=accelerator.device,
-            shard=(accelerator.process_index, accelerator.num_processes),
-        )
+    def of(cls, accelerator: Accelerator, settings: Settings, task: Task) -> "_Parts":
+        model = task.model(accelerator.device)
+        validation = task.validation(accelerator)
+        batches = task.batches(model, accelerator)
         if accelerator.process_index:  # the models are equal; dropout should not be
             seed_everything(settings.train.seed + accelerator.process_index)
         return cls(
-            accelerator=accelerator, settings=settings, material=material, model=model, batches=batches,
-            validator=validator,
-        )  # fmt: skip
+            accelerator=accelerator, settings=settings, task=task, model=model, batches=batches, validation=validation
+        )
 
     @property
     def placement(self) -> str:
@@ -170,21 +168,19 @@ class _Parts:
         return f"{self.batches.placement.name} ({self.batches.placement.reason})"
 
 
-def _run(
-    request: TrainRequest, settings: Settings, material: Material, folder: Path, on_status: OnStatus
-) -> RunSummary:
+def _run(request: TrainRequest, settings: Settings, task: Task, folder: Path, on_status: OnStatus) -> RunSummary:
     started_s = time.monotonic()
     accelerator = build_accelerator(request, settings.train.precision, folder)
-    asked = settings.to_json() | material.identity | {"num_processes": accelerator.num_processes}
+    asked = settings.to_json() | dict(task.identity) | {"num_processes": accelerator.num_processes}
     with owned(folder, accelerator):
         if begin(folder, asked, accelerator) == "finished":
             if accelerator.is_main_process:  # a kill between the record and this left them
                 CheckpointFolder(folder / CHECKPOINTS).remove()
             metrics = read_json(folder / METRICS_FILE)
             return RunSummary(folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics)
-        parts = _Parts.of(accelerator, settings, material)
+        parts = _Parts.of(accelerator, settings, task)
         announce(folder, asked, accelerator)
-        with parts.batches:
+        with closing(parts.batches):
             metrics = _train(folder, parts, asked, on_status)
             return RunSummary(
                 folder=str(folder), state="trained", seed=settings.train.seed, metrics=metrics,
@@ -195,7 +191,7 @@ def _run(
 
 def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnStatus) -> dict[str, Any]:
     """The metrics of the finished run, on every process."""
-    accelerator, model, validator = parts.accelerator, parts.model, parts.validator
+    accelerator, model, validation = parts.accelerator, parts.model, parts.validation
     checkpoints = CheckpointFolder(folder / CHECKPOINTS)
     trainer = Trainer(
         Training(
@@ -203,7 +199,8 @@ def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnS
             model=model,
             batches=parts.batches,
             config=parts.settings.train,
-            validate=lambda: frame_auroc(validator.score(model.head, model.bank)),
+            validate=lambda: validation.value(validation.score(model)),
+            score_name=parts.task.score_name,
             checkpoints=checkpoints,
             history=History(folder, accelerator),
             on_status=on_status,
@@ -211,12 +208,12 @@ def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnS
         )
     )
     position = trainer.run()
-    scored = validator.score(model.head, model.bank)
+    scored = validation.score(model)
     metrics: list[Any] = [None]
     if accelerator.is_main_process:
         metrics[0] = finish(
             folder, accelerator, model,
-            settings=parts.settings, material=parts.material, position=position, scored=scored, asked=asked,
+            settings=parts.settings, task=parts.task, position=position, scored=scored, asked=asked,
         )  # fmt: skip
         checkpoints.remove()
     broadcast_object_list(metrics)

@@ -1,8 +1,8 @@
-"""From a request to things that can be trained: space, annotations, model, accelerator. Whatever is wrong is said here,
-before the first step.
+"""What every kind of training is built from: annotation files, accelerator, text encoder and head. Whatever is wrong is said
+here, before the first step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
 from qle.cache.durable import hash_file
-from qle.cache.reader import Space, open_cache
+from qle.cache.reader import Space
 from qle.config import config_to_dict
 from qle.data.annotations import Annotation, read_annotations
-from qle.data.lookup import match_videos
-from qle.errors import CacheMismatchError, InputError
+from qle.errors import InputError
 from qle.heads import build_head
-from qle.heads.base import Head, TokenShapes
+from qle.heads.base import TokenShapes
+from qle.runs import SpaceUse
 from qle.runtime import choose_accelerate_device, resolve_device, resolve_dtype, seed_everything
 from qle.text import build_text_encoder
 from qle.text.bank import QueryBank
+from qle.text.base import TextEncoder
 from qle.train.config import Precision
 from qle.train.history import choose_trackers
 from qle.train.model import TrainedModel
@@ -34,28 +35,29 @@ BANK_BYTES = 1 << 30
 NO_TOKENS = {"scale", *(stream.name for stream in TIME_STREAMS)}
 """Arrays of a space that no head reads."""
 
+Match = Callable[[Sequence[Annotation]], tuple[Mapping[str, Sequence[Annotation]], Sequence[str]]]
+"""Annotations by the key of their video, and the names that no video has: `match_videos` or `StreamSet.match`."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
-    """What is learned from and what is validated on. Every annotation has its video in the space."""
+class AnnotationPair:
+    """What is learned from and what is validated on. Every annotation has its video."""
 
-    space: Space
     train: tuple[Annotation, ...]
     val: tuple[Annotation, ...]
     identity: dict[str, Any]
-    """Of files and space by content, for the settings of the run."""
+    """Of the files by content, for the settings of the run."""
     notes: tuple[str, ...]
     """What the user should know and need not act on."""
 
 
-def open_material(request: TrainRequest) -> Material:
-    """Everything readable, found and labelled, or an error that says what is not."""
-    space = open_cache(request.cache).space(request.space)
+def open_annotations(request: TrainRequest, match: Match) -> AnnotationPair:
+    """Both files readable and found, or an error that says what is not."""
     notes: list[str] = []
     kept, keys, absent = [], [], []
     for flag, path in (("--annotations", request.annotations), ("--val", request.val)):
         annotations = _read(path, flag)
-        by_key, missing = match_videos(space, annotations, allow_missing=request.allow_missing)
+        by_key, missing = match(annotations)
         absent += [f"{flag} {name}" for name in missing]
         if missing:
             notes.append(f"{path.name}: {len(missing)} videos are not in the cache, their annotations are left out")
@@ -67,15 +69,11 @@ def open_material(request: TrainRequest) -> Material:
             f"{len(shared)} of {len(keys[1])} validation videos are trained on too ({shared[0]!r}, ...): "
             "the best step and the thresholds will be too hopeful"
         )
-    identity = {
-        "annotations": hash_file(request.annotations),
-        "val": hash_file(request.val),
-        "space": {"name": space.record.name, "hash": space.record.hash, "hashed": space.record.hashed},
-    }
+    identity: dict[str, Any] = {"annotations": hash_file(request.annotations), "val": hash_file(request.val)}
     if absent:  # a cache that has grown since is other data: neither the same epoch nor the same result
         names = "\n".join(sorted(absent)).encode()
         identity["missing"] = {"count": len(absent), "names": xxhash.xxh3_64_hexdigest(names)}
-    return Material(space=space, train=kept[0], val=kept[1], identity=identity, notes=tuple(notes))
+    return AnnotationPair(train=kept[0], val=kept[1], identity=identity, notes=tuple(notes))
 
 
 def build_accelerator(request: TrainRequest, precision: Precision, folder: Path) -> Accelerator:
@@ -96,18 +94,27 @@ def build_accelerator(request: TrainRequest, precision: Precision, folder: Path)
     )
 
 
-def build_model(settings: Settings, space: Space, queries: Sequence[str], device: torch.device) -> TrainedModel:
-    """Fresh head and text encoder on a device; every query is checked, and encoded already where the encoder is frozen."""
+def build_model(
+    settings: Settings,
+    streams: Mapping[str, tuple[int, ...]],
+    queries: Sequence[str],
+    device: torch.device,
+    *,
+    settle: Callable[[Any, TextEncoder], Any] = lambda config, text: config,
+) -> TrainedModel:
+    """Fresh head and text encoder on a device; every query is checked, and encoded already where the encoder is frozen.
+
+    streams: of `TokenShapes`. settle: the head's config with what only the training queries can tell.
+    """
     seed_everything(settings.train.seed)
     text = build_text_encoder(settings.text, device)
-    shapes = TokenShapes(streams=token_streams(space), text_dim=text.dim, sentence_dim=text.sentence_dim)
-    head = build_head(settings.head_name, config_to_dict(settings.head), shapes)
-    check_streams(head, space)
     distinct = sorted(set(queries))
     for query in distinct:
         text.check(query)
+    shapes = TokenShapes(streams=streams, text_dim=text.dim, sentence_dim=text.sentence_dim)
+    head = build_head(settings.head_name, config_to_dict(settle(settings.head, text)), shapes)
     bank = QueryBank(text, keep_bytes=BANK_BYTES)
-    if text.is_frozen:  # in one order, so that rounding does not depend on which batch asked first
+    if text.is_frozen and distinct:  # in one order, so that rounding does not depend on which batch asked first
         bank.encode(distinct)
     return TrainedModel(head.to(device), text, bank)
 
@@ -117,14 +124,20 @@ def token_streams(space: Space) -> dict[str, tuple[int, ...]]:
     return {name: stream.row_shape for name, stream in space.streams.items() if name not in NO_TOKENS}
 
 
-def check_streams(head: Head, space: Space) -> None:
-    """CacheMismatchError unless the space has all that the head reads."""
-    has = token_streams(space)
-    if missing := [name for name in head.streams if name not in has]:
-        raise CacheMismatchError(
-            f"head {head.name} reads {', '.join(head.streams)}, the space {space.path.name} has only {', '.join(has)}\n"
-            f"extract with {missing[0]} tokens, or choose another --space or --head"
-        )
+def space_identity(space: Space) -> dict[str, Any]:
+    """What its numbers mean, for the settings of the run: tokens of another space are another training."""
+    return {"name": space.record.name, "hash": space.record.hash, "hashed": space.record.hashed}
+
+
+def space_use(space: Space, rate_fps: float | None) -> SpaceUse:
+    """The same for the record of the run."""
+    return SpaceUse(
+        name=space.record.name,
+        hash=space.record.hash,
+        hashed=space.record.hashed,
+        streams=token_streams(space),
+        rate_fps=rate_fps,
+    )
 
 
 def _read(path: Path, flag: str) -> list[Annotation]:

@@ -24,9 +24,14 @@ from qle.train.request import Settings, TrainRequest
 class OpenBatches(Protocol):
     """Batches of a training, open until they are closed."""
 
-    placement: Placement
-    wait_s: float
-    num_nonfinite_rows: int
+    @property
+    def placement(self) -> Placement: ...
+
+    @property
+    def wait_s(self) -> float: ...
+
+    @property
+    def num_nonfinite_rows(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -63,8 +68,8 @@ class Task(ABC):
     """Everything that is read and checked before the first step."""
 
     name: ClassVar[str]
-    score_name: ClassVar[str]
-    """Name of `Validation.value` in history and metrics, e.g. "val_auroc"."""
+    score_name: str
+    """Name of `Validation.value` in history and metrics: "val_" and what it is, e.g. "val_auroc"."""
     data_config: ClassVar[type]
     """The dataclass behind `data.*`."""
 

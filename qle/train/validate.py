@@ -1,4 +1,5 @@
-"""How good the model is on whole validation videos: the number that decides which weights are kept, and the last word.
+"""How good a head that scores rows is on whole validation videos: the number that decides which weights are kept, and the
+last word.
 
 Videos are shared out over the processes, each is scored as `qle localize` would, and all tracks go to everyone: a video's
 tracks do not depend on who scores it, so every process computes the same numbers and takes the same decision.
@@ -18,13 +19,14 @@ from qle.data.rows import choose_rows
 from qle.errors import AnnotationError
 from qle.eval.ranking import auroc_of
 from qle.eval.scored import ScoredQuery, row_table
-from qle.heads.base import Head, RowHead
+from qle.heads.base import RowHead
 from qle.predict import RowScorer
 from qle.segments import mask_of
-from qle.text.bank import QueryBank
+from qle.train.model import TrainedModel
+from qle.train.task import Validation
 
 
-class Validator:
+class RowValidation(Validation):
     """Scores the annotations of the validation set with a head as it is at the time."""
 
     def __init__(
@@ -42,11 +44,10 @@ class Validator:
         self._mine = self._share(by_key)
         self._order = {annotation.qid: place for place, annotation in enumerate(annotations)}
 
-    def score(self, head: Head, text: QueryBank) -> list[ScoredQuery]:
+    def score(self, model: TrainedModel) -> list[ScoredQuery]:
         """All annotations with their tracks, in their order; on every process."""
-        if not isinstance(head, RowHead):
-            raise AnnotationError(f"head {head.name} gives no score to rows: validation of such heads is not built yet")
-        scorer = RowScorer(head, text, device=self._accelerator.device, rate_fps=self._rate_fps)
+        assert isinstance(model.head, RowHead), model.head.name
+        scorer = RowScorer(model.head, model.bank, device=self._accelerator.device, rate_fps=self._rate_fps)
         scored = []
         for key, annotations in self._mine.items():
             tracks = scorer.score(self._space.video(key), [annotation.query for annotation in annotations])
@@ -57,6 +58,9 @@ class Validator:
         if self._accelerator.num_processes > 1:
             scored = gather_object(scored)
         return sorted(scored, key=lambda one: self._order[one.annotation.qid])
+
+    def value(self, scored: Sequence[ScoredQuery]) -> float:
+        return frame_auroc(scored)
 
     def _check_labels(self, by_key: Mapping[str, list[Annotation]]) -> None:
         """AnnotationError before the first step rather than after it, where validation could not tell good from bad."""

@@ -23,7 +23,7 @@ from qle.runs import load_run, read_json, write_json
 from qle.text import tiny
 from qle.train.request import TrainRequest, resolve
 from qle.train.run import RunSummary, train_heads
-from qle.train.setup import build_model
+from qle.train.setup import build_model, token_streams
 from qle.train.validate import frame_auroc
 from tests.conftest import CHECKOUT
 from tests.planted import TINY_HEAD, Planted, planted_cache
@@ -163,7 +163,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def weights_before(planted: Planted, *settings: str) -> dict[str, torch.Tensor]:
     request = request_of(planted, Path("nowhere"), *settings)
-    model = build_model(resolve(request), open_cache(planted.cache).space(), [], torch.device("cpu"))
+    streams = token_streams(open_cache(planted.cache).space())
+    model = build_model(resolve(request), streams, [], torch.device("cpu"))
     return dict(model.head.state_dict()) | model.text.train_state()
 
 
