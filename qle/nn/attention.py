@@ -3,6 +3,8 @@
 Masks are True where a key may be seen. A query that may see no key at all gets zeros, never NaN.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 from qle.nn.dropout import Dropout
 from qle.nn.dropout import dropout as drop
+
+Activation = Literal["relu", "prelu"]
 
 PLAIN_SOURCES = 256
 """Up to so many keys a CPU is faster with plain matrix products than with torch's fused kernel (words: 4 times)."""
@@ -47,37 +51,72 @@ class Attention(nn.Module):
         keys, values = self.keys_values(memory).chunk(2, dim=-1)
         return self._split(keys), self._split(values)
 
+    def look(
+        self,
+        queries: Float[Tensor, "batch targets dim"],
+        keys: Float[Tensor, "batch sources dim"],
+        values: Float[Tensor, "batch sources dim"],
+        mask: Bool[Tensor, "batch ..."] | None = None,
+    ) -> Float[Tensor, "batch targets dim"]:
+        """Where keys know their place and values do not. The mask is (batch, sources), (batch, targets or 1, sources) or
+        (batch, heads, targets, sources)."""
+        (of_keys, of_values), (keys_bias, values_bias) = (
+            self.keys_values.weight.chunk(2),
+            self.keys_values.bias.chunk(2),
+        )
+        split_keys = self._split(F.linear(keys, of_keys, keys_bias))
+        split_values = self._split(F.linear(values, of_values, values_bias))
+        return self.attend(self.split_queries(queries), split_keys, split_values, over_heads(mask))
+
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Bool[Tensor, " batch #heads #targets sources"] | None
     ) -> Float[Tensor, "batch targets dim"]:
-        if mask is not None:
-            # A row of the mask without any True would be a softmax over nothing.
-            is_seen = mask.any(dim=-1, keepdim=True)
-            mixed = self._mix(queries, keys, values, mask | ~is_seen) * is_seen.to(values.dtype)
-        else:
-            mixed = self._mix(queries, keys, values, None)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(mix_heads(queries, keys, values, mask, self.dropout if self.training else 0.0))
         return out
-
-    def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        if queries.device.type == "cpu" and keys.shape[2] <= PLAIN_SOURCES:
-            weight = (queries * self.head_dim**-0.5) @ keys.transpose(-1, -2)
-            if mask is not None:
-                weight = weight.masked_fill(~mask, float("-inf"))
-            return drop(weight.softmax(-1), dropout) @ values
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
 
     def _split(self, x: Tensor) -> Tensor:
         split: Tensor = x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         return split
 
 
-class FeedForward(nn.Sequential):
-    """Two linear layers with a ReLU between them."""
+def mix_heads(
+    queries: Float[Tensor, "batch heads targets key_dim"],
+    keys: Float[Tensor, "batch heads sources key_dim"],
+    values: Float[Tensor, "batch heads sources value_dim"],
+    mask: Bool[Tensor, " batch #heads #targets sources"] | None,
+    dropout: float,
+) -> Float[Tensor, "batch targets dim"]:
+    """Scaled dot-product attention of all heads, joined again."""
+    if mask is None:
+        return _mix(queries, keys, values, None, dropout).transpose(1, 2).flatten(2)
+    # A row of the mask without any True would be a softmax over nothing.
+    is_seen = mask.any(dim=-1, keepdim=True)
+    mixed = _mix(queries, keys, values, mask | ~is_seen, dropout) * is_seen.to(values.dtype)
+    return mixed.transpose(1, 2).flatten(2)
 
-    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, dim))
+
+def over_heads(mask: Bool[Tensor, "batch ..."] | None) -> Bool[Tensor, " batch #heads #targets sources"] | None:
+    """A mask of keys, or of targets and keys, for all heads alike."""
+    if mask is None or mask.ndim == 4:
+        return mask
+    return mask[:, None, None] if mask.ndim == 2 else mask[:, None]
+
+
+def _mix(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    if queries.device.type == "cpu" and keys.shape[2] <= PLAIN_SOURCES:
+        weight = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+        if mask is not None:
+            weight = weight.masked_fill(~mask, float("-inf"))
+        return drop(weight.softmax(-1), dropout) @ values
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with a ReLU between them, or a PReLU of one learned slope."""
+
+    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0, activation: Activation = "relu") -> None:
+        between = nn.ReLU() if activation == "relu" else nn.PReLU()
+        super().__init__(nn.Linear(dim, hidden), between, Dropout(dropout), nn.Linear(hidden, dim))
 
 
 def band(

@@ -20,6 +20,20 @@ class Dropout(nn.Module):
         return dropout(x, self.share) if self.training else x
 
 
+class StochasticDepth(nn.Module):
+    """Whole items of a residual branch are zero with the given share while training, and the others scaled likewise."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.share:
+            return x
+        is_kept = torch.rand(len(x), *(1,) * (x.ndim - 1), device=x.device) >= self.share
+        return x * is_kept.to(x.dtype).div_(1 - self.share)
+
+
 def dropout(x: Tensor, share: float) -> Tensor:
     """As if training."""
     if not share:
