@@ -6,7 +6,7 @@ Every video is a fixed number of frame vectors, taken evenly over its whole leng
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qle.data.batch import moved
@@ -22,7 +22,9 @@ class RetrievalBatch:
     """Distinct texts."""
     query_index: Int[Tensor, " pairs"]
     words: Words | None = None
-    """Of `queries`."""
+    """Of `queries`. Such heads read sentences: where the words come with the batch, `states` may hold none."""
+    positives: Bool[Tensor, "pairs pairs"] | None = None
+    """Text k is known to be true of video j: no negative, though it is not the pair that is asked for. None: of k = j only."""
     videos: tuple[str, ...] = ()
 
     @property
