@@ -20,9 +20,7 @@ class Residual(nn.Module):
     def forward(
         self, x: Float[Tensor, "items places dim"], branch: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "items places dim"]:
-        if self.pre_norm:
-            return x + self.drop(branch(self.norm(x)))
-        out: Tensor = self.norm(x + self.drop(branch(x)))
+        out: Tensor = x + self.drop(branch(self.norm(x))) if self.pre_norm else self.norm(x + self.drop(branch(x)))
         return out
 
 
