@@ -76,7 +76,7 @@ class Trainer:
         self.config, self.accelerator, self.model = training.config, training.accelerator, training.model
         self.model.to(self.accelerator.device)
         self._groups = parameter_groups(self.model, self.config)
-        self._optimiser = build_optimiser(self.model, self._groups)
+        self._optimiser = build_optimiser(self.model, self._groups, self.config.betas)
         self._ema = Ema(self.model, self.config.ema_decay)
         # Only the model: the optimiser needs no gradient scaler here, and a wrapped schedule would count processes.
         self._wrapped: nn.Module = self.accelerator.prepare(self.model)
@@ -117,7 +117,7 @@ class Trainer:
     def _step(self, batches: Sequence[Any]) -> None:
         """One update of the weights from all batches of all processes."""
         step = self.position.step + 1
-        set_rate(self._optimiser, rate_factor(step, self.num_steps, self.config.warmup))
+        set_rate(self._optimiser, self._rate_factor(step))
         counts = [self.model.head.loss_counts(batch) for batch in batches]
         weights = step_weights(self.accelerator, counts)
         for place, (batch, weight) in enumerate(zip(batches, weights, strict=True)):
@@ -132,6 +132,11 @@ class Trainer:
         self._ema.update(step)
         self._meter.end_step(step, norm)
         self.position = replace(self.position, step=step)
+
+    def _rate_factor(self, step: int) -> float:
+        config = self.config
+        per_drop = config.step_every * self.steps_per_epoch
+        return rate_factor(step, self.num_steps, config.warmup, schedule=config.schedule, steps_per_drop=per_drop)
 
     def _touching_all(self, total: Tensor) -> Tensor:
         """DDP waits for the gradient of every parameter; one that a head or encoder does not use must still have one."""
@@ -156,7 +161,7 @@ class Trainer:
 
     def _write(self, values: dict[str, float]) -> None:
         epoch = (self.position.step - 1) // self.steps_per_epoch
-        rate = rate_factor(self.position.step, self.num_steps, self.config.warmup) * self.config.lr
+        rate = self._rate_factor(self.position.step) * self.config.lr
         self._is.history.add(self.position.step, {"epoch": epoch, **values, "lr": rate})
         score = values.get(self._is.score_name, self._status.score)
         self._status = replace(

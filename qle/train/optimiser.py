@@ -1,4 +1,4 @@
-"""AdamW with decay where it belongs, and the learning rate as a function of the step.
+"""AdamW with decay where it belongs (or where it was published), and the learning rate as a function of the step.
 
 The schedule has no state: what step it is says what the rate is, so there is nothing to save, to restore, or to advance
 once too often when several processes train.
@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qle.train.config import TrainConfig
+from qle.train.config import Schedule, TrainConfig
 
 DECAYED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 """Their weight matrices mix features; decay keeps them small. A bias, a norm's gain, an embedding, a position, or the decay
 rate of a state space layer has a meaning of its own that 0 is not the neutral value of; and LoRA matrices are a difference
 to weights already, and small by their rank."""
+DROP = 0.1
+"""What the schedule step multiplies the rate with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,8 @@ def decayed_names(model: nn.Module) -> set[str]:
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[ParameterGroup]:
     """Every trainable parameter of a TrainedModel once: head and text, each with and without decay."""
-    decayed = decayed_names(model)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    decayed = trained if config.decay == "all" else decayed_names(model)
     groups: dict[tuple[float, float], list[str]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -52,7 +55,9 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[ParameterGro
     return [ParameterGroup(names=tuple(names), lr=lr, weight_decay=decay) for (lr, decay), names in groups.items()]
 
 
-def build_optimiser(model: nn.Module, groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
+def build_optimiser(
+    model: nn.Module, groups: Sequence[ParameterGroup], betas: tuple[float, float] = (0.9, 0.98)
+) -> torch.optim.AdamW:
     """Groups keep their highest rate under "peak_lr"."""
     parameters = dict(model.named_parameters())
     return torch.optim.AdamW(
@@ -66,15 +71,22 @@ def build_optimiser(model: nn.Module, groups: Sequence[ParameterGroup]) -> torch
             for group in groups
         ],
         fused=True,
-        betas=(0.9, 0.98),  # attention trains with a shorter memory of the squared gradient than the usual 0.999
+        betas=betas,
     )
 
 
-def rate_factor(step: int, num_steps: int, warmup: float) -> float:
-    """Share of the highest rate at a step (counted from 1): up on a line, then along half a cosine, 0 after the last."""
+def rate_factor(
+    step: int, num_steps: int, warmup: float, *, schedule: Schedule = "cosine", steps_per_drop: int = 0
+) -> float:
+    """Share of the highest rate at a step (counted from 1): up on a line, then as the schedule says. A cosine is 0 after the
+    last step. `steps_per_drop`: of the schedule step."""
     num_warmup = round(warmup * num_steps)
     if step <= num_warmup:
         return step / num_warmup
+    if schedule == "constant":
+        return 1.0
+    if schedule == "step":
+        return float(DROP ** ((step - 1) // steps_per_drop))
     progress = (step - num_warmup - 1) / max(1, num_steps - num_warmup)
     return 0.5 * (1 + math.cos(math.pi * progress))
 

@@ -75,6 +75,25 @@ def test_the_rate_rises_on_a_line_and_falls_to_nothing():
     assert rate_factor(1, 1, 0.0) == 1.0
 
 
+def test_the_rate_stays_or_falls_to_a_tenth_every_so_many_steps():
+    constant = [rate_factor(step, 40, 0.1, schedule="constant") for step in range(1, 41)]
+    assert constant == [0.25, 0.5, 0.75] + [1.0] * 37
+    dropping = [rate_factor(step, 25, 0.0, schedule="step", steps_per_drop=10) for step in range(1, 26)]
+    assert dropping == pytest.approx([1.0] * 10 + [0.1] * 10 + [0.01] * 5)
+
+
+def test_decay_may_act_on_all_that_is_trained():
+    model = small_model()
+    (head,), (text,) = (
+        [group for group in parameter_groups(model, TrainConfig(decay="all")) if group.names[0].startswith(part)]
+        for part in ("head.", "text.")
+    )
+    assert head.weight_decay == text.weight_decay == 0.05
+    assert sorted((*head.names, *text.names)) == sorted(model.trainable())
+    optimiser = build_optimiser(model, [head, text], (0.9, 0.999))
+    assert all(group["betas"] == (0.9, 0.999) for group in optimiser.param_groups)
+
+
 def test_a_step_after_the_way_through_tensors_is_the_same_step():
     model = small_model()
     groups = parameter_groups(model, TrainConfig())
