@@ -70,3 +70,22 @@ def class_loss(
     missed = F.softplus(background - foreground)
     invented = background_weight * F.softplus(foreground - background)
     return torch.where(is_matched, missed, invented).mean(dim=(1, 2))
+
+
+def alignment_loss(
+    queries: Float[Tensor, "layers items queries dim"],
+    words: Float[Tensor, "items words dim"],
+    word_mask: Bool[Tensor, "items words"],
+    matches: Matches,
+    *,
+    temperature: float,
+) -> Float[Tensor, " layers"]:
+    """Matched queries against all queries of their item, by how they agree with the words added up; 0 for an item that has
+    no match."""
+    heard = (words.float() * word_mask[..., None]).sum(1)
+    agreed = torch.einsum("liqd,id->liq", queries.float(), heard) / temperature
+    is_matched = torch.zeros_like(agreed)
+    is_matched[matches.layer, matches.item, matches.query] = 1.0
+    num_matched = is_matched.sum(-1)
+    each = agreed.logsumexp(-1) - (agreed * is_matched).sum(-1) / num_matched.clamp(min=1)
+    return (each * (num_matched > 0)).mean(-1)

@@ -124,8 +124,9 @@ class PlacedSelfAttention(nn.Module):
     ) -> Float[Tensor, "items queries dim"]:
         queries, keys, values = self.content(states).chunk(3, dim=-1)
         query_place, key_place = self.place(place).chunk(2, dim=-1)
-        parts = (_split(part, self.num_heads) for part in (queries + query_place, keys + key_place, values))
-        out: Tensor = self.out(mix_heads(*parts, None, self.dropout if self.training else 0.0))
+        queries, keys = _split(queries + query_place, self.num_heads), _split(keys + key_place, self.num_heads)
+        mixed = mix_heads(queries, keys, _split(values, self.num_heads), None, self.dropout if self.training else 0.0)
+        out: Tensor = self.out(mixed)
         return out
 
 
@@ -166,7 +167,8 @@ class PlacedCrossAttention(nn.Module):
 
 
 def _split(x: Tensor, num_heads: int) -> Float[Tensor, "items heads places head_dim"]:
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    split: Tensor = torch.unflatten(x, -1, (num_heads, x.shape[-1] // num_heads)).transpose(1, 2)
+    return split
 
 
 def _begin_evenly(module: nn.Module) -> None:
