@@ -2,13 +2,15 @@
 
 Whatever a dataset looks like, its reader makes these; everything later (training, evaluation, floors) knows nothing else.
 On disk: JSONL in the QVHighlights keys (`qid`, `query`, `vid`, `duration`, `relevant_windows`, `relevant_clip_ids`,
-`saliency_scores`); what those have no word for (`split`, `concept`, `boxes`, `masks`) stands in one nested object `qle`.
+`saliency_scores`); what those have no word for (`split`, `concept`, `boxes`, `masks`, `origin`) stands in one nested object
+`qle`.
 """
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,11 @@ class Annotation:
     """Queries with the same concept mean the same (synonyms, paraphrases) and are never negatives of each other.
     "" means: the query's own words, case and spaces aside."""
     is_labelled: bool = True
-    """False: nobody has told when it happens (a hidden test set). No windows then says nothing, and nothing is trained or
-    measured with it; readers give such rows only to those who ask for them."""
+    """False: nobody has told when it happens (a hidden test set, a caption of a whole video). No windows then says nothing,
+    and no moment is trained or measured with it; readers give such rows only to those who ask for them."""
+    origin: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """JSON: what its source says besides (`domain`, `fps`), or how a made query came about (model, prompt). For people, and
+    for writers of the source's own format; it changes no meaning."""
 
     @property
     def concept_key(self) -> str:
@@ -82,7 +87,8 @@ EDGE_SLACK_S = 0.5
 
 _KEYS = ("qid", "query", "vid", "duration", "relevant_windows", "relevant_clip_ids", "saliency_scores", "qle")
 _MOST_CLIPS = 10_000_000
-_OWN_KEYS = ("split", "concept", "boxes", "masks", "clip_s", "num_clips")
+_OWN_KEYS = ("split", "concept", "boxes", "masks", "clip_s", "num_clips", "origin")
+_OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)|\x00")
 
 
 def read_annotations(
@@ -98,13 +104,13 @@ def read_annotations(
     first_lines: dict[str, int] = {}
     ignored: set[str] = set()
     num_rows = 0
-    lines = _lines(path)
+    lines = raw_lines(path)
     for line, content in enumerate(lines, start=1):
         if not content.strip():
             continue
         num_rows += 1
         try:
-            row = _parse(content)
+            row = parse_row(content)
             annotation = annotation_of(row, log)
             if first_lines.setdefault(annotation.qid, line) != line:
                 raise BadRow("qid", f"{annotation.qid!r} stands in line {first_lines[annotation.qid]} too")
@@ -150,34 +156,39 @@ def write_annotations(path: Path | str, annotations: Iterable[Annotation]) -> No
 
 def annotation_of(row: Mapping[str, Any], log: ReadLog) -> Annotation:
     """One row of the file. Raises BadRow."""
-    own = row.get("qle")
-    if own is None:
-        own = {}
-    elif not isinstance(own, dict):
-        raise BadRow("qle", f"expected an object, got {own!r}")
-    elif unknown := own.keys() - _OWN_KEYS:
+    own = checked_object("qle", {} if row.get("qle") is None else row["qle"])
+    if unknown := own.keys() - _OWN_KEYS:
         raise BadRow("qle", f"knows {', '.join(_OWN_KEYS)}, got {', '.join(sorted(map(str, unknown)))}")
-    duration_s = None if row.get("duration") is None else _number("duration", row["duration"])
+    duration_s = None if row.get("duration") is None else checked_number("duration", row["duration"])
     if duration_s is not None and duration_s <= 0:
         raise BadRow("duration", f"expected more than 0 s, got {duration_s}")
     windows = row.get("relevant_windows")
-    clip_s = _number("qle.clip_s", own.get("clip_s", 2.0))
+    clip_s = checked_number("qle.clip_s", own.get("clip_s", 2.0))
     if clip_s <= 0:
         raise BadRow("qle.clip_s", f"expected more than 0 s, got {clip_s}")
     return Annotation(
-        qid=_name("qid", row.get("qid")),
-        video=_name("vid", row.get("vid")),
-        query=_text("query", row.get("query")),
+        qid=checked_name("qid", row.get("qid")),
+        video=checked_video("vid", row.get("vid")),
+        query=checked_text("query", row.get("query")),
         windows=() if windows is None else checked_windows(windows, duration_s, log),
         duration_s=duration_s,
         saliency=_saliency(row, own, clip_s, duration_s),
         clip_s=clip_s,
-        boxes=tuple(_box(box) for box in _list("qle.boxes", own.get("boxes", []))),
-        masks=_text("qle.masks", own["masks"]) if "masks" in own else "",
-        split=_text("qle.split", own["split"]) if "split" in own else "",
-        concept=_text("qle.concept", own["concept"]) if "concept" in own else "",
+        boxes=tuple(_box(box) for box in checked_list("qle.boxes", own.get("boxes", []))),
+        masks=checked_text("qle.masks", own["masks"]) if "masks" in own else "",
+        split=checked_text("qle.split", own["split"]) if "split" in own else "",
+        concept=checked_text("qle.concept", own["concept"]) if "concept" in own else "",
         is_labelled=windows is not None,
+        origin=checked_object("qle.origin", own["origin"]) if "origin" in own else {},
     )
+
+
+def checked_video(key: str, value: Any) -> str:
+    """The name of a video as a file gives it. BadRow also for one that leads out of the folder of the videos."""
+    name = checked_name(key, value)
+    if _OUTSIDE.search(name):
+        raise BadRow(key, f"expected a name below the folder of the videos, got {name[:80]!r}")
+    return name
 
 
 def checked_windows(
@@ -186,10 +197,10 @@ def checked_windows(
     """Sorted windows inside the video; raises BadRow. Windows that overlap stay apart: benchmarks count them one by one."""
     key = "relevant_windows"
     checked: list[Window] = []
-    for window in _list(key, windows):
+    for window in checked_list(key, windows):
         if not isinstance(window, list | tuple) or len(window) != 2:
             raise BadRow(key, f"expected [start, end] in seconds, got {window!r}")
-        start_s, end_s = _number(key, window[0]), _number(key, window[1])
+        start_s, end_s = checked_number(key, window[0]), checked_number(key, window[1])
         if end_s <= start_s:
             raise BadRow(key, f"[{start_s:g}, {end_s:g}] does not end after it starts")
         outside_s = max(-start_s, end_s - duration_s if duration_s is not None else 0.0)
@@ -221,6 +232,8 @@ def row_of(annotation: Annotation) -> dict[str, Any]:
         row["relevant_windows"] = [list(window) for window in annotation.windows]
     elif annotation.windows:
         raise BadRow("windows", "there are some, and yet it is marked as not labelled")
+    if annotation.origin:
+        own["origin"] = dict(annotation.origin)
     if annotation.clip_s != 2.0:
         own["clip_s"] = annotation.clip_s
     if annotation.boxes:
@@ -238,7 +251,8 @@ def qid_to_json(qid: str) -> int | str:
     return int(qid) if qid.isascii() and qid.isdigit() and len(qid) < 16 and str(int(qid)) == qid else qid
 
 
-def _lines(path: Path) -> list[bytes]:
+def raw_lines(path: Path) -> list[bytes]:
+    """The lines of a JSONL file; a byte order mark is dropped."""
     try:
         return path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
@@ -261,9 +275,10 @@ def _refuse_document(path: Path, content: bytes) -> None:
         )
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def parse_row(content: bytes) -> dict[str, Any]:
+    """One line of a JSONL file. Raises BadRow."""
     try:
-        row = json.loads(content, parse_constant=_refuse_constant)
+        row = json.loads(content, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:  # also wrong UTF-8, the NaN refused below, a million brackets
         raise BadRow("row", f"no JSON: {error}") from error
     if not isinstance(row, dict):
@@ -271,11 +286,15 @@ def _parse(content: bytes) -> dict[str, Any]:
     return row
 
 
-def _refuse_constant(name: str) -> float:
+def refuse_constant(name: str) -> float:
+    """For JSON decoders: Python's own would take NaN and Infinity, which are no JSON."""
     raise ValueError(f"{name} is no number")
 
 
-def _number(key: str, value: Any) -> float:
+# What a JSON value must be; each raises BadRow.
+
+
+def checked_number(key: str, value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
     except OverflowError:  # a whole number of hundreds of digits
@@ -285,7 +304,7 @@ def _number(key: str, value: Any) -> float:
     return number
 
 
-def _text(key: str, value: Any) -> str:
+def checked_text(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadRow(key, "missing" if value is None else f"expected words, got {value!r}")
     if not value.isascii():
@@ -296,20 +315,26 @@ def _text(key: str, value: Any) -> str:
     return value
 
 
-def _name(key: str, value: Any) -> str:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(key, value)
+def checked_name(key: str, value: Any) -> str:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else checked_text(key, value)
 
 
-def _list(key: str, value: Any) -> list[Any]:
+def checked_list(key: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise BadRow(key, f"expected a list, got {value!r}")
+    return value
+
+
+def checked_object(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRow(key, f"expected an object, got {repr(value)[:80]}")
     return value
 
 
 def _box(value: Any) -> FrameBox:
     if not isinstance(value, list) or len(value) != 5:
         raise BadRow("qle.boxes", f"expected [time, left, top, right, bottom], got {value!r}")
-    time_s, left, top, right, bottom = (_number("qle.boxes", part) for part in value)
+    time_s, left, top, right, bottom = (checked_number("qle.boxes", part) for part in value)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1 and time_s >= 0):
         raise BadRow("qle.boxes", f"expected fractions of the picture, left < right, top < bottom, got {value}")
     return FrameBox(time_s=time_s, left=left, top=top, right=right, bottom=bottom)
@@ -321,8 +346,8 @@ def _saliency(
     """Scores stand beside the numbers of their clips; here every clip has a row, NaN where nobody rated."""
     if row.get("saliency_scores") is None or not (row["saliency_scores"] or "num_clips" in own):
         return None
-    scores = [_scores(clip) for clip in _list("saliency_scores", row["saliency_scores"])]
-    clips = _list("relevant_clip_ids", row.get("relevant_clip_ids", list(range(len(scores)))))
+    scores = [_scores(clip) for clip in checked_list("saliency_scores", row["saliency_scores"])]
+    clips = checked_list("relevant_clip_ids", row.get("relevant_clip_ids", list(range(len(scores)))))
     if len(clips) != len(scores):
         raise BadRow("saliency_scores", f"{len(scores)} for {len(clips)} relevant_clip_ids")
     if not all(isinstance(clip, int) and not isinstance(clip, bool) for clip in clips) or len(set(clips)) < len(clips):
@@ -348,7 +373,7 @@ def _num_clips(duration_s: float, clip_s: float) -> int:
 
 def _scores(clip: Any) -> list[float]:
     raters = clip if isinstance(clip, list) else [clip]
-    return [math.nan if score is None else _number("saliency_scores", score) for score in raters]
+    return [math.nan if score is None else checked_number("saliency_scores", score) for score in raters]
 
 
 def _score(value: float) -> float | int | None:

@@ -11,6 +11,8 @@ from qle.errors import AnnotationError
 
 MOST_TOLD = 3
 """Wrong rows that an error tells in full."""
+MOST_KNOWN, MOST_KNOWN_SHARE = 10, 0.01
+"""Rows with known faults that a file may have: so many, or this part of it. With more it is not the published file."""
 
 
 class BadRow(Exception):  # noqa: N818 - not an error of its own: the log turns it into one
@@ -20,6 +22,10 @@ class BadRow(Exception):  # noqa: N818 - not an error of its own: the log turns 
         super().__init__(key, reason)
         self.key = key
         self.reason = reason
+
+
+class KnownFault(BadRow):
+    """A row that a published file is known to have wrong, and that all results with it leave out: told, but no error."""
 
 
 @dataclass(slots=True)
@@ -34,12 +40,17 @@ class ReadLog:
     """Wrong rows that were left out: "val.jsonl line 4, qid: ..."."""
     _bad: list[str] = field(default_factory=list)
     _num_bad: int = 0
+    _known: list[str] = field(default_factory=list)
+    _turned: list[str] = field(default_factory=list)
     _num_cut: int = 0
     _most_cut_s: float = 0.0
 
     def bad(self, path: Path, line: int, row: BadRow) -> None:
         """A row that cannot be used."""
         told = f"{path} line {line}, {row.key}: {row.reason}"
+        if isinstance(row, KnownFault):
+            self._known.append(told)
+            return
         self._num_bad += 1
         if self.skip_bad:
             self.skipped.append(told)
@@ -51,6 +62,10 @@ class ReadLog:
         self._num_cut += 1
         self._most_cut_s = max(self._most_cut_s, seconds)
 
+    def turned(self, path: Path, line: int) -> None:
+        """A window whose start stood behind its end, as a published file is known to have them: turned round."""
+        self._turned.append(f"{path} line {line}")
+
     def note(self, text: str) -> None:
         self.notes.append(text)
 
@@ -59,6 +74,8 @@ class ReadLog:
         if self._num_cut:
             most = f"by up to {self._most_cut_s:.2g} s"
             self.note(f"{self._num_cut:,} windows cut, {most}, where they reached past an end of their video")
+        self._tell_known(self._turned, num_rows, "windows turned round, because they ended before they started")
+        self._tell_known(self._known, num_rows, "rows left out, as all published results leave them out")
         if self._num_bad and self.skip_bad:
             self.note(f"{self._num_bad:,} of {num_rows:,} rows left out because they are wrong")
         if self._bad:
@@ -68,9 +85,19 @@ class ReadLog:
             rest = f"; and {self._num_bad - len(self._bad):,} more" if self._num_bad > len(self._bad) else ""
             raise AnnotationError(f"{count}\n{'; '.join(self._bad)}{rest}")
 
+    def _tell_known(self, told: list[str], num_rows: int, what: str) -> None:
+        if not told:
+            return
+        rest = f"; and {len(told) - MOST_TOLD:,} more" if len(told) > MOST_TOLD else ""
+        text = f"{len(told):,} {what}: {'; '.join(told[:MOST_TOLD])}{rest}"
+        if len(told) > max(MOST_KNOWN, MOST_KNOWN_SHARE * num_rows) and not self.skip_bad:
+            raise AnnotationError(f"{text}\nfar more than the published file has: check what stands where")
+        self.note(text)
+
     def nothing_left(self, text: str) -> AnnotationError:
         """The error for a source of which no row is left, with the first reasons where rows were skipped."""
-        if not self.skipped:
+        skipped = [*self.skipped, *self._known]
+        if not skipped:
             return AnnotationError(text)
-        rest = f"; and {len(self.skipped) - MOST_TOLD:,} more" if len(self.skipped) > MOST_TOLD else ""
-        return AnnotationError(f"{text}\n{'; '.join(self.skipped[:MOST_TOLD])}{rest}")
+        rest = f"; and {len(skipped) - MOST_TOLD:,} more" if len(skipped) > MOST_TOLD else ""
+        return AnnotationError(f"{text}\n{'; '.join(skipped[:MOST_TOLD])}{rest}")

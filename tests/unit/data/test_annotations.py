@@ -139,6 +139,11 @@ def test_keys_that_mean_nothing_are_told(written: Callable[..., Path]) -> None:
         (GOOD | {"qid": 1.5}, "qid", "expected words, got 1.5"),
         (GOOD | {"query": "  "}, "query", "expected words, got '  '"),
         (GOOD | {"query": None}, "query", "missing"),
+        *(
+            (GOOD | {"vid": name}, "vid", "expected a name below the folder of the videos, got ")
+            for name in ("/etc/passwd", "../a", "a/../../b", "a/..", "..", "C:\\a", "\\\\host\\a", "a\0b")
+        ),
+        (GOOD | {"qle": {"origin": [1]}}, "qle.origin", "expected an object, got"),
         (GOOD | {"vid": ""}, "vid", "expected words"),
         (GOOD | {"duration": 0}, "duration", "expected more than 0 s"),
         (GOOD | {"duration": "10"}, "duration", "expected a finite number, got '10'"),
@@ -239,6 +244,10 @@ def test_qids_are_numbers_again_where_they_were() -> None:
 # There and back
 
 words = st.text(min_size=1, max_size=12).filter(lambda text: text.strip())
+names = words.filter(lambda text: text[0] not in "/\\" and "\0" not in text and ".." not in text and text[1:2] != ":")
+facts = st.dictionaries(
+    words, st.none() | st.booleans() | st.integers() | words | st.lists(words, max_size=2), max_size=2
+)
 seconds = st.floats(0, 1e5, allow_subnormal=False)
 
 
@@ -253,14 +262,14 @@ def any_annotation(draw: st.DrawFn) -> Annotation:
         saliency[0, -1] = 1  # who rated nothing at all is not there
     low, high = 0.0, 0.5
     return Annotation(
-        qid=draw(words), video=draw(words), query=draw(words), windows=tuple(sorted(windows)),
+        qid=draw(words), video=draw(names), query=draw(words), windows=tuple(sorted(windows)),
         duration_s=draw(st.none() | st.floats(1e5, 1e6)), saliency=saliency, clip_s=draw(st.floats(0.1, 9)),
         boxes=tuple(
             FrameBox(time_s=draw(seconds), left=low, top=low, right=draw(st.floats(0.1, 1)), bottom=high)
             for _ in range(draw(st.integers(0, 2)))
         ),
         masks=draw(st.just("") | words), split=draw(st.just("") | words), concept=draw(st.just("") | words),
-        is_labelled=bool(windows) or draw(st.booleans()),
+        is_labelled=bool(windows) or draw(st.booleans()), origin=draw(facts),
     )  # fmt: skip
 
 
