@@ -10,7 +10,7 @@ from qle.errors import ConfigError
 from qle.nn.set_losses import SetLossConfig
 
 _COUNTS = (
-    "dim", "num_heads", "hidden", "encoder_layers", "decoder_layers", "num_queries", "input_layers", "max_words",
+    "dim", "num_heads", "hidden", "encoder_layers", "decoder_layers", "num_queries", "projection_layers", "max_words",
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ class DetrConfig:
     num_queries: int = 10
     """Spans that are predicted for each item: no more moments than that can be found at once."""
     dropout: float = 0.1
-    input_layers: int = 2
+    projection_layers: int = 2
     """Of the projections of clips and of words."""
     input_dropout: float = 0.5
     """Within those."""
@@ -45,16 +45,16 @@ class DetrConfig:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             if getattr(self, name) < 1:
-                raise ConfigError(f"heads.{name} = {getattr(self, name)}: expected 1 or more")
+                raise ConfigError(f"head.{name} = {getattr(self, name)}: expected 1 or more")
         if self.dim % self.num_heads or self.dim % 4:
-            raise ConfigError(f"heads.dim = {self.dim}: expected a multiple of 4 and of num_heads = {self.num_heads}")
+            raise ConfigError(f"head.dim = {self.dim}: expected a multiple of 4 and of num_heads = {self.num_heads}")
         for name in ("dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"heads.{name} = {getattr(self, name)}: expected 0 or more and below 1")
+                raise ConfigError(f"head.{name} = {getattr(self, name)}: expected 0 or more and below 1")
 
 
 def check_weights(config: DetrConfig, *names: str) -> None:
     """ConfigError unless these fields are finite and not negative."""
     for name in names:
         if not 0 <= getattr(config, name) < math.inf:
-            raise ConfigError(f"heads.{name} = {getattr(config, name)}: expected 0 or more")
+            raise ConfigError(f"head.{name} = {getattr(config, name)}: expected 0 or more")

@@ -17,7 +17,7 @@ class MomentInputs(nn.Module):
 
     def __init__(self, clip_dim: int, text_dim: int, config: DetrConfig) -> None:
         super().__init__()
-        dim, num_layers, dropout = config.dim, config.input_layers, config.input_dropout
+        dim, num_layers, dropout = config.dim, config.projection_layers, config.input_dropout
         self.clips = InputProjection(clip_dim, dim, num_layers, dropout)
         self.words = InputProjection(text_dim, dim, num_layers, dropout)
         self.normalise_words, self.has_word_places = config.normalise_words, config.word_positions

@@ -97,10 +97,15 @@ class ReferenceLayer(nn.Module):
         memory_positions: Float[Tensor, "items places dim"],
         memory_mask: Bool[Tensor, "items places"],
     ) -> Float[Tensor, "items queries dim"]:
-        def look_there(here: Tensor) -> Tensor:
-            return self.there(here, place, sharp_place, memory, memory_positions, memory_mask)
+        def look_around(here: Tensor) -> Tensor:
+            around: Tensor = self.around(here, place)
+            return around
 
-        states = self.residuals[0](states, lambda here: self.around(here, place))
+        def look_there(here: Tensor) -> Tensor:
+            there: Tensor = self.there(here, place, sharp_place, memory, memory_positions, memory_mask)
+            return there
+
+        states = self.residuals[0](states, look_around)
         states = self.residuals[1](states, look_there)
         out: Tensor = self.residuals[2](states, self.feed_forward)
         return out
