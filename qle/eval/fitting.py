@@ -17,18 +17,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qle.eval.logistic import fit_logistic
+from qle.eval.logistic import fit_calibration, fit_presence
 from qle.eval.moments import Windows
 from qle.eval.ranking import f1
 from qle.eval.scored import RowTable, ScoredQuery, cut_rows, probabilities, row_table, smoothed_logits
 from qle.segments import HALF, Localization, Spans, calibrated, pair_iou, union
 
-SLOPE_RANGE = (1e-3, 1e3)
-"""Of the spread of the calibrated logits. A head that says nothing, or the opposite of the truth, has the lower end: almost the
-same probability everywhere."""
-ROW_RIDGE = 1e-3
-PRESENCE_RIDGE = 1.0
-"""In pairs. Without it the presence of a separable validation set would be a step."""
 SMOOTHING_ROWS = (0.0, 3.0, 5.0, 9.0)
 """Widths that are tried, in median rows; none above half of a typical window."""
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9, 0.05)
@@ -132,44 +126,18 @@ def _thresholds(positive: np.ndarray) -> list[float]:
 
 
 def _calibrate(table: RowTable, logit: np.ndarray) -> Localization:
-    """Temperature and bias. Targets are drawn in a little (Platt), so that few or separable rows give no certainty."""
+    """Temperature and bias, every row weighted by its seconds."""
     rows = np.flatnonzero(table.usable & (table.seconds > 0))
     rows = rows if len(rows) else np.flatnonzero(table.usable)
-    label = table.label[rows]
-    num_positive = float(label.sum())
-    num_negative = len(rows) - num_positive
-    targets = np.where(label, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
     seconds = table.seconds[rows]
     weight = seconds * len(rows) / seconds.sum() if seconds.sum() > 0 else np.ones(len(rows))
-    # In units of their spread about their mean, so that scale and offset of the logits do not matter.
-    middle = float(np.average(logit[rows], weights=weight))
-    spread = max(float(np.sqrt(np.average(np.square(logit[rows] - middle), weights=weight))), 1e-6)
-    slope, bias = fit_logistic((logit[rows] - middle) / spread, targets, weight, centre=(0.0, 0.0), ridge=ROW_RIDGE)
-    if not SLOPE_RANGE[0] <= slope <= SLOPE_RANGE[1]:
-        slope = float(np.clip(slope, *SLOPE_RANGE))
-        rate = float(np.average(targets, weights=weight))
-        bias = float(np.log(rate / (1 - rate)))  # at the mean logit: what is left when the slope is not free
-    return Localization(temperature=spread / slope, bias=bias - slope / spread * middle)
+    temperature, bias = fit_calibration(logit[rows], table.label[rows], weight)
+    return Localization(temperature=temperature, bias=bias)
 
 
 def _fit_presence(localization: Localization, peak: np.ndarray, is_present: Sequence[bool]) -> Localization:
-    """Logistic in the calibrated peak, drawn towards what the row at the peak says; just that where all or none are present."""
-    known = np.isfinite(peak)
-    present = np.asarray(is_present)[known]
-    scale, bias = 1.0, 0.0
-    if present.any() and not present.all():
-        log_odds = calibrated(peak[known], localization)
-        weight = np.ones(len(present))
-        scale, bias = fit_logistic(
-            log_odds, present.astype(np.float64), weight, centre=(1.0, 0.0), ridge=PRESENCE_RIDGE
-        )
-        if scale < 0:  # a higher peak must not mean less: then nothing is left but how many are present
-            scale, bias = 0.0, float(np.log(present.mean() / (1 - present.mean())))
-    return replace(
-        localization,
-        presence_scale=scale / localization.temperature,
-        presence_bias=scale * localization.bias + bias,
-    )
+    scale, bias = fit_presence(peak, is_present, localization.temperature, localization.bias)
+    return replace(localization, presence_scale=scale, presence_bias=bias)
 
 
 def num_matched(spans: Spans, windows: Windows) -> int:
