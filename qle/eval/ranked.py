@@ -1,6 +1,6 @@
 """What the evaluation of moment heads begins with: candidates beside the annotation that they answer.
 
-    list[RankedQuery] + Ranking (from the run) -> ranked.rank -> Moment, Moment, ... -> metrics
+list[RankedQuery] + Ranking (from the run) -> ranked.rank -> Moment, Moment, ... -> metrics
 """
 
 from dataclasses import dataclass
