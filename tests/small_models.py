@@ -1,8 +1,9 @@
 """Small instances of every backbone and text encoder, made on the spot and saved as their real files are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -34,6 +35,7 @@ from transformers import (
 from qle.backbones import BackboneRequest
 from qle.backbones.m2crl_files import M2crlConfig, expected_shapes
 from qle.text import LoraSettings, TextRequest
+from qle.text.words_file import write_stored_words
 
 M2CRL = M2crlConfig(width=64, depth=2, num_heads=1, mlp_width=96, patch_size=16, grid=3, num_frames=4)
 
@@ -192,6 +194,35 @@ def t5_folder(folder: Path) -> Path:
     return folder
 
 
+def vector_file(folder: Path) -> Path:
+    """Word vectors in the form of word2vec's texts."""
+    words = [word for word in WORDS if word.isalpha()]
+    numbers = torch.randn(len(words), 12, generator=torch.Generator().manual_seed(4))
+    lines = [f"{word} {' '.join(f'{number:.5f}' for number in row)}" for word, row in zip(words, numbers, strict=True)]
+    path = folder / "small.vec"
+    path.write_text("\n".join([f"{len(words)} 12", *lines]) + "\n")
+    return path
+
+
+KNOWN_QUERIES = ("a polyp", "a green polyp", "water jet, then the polyp", "polyp", "the polyp, then water jet", "x")
+
+
+def stored_file(folder: Path, queries: Sequence[str] = (*KNOWN_QUERIES, "A grasper enters.")) -> Path:
+    """What an encoder that is not at hand made of some queries, the same for the same words."""
+    made: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    for query in queries:
+        rng = np.random.default_rng(list(query.encode()))
+        num_words = len(query.split()) + 2
+        made[query] = (
+            rng.normal(size=(num_words, 16)).astype(np.float32),
+            rng.normal(size=8).astype(np.float32) * 9,
+            rng.integers(1, 50, num_words),
+        )
+    path = folder / "words.safetensors"
+    write_stored_words(path, made)
+    return path
+
+
 LORA = LoraSettings(r=2, alpha=4)
 
 TEXT_REQUESTS: dict[str, Callable[[Path], TextRequest]] = {
@@ -205,5 +236,7 @@ TEXT_REQUESTS: dict[str, Callable[[Path], TextRequest]] = {
     "hf-t5-lora": lambda folder: TextRequest(name=str(t5_folder(folder)), lora=LORA),
     "minilm": lambda folder: TextRequest(name="minilm"),
     "minilm-lora": lambda folder: TextRequest(name="minilm", lora=LORA),
+    "stored": lambda folder: TextRequest(name=str(stored_file(folder))),
+    "vectors": lambda folder: TextRequest(name=str(vector_file(folder)), max_words=24),
 }
 """Every entry of TEXT_ENCODERS in the forms that matter."""

@@ -24,9 +24,15 @@ __all__ = ["TEXT_ENCODERS", "LoraSettings", "TextRequest", "build_text_encoder",
 TEXT_ENCODERS = {
     "hf": "qle.text.hf:build_hf",
     "minilm": "qle.text.minilm:build_minilm",
+    "stored": "qle.text.stored:build_stored",
     "tiny": "qle.text.tiny:build_tiny",
+    "vectors": "qle.text.vectors:build_vectors",
 }
-"""Name -> "module:function" that turns a TextRequest into an encoder on the CPU. `hf` is what ids and folders stand for."""
+"""Name -> "module:function" that turns a TextRequest into an encoder on the CPU. `hf` is what ids and folders stand for,
+`stored` and `vectors` what files do."""
+
+FILE_KINDS = {".safetensors": "stored", ".txt": "vectors", ".vec": "vectors"}
+"""Ending of a file -> the encoder that reads it."""
 
 
 def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu") -> "TextEncoder":
@@ -46,8 +52,11 @@ def rebuild_text_encoder(
         settings["name"] = source
     encoder = build_text_encoder(build_config(TextRequest, settings, where="text encoder"), device)
     found = encoder.spec()
-    for fact in ("architecture", "weights"):
-        if found.get(fact) != spec.get(fact):
+    for fact, is_same in (
+        ("architecture", found.get("architecture") == spec.get("architecture")),
+        ("weights", encoder.is_as(spec)),
+    ):
+        if not is_same:
             raise CheckpointError(
                 f"text encoder {settings['name']}: its {fact} are not those of the run: "
                 f"{_short(found.get(fact))} instead of {_short(spec.get(fact))}\n"
@@ -57,16 +66,20 @@ def rebuild_text_encoder(
 
 
 def _kind(name: str) -> str:
-    if name in TEXT_ENCODERS and name != "hf":
+    names = sorted(TEXT_ENCODERS.keys() - {"hf", *FILE_KINDS.values()})
+    if name in names:
         return name
-    if "/" in name or Path(name).is_dir():
+    path = Path(name)
+    if path.suffix.lower() in FILE_KINDS and not path.is_dir():
+        return FILE_KINDS[path.suffix.lower()]  # where there is no such file, that encoder says so
+    if "/" in name or path.is_dir():
         return "hf"
-    names = sorted(TEXT_ENCODERS.keys() - {"hf"})
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ConfigError(
         f"unknown text encoder {name!r}: {hint}choose one of {', '.join(names)}\n"
-        "or a Hugging Face id with its owner (owner/model), or a folder that holds such a model"
+        "or a Hugging Face id (owner/model), a folder with such a model, word vectors (.txt, .vec), or prepared words "
+        "(.safetensors)"
     )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from qle.text.base import TextEncoder, Words
 from qle.text.queries import refuse_nothing
@@ -26,10 +27,13 @@ class _Kept:
 
     states: Float[Tensor, "words text_dim"]
     sentence: Float[Tensor, " sentence_dim"]
+    sentence_norm: Float[Tensor, ""] | None
+    ids: Int[Tensor, " words"] | None
 
     @property
     def num_bytes(self) -> int:
-        return self.states.nbytes + self.sentence.nbytes
+        tensors = (self.states, self.sentence, self.sentence_norm, self.ids)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 class QueryBank:
@@ -41,7 +45,7 @@ class QueryBank:
         self._keep_bytes = keep_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._num_bytes = 0
-        self._weights: tuple[object, ...] = ()
+        self._weights: tuple[object, ...] | None = None
 
     def encode(self, queries: Sequence[str]) -> Words:
         """One row for each query, in their order. Gradients flow where the encoder is trained."""
@@ -66,7 +70,8 @@ class QueryBank:
 
     def _recalled(self, distinct: tuple[str, ...]) -> dict[str, _Kept]:
         """All of `distinct`, whether they fit into the memory or not."""
-        weights = tuple((tensor.data_ptr(), tensor._version) for tensor in self.encoder.parameters())
+        tensors = ((tensor.data_ptr(), tensor._version) for tensor in self.encoder.parameters())
+        weights = (self.encoder.device, *tensors)  # some encoders have no parameters, and are moved all the same
         if weights != self._weights:
             self.forget()
             self._weights = weights
@@ -82,12 +87,17 @@ class QueryBank:
     @torch.no_grad()
     def _encoded(self, queries: list[str]) -> list[_Kept]:
         # In full precision whatever surrounds the call: what is kept must not depend on who asked first.
-        with torch.autocast(next(self.encoder.parameters()).device.type, enabled=False):
+        with torch.autocast(self.encoder.device.type, enabled=False):
             words: Words = self.encoder(queries)
         # Copies: a view would keep the whole padded batch alive.
         return [
-            _Kept(states=states[mask], sentence=sentence.clone())
-            for states, mask, sentence in zip(words.states, words.mask, words.sentence, strict=True)
+            _Kept(
+                states=words.states[row][mask],
+                sentence=words.sentence[row].clone(),
+                sentence_norm=None if words.sentence_norm is None else words.sentence_norm[row].clone(),
+                ids=None if words.ids is None else words.ids[row][mask],
+            )
+            for row, mask in enumerate(words.mask)
         ]
 
     def _keep(self, query: str, kept: _Kept) -> None:
@@ -103,7 +113,14 @@ class QueryBank:
 
 def _stacked(queries: Sequence[str], kept: dict[str, _Kept]) -> Words:
     rows = [kept[query] for query in queries]
-    states = torch.nn.utils.rnn.pad_sequence([row.states for row in rows], batch_first=True)
+    states = pad_sequence([row.states for row in rows], batch_first=True)
     lengths = torch.tensor([len(row.states) for row in rows])
-    mask = (torch.arange(states.shape[1]) < lengths[:, None]).to(states.device)
-    return Words(states=states, mask=mask, sentence=torch.stack([row.sentence for row in rows]))
+    norms = [row.sentence_norm for row in rows if row.sentence_norm is not None]
+    ids = [row.ids for row in rows if row.ids is not None]
+    return Words(
+        states=states,
+        mask=(torch.arange(states.shape[1]) < lengths[:, None]).to(states.device),
+        sentence=torch.stack([row.sentence for row in rows]),
+        sentence_norm=torch.stack(norms) if norms else None,
+        ids=pad_sequence(ids, batch_first=True) if ids else None,
+    )

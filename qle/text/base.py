@@ -6,7 +6,8 @@ Queries repeat within a batch, so callers pass the distinct ones and index into 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,6 +45,15 @@ class Words:
         )
 
 
+class Piece(NamedTuple):
+    """One word piece of a query."""
+
+    number: int
+    """As in `Words.ids`."""
+    text: str | None
+    """The word where the piece is a whole one, "" for marks of begin and end, None for parts of words and where nobody knows."""
+
+
 class TextEncoder(nn.Module, ABC):
     """A module: its trainable parameters (all of `tiny`, the LoRA adapter of others, none of a frozen one) are optimised
     together with the head. `train_state()` is exactly those."""
@@ -67,6 +77,19 @@ class TextEncoder(nn.Module, ABC):
     @abstractmethod
     def spec(self) -> dict[str, Any]:
         """JSON that rebuilds it (name, weights digest, LoRA settings): stored in the run, compared at load."""
+
+    def word_pieces(self, query: str) -> tuple[Piece, ...] | None:
+        """What `forward` makes of a query, without running it; None where pieces have no numbers."""
+        return None
+
+    def is_as(self, spec: Mapping[str, Any]) -> bool:
+        """It gives the numbers of the encoder that `spec` was taken from, before anything is trained."""
+        return self.spec().get("weights") == spec.get("weights")
+
+    @property
+    def device(self) -> torch.device:
+        """Where words come out."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def is_frozen(self) -> bool:

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from qle.config import config_to_dict
 from qle.errors import ConfigError
-from qle.text.base import TextEncoder, Words
+from qle.text.base import Piece, TextEncoder, Words
 from qle.text.hf_load import TextTower, load_text_tower
 from qle.text.lora import add_lora, set_adapter_dropout
 from qle.text.queries import check_length, refuse_nothing
 from qle.text.request import TextRequest
+from qle.text.spelling import whole_words
 from qle.weights import state_digest
 
 
@@ -53,10 +54,6 @@ class HuggingFaceText(TextEncoder):
         self.train(False)
         self.dim, self.sentence_dim = self._widths()
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.tower.parameters()).device
-
     def train(self, mode: bool = True) -> "HuggingFaceText":
         """The tower always works as in evaluation: it is not trained, so its dropout would only be noise."""
         super().train(mode)
@@ -73,10 +70,21 @@ class HuggingFaceText(TextEncoder):
         longest = max(len(row) for row in pieces)  # SigLIP's padding ends here
         mask = mask[:, :longest]
         states = states[:, :longest].masked_fill(~mask[..., None], 0.0)
-        return Words(states=states, mask=mask, sentence=F.normalize(sentence.float(), dim=-1))
+        sentence = sentence.float()
+        return Words(
+            states=states, mask=mask, sentence=F.normalize(sentence, dim=-1), sentence_norm=sentence.norm(dim=-1),
+            ids=ids[:, :longest].masked_fill(~mask, 0),
+        )  # fmt: skip
 
     def check(self, query: str) -> None:
         self._pieces(query)
+
+    def word_pieces(self, query: str) -> tuple[Piece, ...]:
+        tokenizer, numbers = self._settings.tokenizer, self._pieces(query)
+        marks = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
+        spelt = tokenizer.convert_ids_to_tokens(numbers)
+        whole = whole_words(["" if number in marks else text for number, text in zip(numbers, spelt, strict=True)])
+        return tuple(Piece(number, text) for number, text in zip(numbers, whole, strict=True))
 
     def spec(self) -> dict[str, Any]:
         return {

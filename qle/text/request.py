@@ -35,7 +35,8 @@ class TextRequest:
     """Which encoder, and what of it is trained together with the head."""
 
     name: str = "tiny"
-    """A key of TEXT_ENCODERS, the id of a Hugging Face model ("openai/clip-vit-base-patch32"), or a folder that holds one."""
+    """tiny, minilm, the id of a Hugging Face model ("openai/clip-vit-base-patch32"), a folder that holds one, a file of word
+    vectors (.txt, .vec), or a file of prepared words (.safetensors)."""
     lora: LoraSettings | None = None
     """None: pretrained encoders are frozen. `tiny` is trained as a whole and takes no adapter."""
     max_words: int | None = None

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from qle.config import config_to_dict
 from qle.errors import ConfigError
-from qle.text.base import TextEncoder, Words
+from qle.text.base import Piece, TextEncoder, Words
 from qle.text.queries import check_length, refuse_nothing
 from qle.text.request import TextRequest
 
@@ -57,10 +57,6 @@ class TinyText(TextEncoder):
         self.layer = _Layer(self.dim)
         self.norm = nn.LayerNorm(self.dim)
 
-    @property
-    def device(self) -> torch.device:
-        return self.pieces.weight.device
-
     def forward(self, queries: Sequence[str]) -> Words:
         refuse_nothing(queries)
         split = [self._words(query) for query in queries]
@@ -72,11 +68,17 @@ class TinyText(TextEncoder):
         mask = mask.to(self.device)
         states = vectors[places.to(self.device)] + _positions(width, self.dim).to(vectors)
         states = self.norm(self.layer(states, mask)).masked_fill(~mask[..., None], 0.0)
+        ids = torch.zeros_like(places)
+        ids[mask.cpu()] = torch.tensor([number_of(word) for words in split for word in words])
         # The mean of the words. A sum: normalising takes out the number of words.
-        return Words(states=states, mask=mask, sentence=F.normalize(states.sum(dim=1).float(), dim=-1))
+        sentence = F.normalize(states.sum(dim=1).float(), dim=-1)
+        return Words(states=states, mask=mask, sentence=sentence, ids=ids.to(self.device))
 
     def check(self, query: str) -> None:
         self._words(query)
+
+    def word_pieces(self, query: str) -> tuple[Piece, ...]:
+        return tuple(Piece(number_of(word), word) for word in self._words(query))
 
     def spec(self) -> dict[str, Any]:
         architecture = {"class": "TinyText", "buckets": NUM_BUCKETS, "letters": list(LETTERS), "heads": NUM_HEADS}
@@ -129,6 +131,11 @@ def letter_pieces(word: str) -> list[str]:
 def bucket_of(piece: str) -> int:
     """The same number in every process and on every machine, unlike hash()."""
     return xxhash.xxh3_64_intdigest(piece.encode()) % NUM_BUCKETS
+
+
+def number_of(word: str) -> int:
+    """Of the bucket of the whole word, from 1 on: two words in some thousand share one."""
+    return bucket_of(word) + 1
 
 
 def _positions(width: int, dim: int) -> Float[Tensor, "words dim"]:

@@ -9,6 +9,8 @@ import torch
 from qle.errors import CheckpointError, InputError
 from qle.text import TEXT_ENCODERS, TextRequest, build_text_encoder, rebuild_text_encoder
 from qle.text.base import TextEncoder, Words
+from qle.text.stored import StoredText
+from qle.text.vectors import VectorText
 from tests.small_models import TEXT_REQUESTS
 
 QUERIES = ["a green polyp", "water jet, then the polyp", "polyp", "the polyp, then water jet", "A grasper enters."]
@@ -60,12 +62,35 @@ def test_shapes_and_masks(encoder: TextEncoder, words: Words) -> None:
     close(words.sentence.norm(dim=-1), torch.ones(len(QUERIES)))
 
 
+def test_numbers_of_word_pieces_are_those_of_words(encoder: TextEncoder, words: Words) -> None:
+    assert words.ids is not None
+    assert (words.ids[~words.mask] == 0).all()
+    for query, ids, mask in zip(QUERIES, words.ids, words.mask, strict=True):
+        pieces = encoder.word_pieces(query)
+        assert pieces is not None
+        assert [piece.number for piece in pieces] == ids[mask].tolist()
+    if not isinstance(encoder, StoredText):  # nobody knows what its pieces are called
+        pieces = encoder.word_pieces("a green polyp")
+        assert "a" in [piece.text for piece in pieces or ()]
+
+
+def test_the_length_of_a_sentence_before_it_was_scaled(encoder: TextEncoder, words: Words) -> None:
+    if words.sentence_norm is None:
+        return
+    assert words.sentence_norm.shape == (len(QUERIES),)
+    assert (words.sentence_norm > 0).all()
+
+
 def test_a_query_does_not_depend_on_its_batch(encoder: TextEncoder, words: Words) -> None:
     for position, query in enumerate(QUERIES):
         with torch.no_grad():
             alone = encoder([query])
         close(alone.states[0], words.states[position][words.mask[position]])
         close(alone.sentence[0], words.sentence[position])
+        for own, whole in ((alone.sentence_norm, words.sentence_norm), (alone.ids, words.ids)):
+            assert (own is None) == (whole is None)
+        if alone.sentence_norm is not None and words.sentence_norm is not None:
+            torch.testing.assert_close(alone.sentence_norm[0], words.sentence_norm[position])
 
 
 def test_order_is_kept_and_repeats_are_equal(encoder: TextEncoder, words: Words) -> None:
@@ -76,8 +101,10 @@ def test_order_is_kept_and_repeats_are_equal(encoder: TextEncoder, words: Words)
     close(again.states[-1], words.states[0])
 
 
-def test_words_and_their_order_matter(words: Words) -> None:
-    distances = torch.cdist(words.sentence, words.sentence) + torch.eye(len(QUERIES))
+def test_words_and_their_order_matter(encoder: TextEncoder, words: Words) -> None:
+    # A mean of vectors that know no neighbours is the same in any order; the words themselves still stand in theirs.
+    seen = words.states.flatten(1) if isinstance(encoder, VectorText) else words.sentence
+    distances = torch.cdist(seen, seen) + torch.eye(len(QUERIES))
     assert distances.min() > 1e-3
 
 
@@ -89,15 +116,24 @@ def test_what_it_cannot_read_is_refused(encoder: TextEncoder) -> None:
             encoder(["a polyp", query])
     with pytest.raises(InputError, match="no query"):
         encoder([])
+    encoder.check("a green polyp")
+    if isinstance(encoder, StoredText):
+        with pytest.raises(
+            InputError, match=r"'a gren polyp' is not among the 7 of .*did you mean 'a green polyp'\?\n"
+        ):
+            encoder(["a polyp", "a gren polyp"])
+        return
     long = "polyp " * 1000
     for refused in (lambda: encoder.check(long), lambda: encoder(["a polyp", long])):
         with pytest.raises(InputError, match=rf"\d+ word pieces.* reads at most {encoder.max_words}\n") as caught:
             refused()
         assert len(str(caught.value)) < 400
-    encoder.check("a green polyp")
 
 
-def test_the_longest_query_is_read_and_one_word_more_is_not(encoder: TextEncoder) -> None:
+def test_the_longest_query_is_read_and_one_word_more_is_not(encoder: TextEncoder, words: Words) -> None:
+    if isinstance(encoder, StoredText):
+        assert words.mask.shape[1] == encoder.max_words
+        return
     with torch.no_grad():
         shortest = encoder(["x"]).mask.shape[1]
         longest = " ".join(["x"] * (encoder.max_words - shortest + 1))

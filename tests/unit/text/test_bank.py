@@ -32,6 +32,10 @@ def same(found: Words, expected: Words) -> None:
     assert torch.equal(found.mask, expected.mask)
     torch.testing.assert_close(found.states, expected.states, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.sentence, expected.sentence, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.sentence_norm, expected.sentence_norm)
+    assert found.ids is not None
+    assert expected.ids is not None
+    assert torch.equal(found.ids, expected.ids)
 
 
 def test_a_frozen_encoder_sees_each_query_once(frozen) -> None:
@@ -92,7 +96,8 @@ def test_frozen_after_training_it_keeps_and_changed_weights_are_noticed() -> Non
 
 def test_memory_is_bounded_and_the_least_used_go_first(frozen) -> None:
     encoder, asked = frozen
-    size = encoder(["polyp"]).states.nbytes + encoder(["polyp"]).sentence.nbytes
+    one = encoder(["polyp"])
+    size = sum(tensor.nbytes for tensor in (one.states, one.sentence, one.sentence_norm, one.ids))
     del asked[:]
     bank = QueryBank(encoder, keep_bytes=2 * size)
     words = ["polyp", "jet", "grasper"]  # equally long
