@@ -3,7 +3,8 @@
 Rows of a foreign file have no times of their own, and every head needs them. So an import says which rule holds, and the
 space records it:
 
-    clip_length_s c   row i describes the clip [i c, (i + 1) c): its time is the middle, (i + 0.5) c
+    clip_length_s c   row i describes the clip [i c, (i + 1) c): its time is the middle, (i + 0.5) c; the record of the
+                      video says that it runs from 0 to (number of rows) c
     fps f             row i describes the frame shown at i / f
     neither           the file has an array `pts` (files that qle exported do)
 
@@ -203,6 +204,9 @@ def _import_one(
         raise InputError("it holds numbers that are not finite")
     num_rows = len(values)
     times = options.times(num_rows, pts_s)
+    if options.clip_length_s is not None:
+        # Times are the middles of clips, so that the first and the last alone would not tell where the video is cut.
+        facts = facts.model_copy(update={"start_s": 0.0, "end_s": num_rows * options.clip_length_s})
     plan = RowPlan(frame_index=np.arange(num_rows), pts_s=times, is_valid=np.ones(num_rows, dtype=bool))
     with VideoWriter.open(space, key, plan, facts, store=options.store, replace=present is not None) as writer:
         writer.write(stream.name, np.arange(num_rows), values.astype(np.float32) if values.itemsize > 4 else values)

@@ -7,8 +7,8 @@ they count from another beginning, in frames, or belong to another cut of the fi
 """
 
 import difflib
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path, PurePosixPath
 
 from qle.cache.reader import Space
 from qle.data.annotations import EDGE_SLACK_S, Annotation
@@ -31,33 +31,51 @@ def match_videos(
     AnnotationError where there are no annotations, where a name fits several videos, where any is missing (or, with
     `allow_missing`, where all are), where windows lie outside their video.
     """
+
+    def extent(key: str) -> tuple[float, float]:
+        begin_s, end_s = extent_s(space.video(key))
+        return end_s - begin_s, 0.0
+
+    return match_keys(space.keys(), space.path, annotations, extent, allow_missing=allow_missing)
+
+
+def match_keys(
+    keys: Collection[str],
+    where: Path,
+    annotations: Sequence[Annotation],
+    length_of: Callable[[str], tuple[float, float]],
+    *,
+    allow_missing: bool = False,
+) -> tuple[dict[str, list[Annotation]], list[str]]:
+    """The same for any keys. where: the space that they are of, for messages. length_of: seconds of a video, and by how many
+    seconds windows may reach out behind it, beside EDGE_SLACK_S (features are a clip short now and then)."""
     if not annotations:
         raise AnnotationError("there are no annotations; give a file with at least one query")
-    keys = _Keys(space)
+    names = _Keys(keys, where.name)
     by_key: dict[str, list[Annotation]] = {}
     missing: dict[str, None] = {}
     for annotation in annotations:
-        key = keys.find(annotation.video)
+        key = names.find(annotation.video)
         if key is None:
             missing[annotation.video] = None
         else:
             by_key.setdefault(key, []).append(annotation)
     if missing and not (allow_missing and by_key):
-        raise AnnotationError(_explain(space, list(missing), len(missing) + len(by_key)))
-    _check_windows(space, by_key)
+        raise AnnotationError(_explain(keys, where, list(missing), len(missing) + len(by_key)))
+    _check_windows(length_of, by_key)
     return {key: by_key[key] for key in sorted(by_key)}, list(missing)
 
 
-def _check_windows(space: Space, by_key: dict[str, list[Annotation]]) -> None:
+def _check_windows(length_of: Callable[[str], tuple[float, float]], by_key: dict[str, list[Annotation]]) -> None:
     outside: list[str] = []
     for key, annotations in by_key.items():
         if not any(annotation.windows for annotation in annotations):
             continue
-        begin_s, end_s = extent_s(space.video(key))
+        length_s, slack_s = length_of(key)
         for annotation in annotations:
-            limit_s = _last_second(annotation, end_s - begin_s) + EDGE_SLACK_S
+            limit_s = max(_last_second(annotation, length_s), length_s + slack_s) + EDGE_SLACK_S
             outside += [
-                f"qid {annotation.qid} of {key!r}: [{start:g}, {end:g}] of a video of {end_s - begin_s:.4g} s"
+                f"qid {annotation.qid} of {key!r}: [{start:g}, {end:g}] of a video of {length_s:.4g} s"
                 for start, end in annotation.windows
                 if end > limit_s
             ]
@@ -81,11 +99,11 @@ def _last_second(annotation: Annotation, length_s: float) -> float:
 class _Keys:
     """Keys of a space by the names under which they may be asked for; sorted once, since files name thousands."""
 
-    def __init__(self, space: Space) -> None:
-        self._where = space.path.name
-        self._keys = set(space.keys())
+    def __init__(self, keys: Collection[str], where: str) -> None:
+        self._where = where
+        self._keys = set(keys)
         self._shorter: list[dict[str, list[str]]] = [{}, {}, {}]
-        for key in space.keys():  # noqa: SIM118 - a Space is no dict
+        for key in keys:
             path = PurePosixPath(key)
             for names, name in zip(self._shorter, (path.name, str(path.with_suffix("")), path.stem), strict=True):
                 names.setdefault(name, []).append(key)
@@ -105,11 +123,11 @@ class _Keys:
         return None
 
 
-def _explain(space: Space, missing: Sequence[str], num_named: int) -> str:
-    near = difflib.get_close_matches(missing[0], space.keys(), n=1, cutoff=0.5)
+def _explain(keys: Collection[str], where: Path, missing: Sequence[str], num_named: int) -> str:
+    near = difflib.get_close_matches(missing[0], keys, n=1, cutoff=0.5)
     nearest = f"; nearest to {missing[0]!r} is {near[0]!r}" if near else ""
     return (
-        f"{len(missing)} of the {num_named} annotated videos are not among the {len(space)} of {space.path}: {_few(missing)}\n"
+        f"{len(missing)} of the {num_named} annotated videos are not among the {len(keys)} of {where}: {_few(missing)}\n"
         f"the cache names videos by their path below the extracted folder{nearest}\n"
         "extract them into this space, correct the names (qle cache inspect lists keys), or allow missing videos"
     )

@@ -13,6 +13,7 @@ from qle.cache.interchange import ImportOptions, export_features, import_feature
 from qle.cache.reader import Space, open_cache
 from qle.cache.spaces import create_space
 from qle.cli_cache import load_tensors, save_tensor
+from qle.data.rows import choose_rows
 from qle.errors import CacheError, CacheMissingError, CheckpointError, ConfigError, InputError
 from tests.tiny_cache import commit_video, tiny_spec
 
@@ -83,6 +84,13 @@ def test_the_rule_of_times_is_part_of_the_space(tmp_path: Path) -> None:
     assert len(names) == 3
     times = {tuple(open_cache(tmp_path / "cache").space(name).video("a").pts.tolist()) for name in names}
     assert times == {(1, 3, 5, 7, 9), (0.5, 1.5, 2.5, 3.5, 4.5), (0, 2, 4, 6, 8)}
+
+
+def test_clips_run_from_the_beginning_of_the_video_to_the_end_of_the_last(tmp_path: Path) -> None:
+    import_features([_write(tmp_path / "a.npy", _features(0))], tmp_path / "cache", CLIPS)
+    rows = choose_rows(_space(tmp_path / "cache").video("a"), None)
+    assert rows.edges_s.tolist() == [0, 2, 4, 6, 8, 10]
+    assert rows.times_s.tolist() == [1, 3, 5, 7, 9]
 
 
 def test_patch_maps_come_in_as_patches(tmp_path: Path, rng: np.random.Generator) -> None:

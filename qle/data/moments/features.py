@@ -1,0 +1,337 @@
+"""Several cached streams as one feature vector a clip: the transform of a run, the same in training and in localize. No torch.
+
+    --stream slowfast --stream clip+tef -> StreamSet -> VideoClips -> windows_of -> window_features -> what the head sees
+
+Of each stream the rows of a video (the mean over the map of a `patch` stream) are scaled to unit length, x / (|x| + 1e-5), and
+joined in the order in which the streams were named. Where `clip_s` is set, rows are averaged over clips of that length first,
+so that spaces of any rates go together. Else every row is a clip: then all spaces must have their rows at the same times (the
+same clip length at import), and the longer ones are cut to the shortest, as the published loaders do.
+
+Times come from data/rows.py. Of features that were imported with a clip length the edges are multiples of it and the last
+one is (number of features) * clip length: spans as fractions of a window's own extent are then what the published programs
+train with (13 of 1,550 videos of QVHighlights have a feature less than their length asks for, and nothing shifts).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from qle.cache.reader import Cache, Space
+from qle.data.annotations import Annotation
+from qle.data.lookup import match_keys
+from qle.data.moments.clip_grid import averaged, clip_edges, pool_bounds, pooled, usual_row_s
+from qle.data.moments.config import MomentDataConfig
+from qle.data.moments.opening import VideoNames, check_rates, part_of, width
+from qle.data.moments.recipe import NUM_ENDPOINTS, FeaturePart, FeatureRecipe, StreamChoice
+from qle.data.rows import RowChoice, choose_rows
+from qle.errors import CacheMismatchError, CacheMissingError, ConfigError
+
+EPSILON = np.float32(1e-5)
+CHUNK_BYTES = 32 << 20
+"""Of patch rows that are averaged at a time."""
+SAME_TIME = 0.5
+"""Rows of two spaces are the same clip when their times differ by less than this part of a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoClips:
+    """All clips of one video."""
+
+    features: np.ndarray
+    """(clips, dim) float32: normalised and joined, without endpoints; zeros where not valid."""
+    edges_s: np.ndarray
+    """(clips + 1,) float64: clip k stands for edges_s[k] .. edges_s[k + 1]; together they are the whole video."""
+    valid: np.ndarray
+    """(clips,) bool: every stream has a row there that was on screen and holds finite numbers."""
+    duration_s: float
+    num_nonfinite: int = 0
+    """Valid rows of the streams that hold NaN or inf."""
+
+    @property
+    def num_clips(self) -> int:
+        return len(self.valid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipTimes:
+    """When the clips of a video are; known without reading a feature."""
+
+    edges_s: np.ndarray
+    duration_s: float
+
+    @property
+    def num_clips(self) -> int:
+        return len(self.edges_s) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowClips:
+    """One window as the head sees it."""
+
+    features: np.ndarray
+    """(clips, recipe.dim) float32, with the endpoints of the window."""
+    edges_s: np.ndarray
+    """(clips + 1,)"""
+    valid: np.ndarray
+
+
+class StreamSet:
+    """Streams of one cache, joined. Made by `open` (training) and `from_recipe` (everything later)."""
+
+    def __init__(self, recipe: FeatureRecipe, spaces: Sequence[Space]) -> None:
+        """spaces: of each part."""
+        self.recipe = recipe
+        self._of_part = tuple(spaces)
+        self.spaces: tuple[Space, ...] = tuple({space.record.hash: space for space in spaces}.values())
+        """Each once, in the order of the parts."""
+        check_rates(recipe, self.spaces)
+
+    @classmethod
+    def open(cls, cache: Cache, choices: Sequence[StreamChoice], config: MomentDataConfig) -> "StreamSet":
+        """Without choices: the only space of the cache. ConfigError where they do not fit together."""
+        spaces: list[Space] = []
+        parts: list[FeaturePart] = []
+        opened: dict[str, Space] = {}
+        for choice in choices or (StreamChoice(space=None),):
+            space = cache.space(choice.space)
+            space = opened.setdefault(space.record.hash, space)
+            part = part_of(space, choice)
+            if any((part.space, part.stream) == (other.space, other.stream) for other in parts):
+                raise ConfigError(f"stream {space.path.name}:{part.stream} is named twice; name each once")
+            parts.append(part)
+            spaces.append(space)
+        recipe = FeatureRecipe(
+            parts=tuple(parts),
+            clip_s=config.clip_s,
+            window_clips=config.window_clips,
+            long_videos=config.long_videos,
+        )
+        return cls(recipe, spaces)
+
+    @classmethod
+    def from_recipe(cls, cache: Cache, recipe: FeatureRecipe) -> "StreamSet":
+        """The same transform over this cache. CacheMismatchError where a space of the recipe is not there."""
+        there = {space.record.hash: space for space in map(cache.space, cache.spaces)}
+        for part in recipe.parts:
+            if part.space not in there:
+                raise CacheMismatchError(
+                    f"{cache.path} has no space {part.space[:12]}, from which the run has its stream {part.stream!r}\n"
+                    f"it has {', '.join(cache.spaces) or 'none'}; extract or import the features that the run was trained on"
+                )
+            dim = width(there[part.space], part.stream)
+            if dim != part.dim:
+                where = there[part.space].path.name
+                raise CacheMismatchError(
+                    f"stream {part.stream!r} of {where} has {dim} numbers a row, the run {part.dim}"
+                )
+        return cls(recipe, [there[part.space] for part in recipe.parts])
+
+    @property
+    def where(self) -> str:
+        """The streams, for people."""
+        return " + ".join(
+            f"{space.path.name}:{part.stream}{'+tef' if part.has_endpoints else ''}"
+            for space, part in zip(self._of_part, self.recipe.parts, strict=True)
+        )
+
+    @property
+    def is_float16(self) -> bool:
+        """No stream is stored in more than 16 bits: then these are enough for rows of unit length, too."""
+        stored = [
+            (space.streams[part.stream].dtype, part)
+            for space, part in zip(self._of_part, self.recipe.parts, strict=True)
+        ]
+        return all(dtype == "float16" or (dtype != "float32" and part.is_normalised) for dtype, part in stored)
+
+    def keys(self) -> tuple[str, ...]:
+        """Videos that all spaces hold, by their keys in the first, sorted."""
+        return tuple(sorted(self._own_keys))
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know: videos that not every space holds."""
+        first, missing = self.spaces[0], len(self.spaces[0]) - len(self._own_keys)
+        if not missing:
+            return ()
+        return (f"{missing:,} of {len(first):,} videos of {first.path.name} are not in every space and cannot be used",)
+
+    def match(
+        self, annotations: Sequence[Annotation], allow_missing: bool = False
+    ) -> tuple[dict[str, list[Annotation]], list[str]]:
+        """Annotations by key, and the names that no video has, as data/lookup.match_videos; windows may reach out behind the
+        last clip by one clip."""
+
+        def length(key: str) -> tuple[float, float]:
+            times = self.times(key)
+            return times.duration_s, float(np.diff(times.edges_s).max())
+
+        where = self.spaces[0].path
+        if len(self.spaces) > 1:
+            where = where.with_name(" + ".join(space.path.name for space in self.spaces))
+        return match_keys(self.keys(), where, annotations, length, allow_missing=allow_missing)
+
+    def times(self, key: str) -> ClipTimes:
+        """When the clips of a video are."""
+        return self._times(key, self._rows(key))
+
+    def clips(self, key: str) -> VideoClips:
+        """All clips of a video."""
+        rows = self._rows(key)
+        times = self._times(key, rows)
+        features = np.zeros((times.num_clips, sum(part.dim for part in self.recipe.parts)), dtype=np.float32)
+        valid, num_nonfinite, column = np.ones(times.num_clips, dtype=bool), 0, 0
+        for space, part in zip(self._of_part, self.recipe.parts, strict=True):
+            choice = rows[space.record.hash]
+            values = _read(space, self._own_key(key, space), part.stream)
+            is_finite = np.isfinite(values).all(axis=1)
+            num_nonfinite += int((choice.valid & ~is_finite).sum())
+            usable = choice.valid & is_finite
+            if self.recipe.clip_s is None:
+                values, usable = values[: times.num_clips], usable[: times.num_clips]
+            else:
+                values, usable = averaged(values, usable, choice, times.edges_s)
+            features[:, column : column + part.dim] = _scaled(values) if part.is_normalised else values
+            valid &= usable
+            column += part.dim
+        features[~valid] = 0
+        return VideoClips(
+            features=features,
+            edges_s=times.edges_s,
+            valid=valid,
+            duration_s=times.duration_s,
+            num_nonfinite=num_nonfinite,
+        )
+
+    def _rows(self, key: str) -> dict[str, RowChoice]:
+        """Rows of the video in each space, by its hash."""
+        return {space.record.hash: choose_rows(space.video(self._own_key(key, space)), None) for space in self.spaces}
+
+    def _times(self, key: str, rows: dict[str, RowChoice]) -> ClipTimes:
+        choices = list(rows.values())
+        if self.recipe.clip_s is not None:
+            duration_s = min(choice.duration_s for choice in choices)
+            return ClipTimes(edges_s=clip_edges(duration_s, self.recipe.clip_s), duration_s=duration_s)
+        shortest = min(choices, key=lambda choice: choice.num_rows)
+        count, first = shortest.num_rows, choices[0]
+        for space, choice in zip(self.spaces[1:], choices[1:], strict=True):
+            apart_s = float(np.abs(choice.times_s[:count] - first.times_s[:count]).max())
+            if apart_s >= SAME_TIME * min(usual_row_s(choice), usual_row_s(first)):
+                raise CacheMismatchError(
+                    f"video {key!r}: rows of {space.path.name} and of {self.spaces[0].path.name} lie up to {apart_s:.3g} s "
+                    "apart\nset data.clip_s to a length in seconds, over which the rows of both are averaged"
+                )
+        edges_s = first.edges_s[: count + 1] if count < first.num_rows else shortest.edges_s
+        return ClipTimes(edges_s=edges_s, duration_s=float(edges_s[-1]))
+
+    def _own_key(self, key: str, space: Space) -> str:
+        own = self._own_keys.get(key)
+        if own is None:
+            raise CacheMissingError(
+                f"no video {key!r} in all of {', '.join(space.path.name for space in self.spaces)}\n"
+                "qle cache inspect lists the videos of a space"
+            )
+        return own[space.record.hash]
+
+    @cached_property
+    def _own_keys(self) -> dict[str, dict[str, str]]:
+        """Key in the first space -> key in each, by hash."""
+        first, *others = self.spaces
+        found = {key: {first.record.hash: key} for key in first.keys()}  # noqa: SIM118 - a Space is no dict
+        for space in others:
+            names = VideoNames(space)
+            found = {key: own | {space.record.hash: there} for key, own in found.items() if (there := names.find(key))}
+        if not found:
+            raise CacheMismatchError(
+                f"no video is in all of {', '.join(space.path.name for space in self.spaces)}\n"
+                f"their keys differ: {first.keys()[:1]} and {[space.keys()[:1] for space in others]}"
+            )
+        return found
+
+
+def windows_of(num_clips: int, recipe: FeatureRecipe) -> tuple[tuple[int, int], ...]:
+    """(first, stop) of the windows in which a video is read: one where it fits, else overlapping by half or more and evenly
+    spread ("windows"), the first alone ("truncate"), all of it at once, to be averaged ("pool")."""
+    length = recipe.window_clips
+    if num_clips <= length or recipe.long_videos == "pool":
+        return ((0, num_clips),)
+    if recipe.long_videos == "truncate":
+        return ((0, length),)
+    count = 1 + -(-(num_clips - length) // max(1, length // 2))
+    firsts = np.round(np.linspace(0, num_clips - length, count)).astype(np.int64).tolist()
+    return tuple((first, first + length) for first in firsts)
+
+
+def window_of(clips: VideoClips, first: int, stop: int, recipe: FeatureRecipe) -> WindowClips:
+    """A window as the head sees it: averaged to `recipe.window_clips` where it has more, then with endpoints."""
+    features, valid = clips.features[first:stop], clips.valid[first:stop]
+    edges_s = clips.edges_s[first : stop + 1]
+    if stop - first > recipe.window_clips:
+        bounds = pool_bounds(stop - first, recipe.window_clips)
+        features, valid = pooled(features, valid, bounds)
+        edges_s = edges_s[bounds]
+    joined = np.empty((len(valid), recipe.dim), dtype=np.float32)
+    place_streams(joined, features, recipe)
+    place_endpoints(joined, recipe)
+    joined[~valid] = 0
+    return WindowClips(features=joined, edges_s=edges_s, valid=valid)
+
+
+def window_features(clips: VideoClips, first: int, stop: int, recipe: FeatureRecipe) -> np.ndarray:
+    """(clips, recipe.dim) float32: the features of `window_of`."""
+    return window_of(clips, first, stop, recipe).features
+
+
+def place_streams(out: np.ndarray, features: np.ndarray, recipe: FeatureRecipe) -> None:
+    """Features without endpoints into the columns that are theirs."""
+    column = begin = 0
+    for part in recipe.parts:
+        out[:, column : column + part.dim] = features[:, begin : begin + part.dim]
+        column += part.dim + NUM_ENDPOINTS * part.has_endpoints
+        begin += part.dim
+
+
+def place_endpoints(out: np.ndarray, recipe: FeatureRecipe) -> None:
+    """Begin and end of each clip, as fractions of the window that `out` is, into the columns that are theirs."""
+    ends = endpoints(len(out))
+    for column in endpoint_columns(recipe):
+        out[:, column : column + NUM_ENDPOINTS] = ends
+
+
+def endpoints(num_clips: int) -> np.ndarray:
+    """(clips, 2) float32: k / clips and (k + 1) / clips."""
+    count = np.arange(num_clips, dtype=np.float32)
+    return np.stack([count / num_clips, (count + 1) / num_clips], axis=1).astype(np.float32)
+
+
+def endpoint_columns(recipe: FeatureRecipe) -> tuple[int, ...]:
+    """Where endpoints begin in a row."""
+    columns, column = [], 0
+    for part in recipe.parts:
+        column += part.dim
+        if part.has_endpoints:
+            columns.append(column)
+            column += NUM_ENDPOINTS
+    return tuple(columns)
+
+
+def _read(space: Space, key: str, stream: str) -> np.ndarray:
+    """(rows, dim) float32 of all rows of a video; maps are averaged."""
+    video = space.video(key)
+    stored, shape = video.stored(stream), space.streams[stream].row_shape
+    if len(shape) == 1:
+        return stored.read(0, video.num_rows).astype(np.float32, copy=False)
+    means = np.empty((video.num_rows, shape[-1]), dtype=np.float32)
+    step = max(1, CHUNK_BYTES // (4 * int(np.prod(shape))))
+    for start in range(0, video.num_rows, step):
+        stop = min(start + step, video.num_rows)
+        means[start:stop] = stored.read(start, stop).mean(axis=(1, 2), dtype=np.float32)
+    return means
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Rows of unit length, as the family does it. Rows that are not finite become zeros later."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled: np.ndarray = values / (np.linalg.norm(values, axis=1, keepdims=True) + EPSILON)
+    return scaled
