@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 HEADS = {
     "qle": "qle.heads.qle:QleHead",
+    "tmass": "qle.heads.tmass:TmassHead",
 }
 """Name of --head -> class; imported when asked for."""
 

@@ -58,3 +58,17 @@ def beta_divergence(alpha: Float[Tensor, "*shape"], beta: Float[Tensor, "*shape"
         + (alpha - 1) * (torch.digamma(alpha) - torch.digamma(whole))
         + (beta - 1) * (torch.digamma(beta) - torch.digamma(whole))
     )
+
+
+def paired_cross_entropy(
+    logit: Float[Tensor, "texts videos"], positives: Bool[Tensor, "texts videos"] | None = None
+) -> Tensor:
+    """Text k belongs to video k: mean of the cross entropy over videos for each text and over texts for each video.
+
+    positives: pairs that are true as well. They are neither asked for nor held against anyone.
+    """
+    if positives is not None:
+        others = positives & ~torch.eye(len(logit), dtype=torch.bool, device=logit.device)
+        logit = logit.masked_fill(others, float("-inf"))
+    target = torch.arange(len(logit), device=logit.device)
+    return (F.cross_entropy(logit, target) + F.cross_entropy(logit.T, target)) / 2

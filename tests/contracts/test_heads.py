@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from qle.config import build_config, override
 from qle.data.batch import Batch
 from qle.errors import ConfigError
-from qle.heads import HEADS, build_head
+from qle.heads import HEADS, build_head, head_class
 from qle.heads.base import RowHead, RowReading
 from qle.heads.qle import QleConfig
 from qle.text.base import Words
@@ -24,7 +24,8 @@ def head(request: pytest.FixtureRequest) -> RowHead:
 
 
 def test_every_head_is_under_contract() -> None:
-    assert set(HEADS) == {"qle"}
+    """Those of other tasks have contracts of their own."""
+    assert {name for name in HEADS if head_class(name).task == "rows"} == {"qle"}
 
 
 def test_the_map_adds_up_to_the_raw_logit(head: RowHead) -> None:

@@ -1,0 +1,203 @@
+"""T-MASS: official weights give the official numbers; where the official evaluation leaks, so does what bears that name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from qle.compat.tmass import LOG_SCALE, UNUSED, head_from_official, left_out, official_state
+from qle.data.retrieval.batch import RetrievalBatch
+from qle.errors import CheckpointError
+from qle.heads.retrieval_base import RetrievalOutput
+from qle.heads.tmass import TmassHead
+from qle.nn.sampled_text import all_frame_cosines, cosines_of_trials, frame_cosines, sampled_texts
+from qle.text.base import Words
+
+NAMES = {"num_attention_heads": "num_mha_heads", "stochastic_trials": "stochasic_trials"}
+"""Names of the fixtures for options that the official code calls otherwise."""
+LOSSES = ("loss-batch", "loss-pair", "loss-single")
+RETRIEVALS = ("retrieval-paired", "retrieval-captions", "retrieval-ragged-captions", "retrieval-distractors")
+LEAKS = RETRIEVALS[:3]
+
+
+@pytest.fixture(scope="module")
+def state(golden: Path) -> dict[str, Tensor]:
+    return load_file(golden / "tmass" / "weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def settings(golden: Path) -> dict:
+    found = json.loads((golden / "tmass" / "config.json").read_text())
+    return {NAMES.get(name, name): value for name, value in found.items()}
+
+
+@pytest.fixture
+def head(state: dict[str, Tensor], settings: dict) -> TmassHead:
+    return head_from_official(state, settings)
+
+
+def case(golden: Path, name: str) -> dict[str, Tensor]:
+    return load_file(golden / "tmass" / f"case-{name}.safetensors")
+
+
+def words_of(text: Tensor) -> Words:
+    """Raw sentences, as an encoder gives them: a direction and a length."""
+    norm = text.norm(dim=-1)
+    return Words(
+        states=text[:, None], mask=torch.ones(len(text), 1, dtype=torch.bool), sentence=text / norm[:, None],
+        sentence_norm=norm,
+    )  # fmt: skip
+
+
+def batch_of(golden_case: dict[str, Tensor]) -> RetrievalBatch:
+    text = golden_case["in.text"]
+    return RetrievalBatch(
+        frames=golden_case["in.frames"], queries=tuple(map(str, range(len(text)))), query_index=torch.arange(len(text)),
+        words=words_of(text),
+    )  # fmt: skip
+
+
+def close(found: Tensor, expected: Tensor, what: str) -> None:
+    torch.testing.assert_close(
+        found, expected, rtol=1e-4, atol=2e-6, equal_nan=True, msg=lambda text: f"{what}: {text}"
+    )
+
+
+def test_no_case_is_left_out(golden: Path) -> None:
+    names = {path.stem.removeprefix("case-") for path in (golden / "tmass").glob("case-*.safetensors")}
+    assert names == {"modules", "single", "pooling-rectangular", *LOSSES, *RETRIEVALS}
+
+
+@pytest.mark.parametrize("name", ["modules", "single"])
+def test_modules(golden: Path, head: TmassHead, name: str) -> None:
+    given = case(golden, name)
+    text, frames, noise = given["in.text"], given["in.frames"], given["in.noise"]
+    with torch.no_grad():
+        radius = head.radius(frame_cosines(text, frames))
+        pooled = head.pooling(text, frames)
+        close(head.pooling.attend(text, frames), given["out.cross_attention"], "attention")
+        close(pooled, given["out.pooled"], "pooled")
+        close(radius, given["out.radius"], "radius")
+        close(radius.log(), given["out.log_radius"], "log radius")
+        close(text + radius * noise, given["out.text_stochastic"], "sampled text")
+        close(head.compare(text, frames, noise).similarity, given["out.similarity"], "similarity")
+        plain = torch.einsum("nd,vnd->nv", F.normalize(text, dim=-1), F.normalize(pooled, dim=-1))
+        close(plain, given["out.similarity_plain_text"], "similarity of the text itself")
+
+
+def test_pooling_of_other_numbers_of_texts_and_frames(golden: Path, head: TmassHead) -> None:
+    given = case(golden, "pooling-rectangular")
+    with torch.no_grad():
+        pooled = head.pooling(given["in.text"], given["in.frames"])
+    close(pooled, given["out.pooled"], "pooled")
+    unit = F.normalize(given["in.text"], dim=-1)
+    close(
+        torch.einsum("nd,vnd->nv", unit, F.normalize(pooled, dim=-1)), given["out.similarity_plain_text"], "similarity"
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_and_gradients(golden: Path, head: TmassHead, name: str) -> None:
+    given = case(golden, name)
+    batch = batch_of(given)
+    output = head.compare(given["in.text"], given["in.frames"], given["in.noise"])
+    losses = head.loss(output, batch)
+    assert isinstance(output, RetrievalOutput)
+    close(output.similarity, given["out.similarity"], "similarity")
+    close(output.support, given["out.similarity_support"], "support similarity")
+    close(losses.terms["sampled"], given["loss.stochastic"], "loss of sampled texts")
+    close(losses.terms["support"] / head.config.support_weight, given["loss.support"], "loss of support texts")
+    close(losses.total, given["loss.total"], "total")
+    losses.total.backward()
+    gradients = {
+        LOG_SCALE: head.log_scale,
+        "pool_frames.cross_attn.q_proj.weight": head.pooling.queries.weight,
+        "pool_frames.layer_norm1.weight": head.pooling.enter_norm.weight,
+        "pool_frames.linear_proj.weight": head.pooling.linear.weight,
+        "stochastic.std_branch.linear_proj.weight": head.radius.linear.weight,
+    }
+    assert {f"grad.{key}" for key in gradients} == {key for key in given if key.startswith("grad.")}
+    for key, parameter in gradients.items():
+        expected = given[f"grad.{key}"]
+        torch.testing.assert_close(parameter.grad.norm(), expected, rtol=1e-4, atol=1e-5, msg=f"gradient of {key}")
+
+
+@pytest.mark.parametrize("name", RETRIEVALS)
+def test_every_pair_is_scored_by_itself(golden: Path, head: TmassHead, name: str) -> None:
+    given = case(golden, name)
+    with torch.no_grad():
+        trials = head.sampled_similarity(words_of(given["in.text"]), given["in.frames"], noise=given["in.noise"])
+    close(trials, given["out.correct_similarity_all_trials"], "all trials")
+    best, chosen = trials.max(-1)
+    close(best, given["out.correct_similarity"], "best trial")
+    assert torch.equal(chosen, given["out.correct_selected_trial"])
+
+
+@pytest.mark.parametrize("name", RETRIEVALS)
+def test_the_fast_way_with_shared_noise_is_the_plain_way(golden: Path, head: TmassHead, name: str) -> None:
+    """`similarity` never makes a sampled text; what it computes instead must be the same number."""
+    given = case(golden, name)
+    text, frames = given["in.text"], given["in.frames"]
+    with torch.no_grad():
+        found = head.similarity(words_of(text), frames)
+        plain = head.sampled_similarity(words_of(text), frames, noise=head.noise[None, :, None])
+        pooled, radius = head.pooling(text, frames), head.radius(all_frame_cosines(text, frames))
+        # The recorded noise of one pair, given to all pairs: that pair must have its recorded scores.
+        shared = cosines_of_trials(text, radius, pooled, given["in.noise"][0, :, 0])
+    close(found, plain.amax(-1), "fast and plain")
+    close(shared[0, 0], given["out.correct_similarity_all_trials"][0, 0], "recorded noise")
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_the_published_evaluation_leaks_here_too(golden: Path, head: TmassHead, name: str) -> None:
+    given = case(golden, name)
+    text, frames, noise = given["in.text"], given["in.frames"], given["in.noise"]
+    video = given["in.text_video_index"]
+    with torch.no_grad():
+        found = head.leaking_similarity(words_of(text), frames, video, noise=noise)
+        pooled = head.pooling(text, frames)
+        samples = sampled_texts(text, head.radius(all_frame_cosines(text, frames)), noise)
+    close(pooled, given["out.pooled"], "pooled")
+    best = torch.einsum("vknd,vnd->vkn", samples, F.normalize(pooled, dim=-1)).argmax(1)
+    selected = samples.gather(1, best[:, None, :, None].expand(-1, -1, -1, samples.shape[-1]))[:, 0]
+    close(selected, given["out.selected_text"], "selected texts")
+    expected = given["out.official_leaky_similarity"]
+    table = torch.full_like(expected, float("nan"))
+    seen = dict.fromkeys(video.tolist(), 0)
+    for place, group in enumerate(video.tolist()):
+        table[group, seen[group]] = found[place]
+        seen[group] += 1
+    close(table, expected, "leaking similarity")
+
+
+def test_what_is_exported_is_what_was_imported(state: dict[str, Tensor], settings: dict, head: TmassHead) -> None:
+    exported = official_state(head)
+    assert exported.keys() == state.keys()
+    for name in state.keys() - {UNUSED}:
+        assert torch.equal(exported[name], state[name]), name
+    again = head_from_official(exported, settings)
+    assert again.config == head.config
+    assert (head.config.num_heads, head.config.trials, head.config.num_frames) == (2, 5, 6)
+
+
+def test_whole_training_files_are_told_apart_by_name(state: dict[str, Tensor], settings: dict) -> None:
+    towers = {
+        "clip.text_model.final_layer_norm.bias": torch.zeros(3),
+        "clip.visual_projection.weight": torch.zeros(2, 2),
+    }
+    whole = {f"module.{name}": tensor for name, tensor in (state | towers).items()}
+    assert torch.equal(
+        head_from_official(whole, settings).radius.linear.bias, state["stochastic.std_branch.linear_proj.bias"]
+    )
+    assert set(left_out(whole)) == {*towers, UNUSED}
+    with pytest.raises(CheckpointError, match="strange"):
+        head_from_official(state | {"pool_frames.strange.weight": torch.zeros(1)}, settings)
+    short = {name: tensor for name, tensor in state.items() if "layer_norm3.bias" not in name}
+    with pytest.raises(CheckpointError, match=r"pooled_norm\.bias"):
+        head_from_official(short, settings)
+    with pytest.raises(CheckpointError, match="not a checkpoint of T-MASS"):
+        head_from_official({"a": torch.zeros(1)}, settings)
