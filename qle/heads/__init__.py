@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 HEADS = {
     "qle": "qle.heads.qle:QleHead",
+    "moment_detr": "qle.heads.moment_detr:MomentDetrHead",
+    "qd_detr": "qle.heads.qd_detr:QdDetrHead",
     "tmass": "qle.heads.tmass:TmassHead",
 }
 """Name of --head -> class; imported when asked for."""

@@ -1,0 +1,201 @@
+"""What official checkpoints of the Moment-DETR family have in common: names of layers, sizes, options.
+
+Every file of an upstream beside this one puts its table of links together from these pieces.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qle.compat.links import Link, alone, tied
+from qle.errors import CheckpointError
+from qle.nn.detr_config import DetrConfig
+
+OPTIONS = {
+    "nheads": "num_heads",
+    "dropout": "dropout",
+    "input_dropout": "input_dropout",
+    "use_txt_pos": "word_positions",
+    "published": "published",
+    "normalise_words": "normalise_words",
+}
+"""Official options that leave no trace in the tensors, and two of our own -> fields of DetrConfig."""
+LOSS_OPTIONS = {
+    "span_loss_coef": "span",
+    "giou_loss_coef": "giou",
+    "label_loss_coef": "label",
+    "lw_saliency": "saliency",
+    "eos_coef": "background_weight",
+    "saliency_margin": "margin",
+}
+COST_OPTIONS = {"set_cost_span": "span", "set_cost_giou": "giou", "set_cost_class": "label"}
+
+
+def attention(official: str, ours: str) -> list[Link]:
+    """Packed projections against queries and (keys, values)."""
+    packed = [
+        Link(official=(f"{official}.in_proj_{leaf}",), ours=(f"{ours}.queries.{leaf}", f"{ours}.keys_values.{leaf}"))
+        for leaf in ("weight", "bias")
+    ]
+    return packed + tied(f"{official}.out_proj", f"{ours}.out")
+
+
+def feed_forward(official: str, ours: str, *, has_slope: bool) -> list[Link]:
+    """`official` is the layer: linear1, linear2 and the slope of its PReLU lie beside everything else."""
+    links = tied(f"{official}.linear1", f"{ours}.0") + tied(f"{official}.linear2", f"{ours}.3")
+    return links + (alone(f"{official}.activation.weight", f"{ours}.1.weight") if has_slope else [])
+
+
+def encoder_layer(official: str, ours: str, *, has_slope: bool) -> list[Link]:
+    links = attention(f"{official}.self_attn", f"{ours}.attention")
+    links += feed_forward(official, f"{ours}.feed_forward", has_slope=has_slope)
+    return links + _norms(official, ours, 2)
+
+
+def text_to_video_layer(official: str, ours: str) -> list[Link]:
+    links = attention(f"{official}.self_attn", f"{ours}.attention")
+    return links + absorb(official, f"{ours}.absorb")
+
+
+def absorb(official: str, ours: str) -> list[Link]:
+    """Feed-forward and norms of a layer in which clips listen."""
+    links = feed_forward(official, f"{ours}.feed_forward", has_slope=True)
+    return links + tied(f"{official}.norm1", f"{ours}.norms.0") + tied(f"{official}.norm2", f"{ours}.norms.1")
+
+
+def decoder_layer(official: str, ours: str) -> list[Link]:
+    links = attention(f"{official}.self_attn", f"{ours}.self_attention")
+    links += attention(f"{official}.multihead_attn", f"{ours}.memory_attention")
+    links += feed_forward(official, f"{ours}.feed_forward", has_slope=False)
+    return links + _norms(official, ours, 3)
+
+
+def reference_decoder(official: str, ours: str, num_layers: int) -> list[Link]:
+    """Without the anchors, which lie elsewhere."""
+    links = tied(f"{official}.norm", f"{ours}.norm")
+    for theirs, name, depth in (
+        ("ref_point_head", "place", 2), ("query_scale", "place_gain", 2), ("ref_anchor_head", "width_gain", 2),
+        ("bbox_embed", "refine", 3),
+    ):  # fmt: skip
+        links += mlp(f"{official}.{theirs}", f"{ours}.{name}", depth)
+    for layer in range(num_layers):
+        links += _reference_layer(f"{official}.layers.{layer}", f"{ours}.layers.{layer}", is_first=layer == 0)
+    return links
+
+
+def _reference_layer(official: str, ours: str, *, is_first: bool) -> list[Link]:
+    around, there = f"{ours}.around", f"{ours}.there"
+    parts = [
+        (("sa_qcontent_proj", "sa_kcontent_proj", "sa_v_proj"), f"{around}.content"),
+        (("sa_qpos_proj", "sa_kpos_proj"), f"{around}.place"),
+        (("self_attn.out_proj",), f"{around}.out"),
+        (("ca_qcontent_proj",), f"{there}.content"),
+        (("ca_qpos_sine_proj",), f"{there}.sharp_place"),
+        (("ca_kcontent_proj", "ca_v_proj"), f"{there}.keys_values"),
+        (("ca_kpos_proj",), f"{there}.key_place"),
+        (("cross_attn.out_proj",), f"{there}.out"),
+    ]
+    if is_first:
+        parts.append((("ca_qpos_proj",), f"{there}.place"))
+    links = [link for names, mine in parts for link in tied([f"{official}.{name}" for name in names], mine)]
+    return links + feed_forward(official, f"{ours}.feed_forward", has_slope=True) + _norms(official, ours, 3)
+
+
+def mlp(official: str, ours: str, num_layers: int) -> list[Link]:
+    numbers = range(num_layers)
+    return [link for n in numbers for link in tied(f"{official}.layers.{n}", f"{ours}.layers.{n}")]
+
+
+def projection(official: str, ours: str, num_layers: int) -> list[Link]:
+    """LayerNorm and linear of each layer."""
+    links: list[Link] = []
+    for number in range(num_layers):
+        links += tied(f"{official}.{number}.LayerNorm", f"{ours}.norms.{number}")
+        links += tied(f"{official}.{number}.net.1", f"{ours}.linears.{number}")
+    return links
+
+
+def inputs(ours: str, config: DetrConfig) -> list[Link]:
+    """Of MomentInputs."""
+    links = projection("input_vid_proj", f"{ours}.clips", config.projection_layers)
+    links += projection("input_txt_proj", f"{ours}.words", config.projection_layers)
+    return links + word_places(f"{ours}.word_places", config.max_words, config.dim)
+
+
+def word_places(ours: str, max_words: int, dim: int) -> list[Link]:
+    """The table is in every official file, used or not."""
+    official = "txt_position_embed"
+    return [
+        _unused(f"{official}.position_embeddings.weight", f"{ours}.table.weight", torch.zeros(max_words, dim)),
+        _unused(f"{official}.LayerNorm.weight", f"{ours}.norm.weight", torch.ones(dim)),
+        _unused(f"{official}.LayerNorm.bias", f"{ours}.norm.bias", torch.zeros(dim)),
+    ]
+
+
+def predictions(ours: str) -> list[Link]:
+    """Of SpanPredictor."""
+    return tied("class_embed", f"{ours}.label") + mlp("span_embed", f"{ours}.span", 3)
+
+
+def _unused(official: str, ours: str, value: Tensor) -> Link:
+    return Link(official=(official,), ours=(ours,), unused=value)
+
+
+def _norms(official: str, ours: str, count: int) -> list[Link]:
+    numbers = range(count)
+    return [link for n in numbers for link in tied(f"{official}.norm{n + 1}", f"{ours}.residuals.{n}.norm")]
+
+
+def bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the prefix that training on several devices leaves."""
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbers follow the prefix."""
+    found = {match[1] for name in state if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
+    return len(found)
+
+
+def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Fields of DetrConfig that the tensors tell."""
+    if len(state["span_embed.layers.2.bias"]) != 2:
+        raise CheckpointError(
+            "this checkpoint predicts spans as classes of clips (span_loss_type ce), which its own program cannot read out\n"
+            "only span_loss_type l1 is known here"
+        )
+    return {
+        "dim": state["class_embed.weight"].shape[1],
+        "hidden": len(state["transformer.encoder.layers.0.linear1.bias"]),
+        "encoder_layers": count_layers(state, "transformer.encoder.layers"),
+        "decoder_layers": count_layers(state, "transformer.decoder.layers"),
+        "num_queries": len(state["query_embed.weight"]),
+        "projection_layers": count_layers(state, "input_vid_proj"),
+        "max_words": len(state["txt_position_embed.position_embeddings.weight"]),
+    }
+
+
+def options(settings: Mapping[str, Any], more: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Fields of DetrConfig that official options tell; `more` are names of one upstream alone."""
+    found = _renamed(settings, OPTIONS | dict(more or {}))
+    if settings.get("no_norm_tfeat"):
+        found["normalise_words"] = False
+    costs = _renamed(settings, COST_OPTIONS)
+    losses = _renamed(settings, LOSS_OPTIONS) | ({"costs": costs} if costs else {})
+    return found | ({"losses": losses} if losses else {})
+
+
+def _renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {mine: settings[theirs] for theirs, mine in names.items() if theirs in settings}
+
+
+def input_dims(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Widths of clips and of words."""
+    return len(state["input_vid_proj.0.LayerNorm.bias"]), len(state["input_txt_proj.0.LayerNorm.bias"])
+
+
+def missing(upstream: str, error: KeyError) -> CheckpointError:
+    return CheckpointError(f"not a checkpoint of {upstream}: it has no tensor {error}")

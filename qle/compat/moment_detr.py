@@ -1,0 +1,66 @@
+"""Checkpoints of jayleicn/moment_detr <-> the `moment_detr` head.
+
+official names and options -> head_from_official -> MomentDetrHead -> official_state -> official names
+
+Sizes, pre-norm and alignment are read off the tensors; `settings` are the official options, of which those without a trace
+in the tensors matter (nheads, use_txt_pos, dropout, weights of losses), and `published`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qle.compat import detr, links
+from qle.compat.links import Link, tied
+from qle.config import build_config
+from qle.heads.base import TokenShapes
+from qle.heads.moment_base import FEATURES
+from qle.heads.moment_detr import MomentDetrConfig, MomentDetrHead
+
+UPSTREAM = "moment_detr"
+_OPTIONS = {"temperature": "align_temperature", "contrastive_align_loss_coef": "align_weight"}
+_ALIGN = "contrastive_align_projection"
+
+
+def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> MomentDetrHead:
+    """The head with the official weights, every one of them accounted for."""
+    state = detr.bare(state)
+    try:
+        fields = detr.sizes(state) | detr.options(settings, _OPTIONS)
+        fields |= {"pre_norm": "transformer.encoder.norm.weight" in state, "aligns": f"{_ALIGN}_query.bias" in state}
+        if fields["aligns"]:
+            fields["align_dim"] = len(state[f"{_ALIGN}_query.bias"])
+        clip_dim, text_dim = detr.input_dims(state)
+    except KeyError as error:
+        raise detr.missing(UPSTREAM, error) from error
+    config = build_config(MomentDetrConfig, fields, where=f"checkpoint of {UPSTREAM}")
+    shapes = TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
+    head = MomentDetrHead(config, shapes)
+    links.load_official(head, state, _links(config), where=f"checkpoint of {UPSTREAM}")
+    return head.eval()
+
+
+def official_state(head: MomentDetrHead) -> dict[str, Tensor]:
+    """Every tensor under its official name."""
+    return links.official_state(head, _links(head.config))
+
+
+def _links(config: MomentDetrConfig) -> list[Link]:
+    found = detr.inputs("inputs", config) + detr.predictions("predict") + tied("saliency_proj", "saliency")
+    for layer in range(config.encoder_layers):
+        name = f"encoder.layers.{layer}"
+        found += detr.encoder_layer(f"transformer.{name}", name, has_slope=False)
+    for layer in range(config.decoder_layers):
+        found += detr.decoder_layer(f"transformer.decoder.layers.{layer}", f"decoder.layers.{layer}")
+    found += tied("transformer.decoder.norm", "decoder.norm")
+    found += links.alone("query_embed.weight", "decoder.places.weight")
+    if config.pre_norm:
+        found += tied("transformer.encoder.norm", "encoder.norm")
+    if config.aligns:
+        found += tied(f"{_ALIGN}_query", "align.queries") + tied(f"{_ALIGN}_txt", "align.words")
+        for leaf, shape in (("weight", (config.align_dim, config.dim)), ("bias", (config.align_dim,))):
+            clips = Link(official=(f"{_ALIGN}_vid.{leaf}",), ours=(f"align.clips.{leaf}",), unused=torch.zeros(shape))
+            found.append(clips)
+    return found

@@ -1,0 +1,53 @@
+"""Checkpoints of wjun0830/QD-DETR <-> the `qd_detr` head, with and without audio (audio only widens the clips).
+
+official names and options -> head_from_official -> QdDetrHead -> official_state -> official names
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from qle.compat import detr, links
+from qle.compat.links import Link, tied
+from qle.config import build_config
+from qle.heads.base import TokenShapes
+from qle.heads.moment_base import FEATURES
+from qle.heads.qd_detr import QdDetrConfig, QdDetrHead
+
+UPSTREAM = "QD-DETR"
+
+
+def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> QdDetrHead:
+    """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
+    without a trace in the tensors matter (nheads, use_txt_pos, dropout, weights of losses), and `published`."""
+    state = detr.bare(state)
+    try:
+        fields = detr.sizes(state) | detr.options(settings)
+        fields["text_to_video_layers"] = detr.count_layers(state, "transformer.t2v_encoder.layers")
+        clip_dim, text_dim = detr.input_dims(state)
+    except KeyError as error:
+        raise detr.missing(UPSTREAM, error) from error
+    config = build_config(QdDetrConfig, fields, where=f"checkpoint of {UPSTREAM}")
+    shapes = TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
+    head = QdDetrHead(config, shapes)
+    links.load_official(head, state, _links(config), where=f"checkpoint of {UPSTREAM}")
+    return head.eval()
+
+
+def official_state(head: QdDetrHead) -> dict[str, Tensor]:
+    """Every tensor under its official name."""
+    return links.official_state(head, _links(head.config))
+
+
+def _links(config: QdDetrConfig) -> list[Link]:
+    found = detr.inputs("inputs", config) + detr.predictions("predict")
+    for layer in range(config.text_to_video_layers):
+        found += detr.text_to_video_layer(f"transformer.t2v_encoder.layers.{layer}", f"listen.{layer}")
+    for layer in range(config.encoder_layers):
+        name = f"encoder.layers.{layer}"
+        found += detr.encoder_layer(f"transformer.{name}", f"encoder.{name}", has_slope=True)
+    found += links.alone("global_rep_token", "encoder.token") + links.alone("global_rep_pos", "encoder.place")
+    found += detr.reference_decoder("transformer.decoder", "decoder", config.decoder_layers)
+    found += links.alone("query_embed.weight", "decoder.anchors.weight")
+    return found + tied("saliency_proj1", "saliency.clips") + tied("saliency_proj2", "saliency.token")
