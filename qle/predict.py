@@ -10,9 +10,8 @@ asked. Training, evaluation, `qle localize` and explanations all score through t
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,15 +24,12 @@ from qle.data.rows import RowChoice, choose_rows
 from qle.errors import CacheCorruptError, CheckpointError
 from qle.eval.scored import ScoredQuery
 from qle.heads.base import RowHead, RowReading, RowScores
+from qle.scoring import MEMORY_BYTES, OnProgress, Precision, scoring
 from qle.segments import Localization, best_moment, moments_of, presence_of, probability_of
 from qle.text.bank import QueryBank
 from qle.text.base import Words
 from qle.types import Prediction, ScoreTrack
 
-OnProgress = Callable[[int, int, str], None]
-"""(done, of, what) as console.StepProgress takes it."""
-
-MEMORY_BYTES = 512 << 20
 READING_COPIES = 12
 """Numbers of one width that a head holds for each token, row and query while it reads (projections, a feed-forward layer)."""
 REFINING_COPIES = 40
@@ -53,7 +49,7 @@ class RowScorer:
         device: torch.device,
         rate_fps: float | None,
         memory_bytes: int = MEMORY_BYTES,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
     ) -> None:
         self.head, self.text, self.device, self.rate_fps = head.to(device), text, device, rate_fps
         self.memory_bytes, self.precision = memory_bytes, precision
@@ -178,20 +174,8 @@ class RowScorer:
         width = self.head.read_rows(zeros, first).features.shape[-1]
         return _Plan.of(chosen.row_shapes, chosen.num_rows, len(words.mask), width, self.memory_bytes)
 
-    @contextmanager
-    def _evaluation(self) -> Iterator[None]:
-        """No gradients, no dropout. Not inference mode: what a text encoder keeps from here may be trained on later."""
-        modules = [self.head, self.text.encoder]
-        were_training = [module.training for module in modules]
-        is_reduced = self.precision == "bfloat16"
-        try:
-            for module in modules:
-                module.eval()
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_reduced):
-                yield
-        finally:
-            for module, was_training in zip(modules, were_training, strict=True):
-                module.train(was_training)
+    def _evaluation(self) -> AbstractContextManager[None]:
+        return scoring([self.head, self.text.encoder], self.device, self.precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

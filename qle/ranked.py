@@ -22,6 +22,8 @@ SAME_TIOU = 0.5
 """Spans of different windows that overlap at least so much are one moment, seen twice."""
 SHOWN_TIOU = 0.7
 """Of spans that overlap more than this, people are shown the best."""
+LEAST_S = 0.01
+"""A span that is shorter is widened to this: times are written in milliseconds, and one without length is no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,9 @@ def ranked_spans(candidates: Candidates, ranking: Ranking) -> RankedSpans:
 
 def within(start_s: np.ndarray, end_s: np.ndarray, duration_s: float, round_s: float) -> tuple[np.ndarray, np.ndarray]:
     """Clipped to the video and rounded; a span that would lose its length takes in the multiples around it."""
-    start_s, end_s = np.clip(start_s, 0.0, duration_s), np.clip(end_s, 0.0, duration_s)
+    least_s = min(LEAST_S, duration_s)
+    start_s = np.clip(start_s, 0.0, duration_s - least_s)
+    end_s = np.clip(end_s, start_s + least_s, duration_s)
     if round_s <= 0:
         return start_s, end_s
     first, last = np.rint(start_s / round_s), np.rint(end_s / round_s)

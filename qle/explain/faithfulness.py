@@ -26,7 +26,8 @@ from qle.explain.perturbation import perturb
 from qle.explain.pointing import point
 from qle.explain.visible import Visible
 from qle.heads.base import RowHead
-from qle.predict import OnProgress, RowScorer
+from qle.predict import RowScorer
+from qle.scoring import OnProgress
 from qle.text.base import Words
 
 NUM_SWAPS = 3

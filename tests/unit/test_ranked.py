@@ -48,6 +48,8 @@ def test_nothing_leaves_the_video_and_nothing_loses_its_length() -> None:
         (4, 8), (4, 12), (64, 66), (148, 150),
     ]  # fmt: skip
     assert spans_of(made((148, 149.2, 0), duration_s=149.2), round_s=2) == [(148, 149.2)]
+    ((start, end),) = spans_of(made((20, 20.000001, 0)))
+    assert (start, end) == (20, pytest.approx(20.01))
     assert [(one.start_s, one.end_s, one.score) for one in rank(made(), Ranking())] == [(0, 150, 0)]
 
 
