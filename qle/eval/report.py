@@ -67,14 +67,20 @@ class Report:
         group, _, entry = name.partition(".")
         return self.metrics[group][entry]
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """For a table: metric, value, interval, then one column for each of FLOORS."""
+    @property
+    def floor_names(self) -> tuple[str, ...]:
+        """Of all floors that stand beside any number, in the order in which they first do."""
+        metrics = (metric for entries in self.metrics.values() for metric in entries.values())
+        return tuple(dict.fromkeys(floor for metric in metrics for floor in metric.floors))
+
+    def rows(self, floors: Sequence[str] = FLOORS) -> list[tuple[str, ...]]:
+        """For a table: metric, value, interval, then one column for each floor."""
         found = []
         for group, entries in self.metrics.items():
             for name, metric in entries.items():
                 span = "" if metric.interval is None else f"{shown(metric.interval[0])} - {shown(metric.interval[1])}"
-                floors = tuple(shown(metric.floors.get(floor, math.nan), missing="") for floor in FLOORS)
-                found.append((f"{group} {name}", shown(metric.value), span, *floors))
+                beside = tuple(shown(metric.floors.get(floor, math.nan), missing="") for floor in floors)
+                found.append((f"{group} {name}", shown(metric.value), span, *beside))
         return found
 
     def to_json(self, *, with_queries: bool = True) -> dict[str, Any]:
