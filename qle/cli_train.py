@@ -11,7 +11,7 @@ from qle import console
 from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
-    from qle.train.run import TrainPlan, TrainSummary
+    from qle.train.summary import TrainPlan, TrainSummary
 
 TRAIN_HELP = """Train a head on the tokens of a cache, and the text encoder along with it where it can be trained.
 
@@ -22,11 +22,17 @@ put accelerate launch before it (-m qle train-heads ...).
 Settings come from the code, then --preset, then --text-encoder and --lora, then --set, e.g. head.dim=128, data.rate_fps=1,
 data.window_rows=64, train.lr=1e-3, train.steps=2000, train.accumulation=4, text.lora.r=4. --dry-run prints them all.
 
+Heads that answer with spans (moment_detr, qd_detr, cg_detr, mesm) and the retrieval head tmass read one vector a clip or
+frame: --stream names spaces of the cache, joined in this order, +tef puts the clip's begin and end behind (else: the last).
+
 [bold]Examples[/bold]
 
   qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --out runs/first
   qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --preset qle/cholec80 --text-encoder minilm --out c80
-  qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --set train.steps=500 --seeds 3 --out runs/three
+  qle train-heads --cache qvh --stream slowfast --stream clip+tef --annotations train.jsonl --val val.jsonl \\
+      --preset qd_detr/qvhighlights --text-encoder words.safetensors --seeds 5 --out runs/qd
+  qle train-heads --cache msrvtt --annotations train.jsonl --val val.jsonl --preset tmass/msrvtt \\
+      --text-encoder openai/clip-vit-base-patch32 --out runs/tmass
   accelerate launch --num_processes 2 -m qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --out runs/two
 """
 
@@ -37,12 +43,14 @@ def train_heads(
     out: Annotated[Path, typer.Option(help="Folder of the run; made if missing.")],
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: $QLE_CACHE.", show_default=False)] = None,
     space: Annotated[str | None, typer.Option(help="The space, by any beginning of its name; the only one if not given.")] = None,
-    head: Annotated[str, typer.Option(help="Which head to train.")] = "qle",
+    stream: Annotated[list[str] | None, typer.Option(help="Moments, retrieval: SPACE[:STREAM][+tef]; repeatable.")] = None,
+    head: Annotated[str | None, typer.Option(help="Which head to train.  [default: that of the preset, or qle]")] = None,
     preset: Annotated[str | None, typer.Option(help="Settings by name (qle/cholec80) or a path to a .toml.")] = None,
     text_encoder: Annotated[str | None, typer.Option(help="tiny, minilm, a Hugging Face id or folder.  [default: tiny]")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters of the text encoder.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.lr=1e-3; may be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Train so many times; mean and deviation in OUT/summary.json.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Seeds at once.  [default: one a GPU, or as cores allow]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; accelerate launch deals out GPUs itself.")] = "auto",
     track: Annotated[str, typer.Option(help="auto (TensorBoard where it is installed), tensorboard or none.")] = "auto",
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out annotations without a cached video.")] = False,
@@ -55,9 +63,10 @@ def train_heads(
     from qle.train.run import plan
     from qle.train.run import train_heads as run
 
+    settings = _settings(preset, text_encoder, lora, set_ or ())
     request = TrainRequest(
-        cache=cache_folder(cache), space=space, annotations=annotations, val=val, head=head, out=out, num_seeds=seeds,
-        settings=_settings(preset, text_encoder, lora, set_ or ()), device=device, track=track,
+        cache=cache_folder(cache), space=space, streams=tuple(stream or ()), annotations=annotations, val=val, out=out,
+        head=head or _head_of(settings), settings=settings, num_seeds=seeds, num_jobs=jobs, device=device, track=track,
         allow_missing=allow_missing,
     )  # fmt: skip
     if dry_run:
@@ -85,6 +94,13 @@ def _settings(
     return override({**settings, **({"text": text} if text else {})}, assignments)
 
 
+def _head_of(settings: Mapping[str, Any]) -> str:
+    """A preset says which head it is for."""
+    head = settings.get("head")
+    named = head.get("name") if isinstance(head, Mapping) else None
+    return named if isinstance(named, str) else "qle"
+
+
 def _show_plan(plan: "TrainPlan") -> None:
     facts: dict[str, object] = {
         "space": plan.space,
@@ -94,6 +110,8 @@ def _show_plan(plan: "TrainPlan") -> None:
         "tokens lie in": plan.placement,
         "device": f"{plan.device}, {plan.precision}, {plan.num_processes} process{'es' if plan.num_processes > 1 else ''}",
     }
+    if plan.num_jobs > 1:
+        facts["seeds at once"] = plan.num_jobs
     console.facts(facts)
     _show_parameters(plan.parameters)
     rows = [(f"{part}.{name}", value) for part, values in plan.settings.items() for name, value in values.items()]

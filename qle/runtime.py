@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {
     "QLE_CACHE": "folder of the cache where --cache is not given",
-    "QLE_THREADS": "CPU threads of one forward process; its share of the cores where it is not set",
+    "QLE_THREADS": "CPU threads of one forward process, or of one of several seeds; its share of the cores where it is not set",
+    "QLE_TENANTS": "set by qle train-heads --jobs: how many trainings share the memory of the machine",
     "RANK": "set by accelerate launch: number of the process; the first one talks and writes",
     "LOCAL_RANK": "set by accelerate launch: number of the process on its machine",
     "MASTER_PORT": "set by launchers for more than one process; without RANK, only one of them was started",
@@ -101,6 +102,18 @@ def num_threads() -> int | None:
     if not wanted.isdigit() or int(wanted) < 1:
         raise ConfigError(f"QLE_THREADS={wanted}: expected a whole number above 0")
     return int(wanted)
+
+
+def num_tenants() -> int:
+    """How many trainings of one command share the memory of this machine."""
+    return int(environment("QLE_TENANTS") or 1)
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> bool:

@@ -8,14 +8,19 @@ of steps, one that does not stays at chance.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
+from qle.config import override
 from qle.data.annotations import Annotation, write_annotations
 from qle.types import RowPlan, SourceFingerprint, SpaceSpec, Stream
+
+if TYPE_CHECKING:
+    from qle.train.request import TrainRequest
 
 QUERIES = ("a polyp appears", "the grasper opens", "smoke fills the view")
 DIM, GRID, ROWS = 8, 2, 24
@@ -36,6 +41,15 @@ class Planted:
         line = ["--cache", self.cache, "--annotations", self.train, "--val", self.val, "--out", out, "--device", "cpu"]
         assignments = [part for setting in (*TINY_HEAD, "text.dim=16", *settings) for part in ("--set", setting)]
         return [str(part) for part in line] + assignments
+
+    def request(self, out: Path, *settings: str) -> "TrainRequest":
+        """The same as `arguments`."""
+        from qle.train.request import TrainRequest
+
+        return TrainRequest(
+            cache=self.cache, annotations=self.train, val=self.val, out=out, device="cpu", track="none",
+            settings=override({}, [*TINY_HEAD, "text.dim=16", *settings]),
+        )  # fmt: skip
 
 
 def planted_spec(name: str = "planted", streams: tuple[str, ...] = ("patch", "frame")) -> SpaceSpec:

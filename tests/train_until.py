@@ -17,7 +17,7 @@ class FatalProgress(console.TrainProgress):
     """Progress that ends at once: nothing is flushed, closed or caught."""
 
     def update(self, status: "TrainStatus") -> None:
-        if status.step == FATAL_STEP:
+        if status.step >= FATAL_STEP:  # of several at once not every step is told
             os.kill(os.getpid(), signal.SIGKILL)
         super().update(status)
 

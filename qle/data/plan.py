@@ -15,6 +15,7 @@ from pathlib import Path
 
 from qle.data.config import PlacementName
 from qle.errors import ConfigError
+from qle.runtime import num_tenants
 
 DEVICE_SHARE = 0.5
 """Of the device's free memory: weights, activations and optimiser need the rest."""
@@ -73,14 +74,15 @@ def place(
 
 
 def available_ram_bytes() -> int:
-    """Memory that could be used now, page cache included; in a container what its limit leaves."""
+    """Memory that could be used now, page cache included; in a container what its limit leaves. Of several trainings that
+    begin at the same time, each has its part."""
     free = _meminfo("MemAvailable")
     if free is None:
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
-    if limit is None or used is None:
-        return free
-    return max(0, min(free, limit - used + (_file_cache() or 0)))
+    if limit is not None and used is not None:
+        free = max(0, min(free, limit - used + (_file_cache() or 0)))
+    return free // num_tenants()
 
 
 def _meminfo(name: str) -> int | None:

@@ -171,7 +171,9 @@ class Trainer:
     def _show(self, status: TrainStatus) -> None:
         epoch = (self.position.step - 1) // self.steps_per_epoch + 1
         num_epochs = -(-self.num_steps // self.steps_per_epoch)
-        self._is.on_status(replace(status, step=self.position.step, epoch=epoch, num_epochs=num_epochs))
+        self._is.on_status(
+            replace(status, step=self.position.step, epoch=epoch, num_epochs=num_epochs, is_over=self.is_over)
+        )
 
     def _validate(self) -> float:
         """Of the running mean of the weights; keeps them if they are the best so far."""

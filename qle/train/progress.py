@@ -23,6 +23,10 @@ class TrainStatus:
     """Which of several seeds."""
     note: str = ""
     """A line that stays on the screen, said once."""
+    is_over: bool = False
+    """The last one of this training."""
+    has_company: bool = False
+    """Other seeds are trained at the same time."""
 
 
 def score_label(name: str) -> str:

@@ -35,6 +35,8 @@ class TrainRequest:
     out: Path
     num_seeds: int | None = None
     """So many trainings under OUT/seed-0, seed-1, ..."""
+    num_jobs: int | None = None
+    """Of them at the same time, in processes of their own; None: as many as there are GPUs, or cores for their threads."""
     device: str = "auto"
     track: str = "auto"
     allow_missing: bool = False
@@ -43,6 +45,12 @@ class TrainRequest:
     def __post_init__(self) -> None:
         if self.num_seeds is not None and self.num_seeds < 1:
             raise ConfigError(f"--seeds {self.num_seeds}: expected 1 or more")
+        if self.num_jobs is not None and (self.num_jobs < 1 or self.num_seeds is None):
+            raise ConfigError(f"--jobs {self.num_jobs}: expected 1 or more, and --seeds to train at the same time")
+
+    def seed_folder(self, number: int) -> Path:
+        """Of one of several seeds, counted from 0."""
+        return self.out / f"seed-{number}"
 
 
 @dataclass(frozen=True, kw_only=True)

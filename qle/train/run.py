@@ -6,12 +6,11 @@ A finished run is left alone, an unfinished one goes on, and both only if what i
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -28,65 +27,15 @@ from qle.train.loop import Trainer, Training
 from qle.train.model import TrainedModel, count_parameters
 from qle.train.progress import OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
+from qle.train.seeds import seed_places, train_seeds
 from qle.train.setup import build_accelerator
+from qle.train.summary import SUMMARY_FILE, RunSummary, TrainPlan, TrainSummary, metric_spread
 from qle.train.task import OpenBatches, Task, Validation
 
-SUMMARY_FILE = "summary.json"
 LONELY = (
     "the launcher has started one process only (accelerate launch --cpu needs mpirun for more): "
     "to train on CPUs with several, pass --multi_gpu instead of --cpu there and --device cpu here, or use torchrun"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """One run folder."""
-
-    folder: str
-    state: Literal["trained", "finished before"]
-    seed: int
-    metrics: Mapping[str, Any]
-    parameters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """(trainable, frozen) of head and text encoder. From here on nothing is known of a run that was finished before."""
-    placement: str = ""
-    """Where the tokens lay while training."""
-    wait_s: float = 0.0
-    """That the loop waited for data."""
-    num_nonfinite_rows: int = 0
-    """Cached rows that hold NaN or inf: they were left out."""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSummary:
-    """What the command has done."""
-
-    runs: tuple[RunSummary, ...]
-    spread: Mapping[str, tuple[float, float]]
-    """Mean and standard deviation of every metric over the seeds; empty for one run."""
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainPlan:
-    """What a training would do."""
-
-    space: str
-    train: str
-    val: str
-    steps_per_epoch: int
-    steps: int
-    batches_per_epoch: int
-    placement: str
-    parameters: Mapping[str, tuple[int, int]]
-    device: str
-    precision: str
-    num_processes: int
-    settings: Mapping[str, Any]
-    notes: tuple[str, ...]
 
 
 def train_heads(request: TrainRequest, on_status: OnStatus, on_note: Callable[[str], None]) -> TrainSummary:
@@ -98,16 +47,21 @@ def train_heads(request: TrainRequest, on_status: OnStatus, on_note: Callable[[s
     if request.num_seeds is None:
         run = _run(request, settings, task, request.out, on_status)
         return TrainSummary(runs=(run,), spread={}, notes=tuple(task.notes))
-    runs = []
-    for number in range(request.num_seeds):
-        seeded = settings.with_seed(settings.train.seed + number)
-        task = open_task(request, seeded)
-        runs.append(_run(request, seeded, task, request.out / f"seed-{number}", on_status))
+    places = seed_places(request)
+    if len(places) > 1:
+        runs = train_seeds(request, places, on_status)
+    else:
+        runs = [run_seed(request, settings, number, on_status) for number in range(request.num_seeds)]
     spread = metric_spread([run.metrics for run in runs])
-    summary = TrainSummary(runs=tuple(runs), spread=spread, notes=tuple(task.notes))
     if is_main_process():
         write_json(request.out / SUMMARY_FILE, {"runs": [run.folder for run in runs], "spread": spread})
-    return summary
+    return TrainSummary(runs=tuple(runs), spread=spread, notes=tuple(task.notes))
+
+
+def run_seed(request: TrainRequest, settings: Settings, number: int, on_status: OnStatus) -> RunSummary:
+    """One of several seeds, in its own folder."""
+    seeded = settings.with_seed(settings.train.seed + number)
+    return _run(request, seeded, open_task(request, seeded), request.seed_folder(number), on_status)
 
 
 def open_task(request: TrainRequest, settings: Settings) -> Task:
@@ -135,6 +89,7 @@ def plan(request: TrainRequest) -> TrainPlan:
             device=str(accelerator.device),
             precision="bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
             num_processes=accelerator.num_processes,
+            num_jobs=len(seed_places(request)),
             settings=settings.to_json(),
             notes=tuple(task.notes),
         )
@@ -219,25 +174,6 @@ def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnS
     broadcast_object_list(metrics)
     found: dict[str, Any] = metrics[0]
     return found
-
-
-def metric_spread(metrics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Mean and deviation (n - 1) of every number that all runs have, by dotted name."""
-    tables = [dict(_numbers(one)) for one in metrics]
-    names = [name for name in tables[0] if all(name in table for table in tables)]
-    return {
-        name: (fmean(values), stdev(values) if len(values) > 1 else 0.0)
-        for name in names
-        for values in [[table[name] for table in tables]]
-    }
-
-
-def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from _numbers(part, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield path, float(value)
 
 
 def _counted(annotations: Sequence[Any]) -> str:

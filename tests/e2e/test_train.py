@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from qle.cache.reader import open_cache
 from qle.cli import app
-from qle.config import override
 from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
 from qle.eval.floors import Priors
@@ -22,11 +21,12 @@ from qle.predict import RowScorer, score_annotations
 from qle.runs import load_run, read_json, write_json
 from qle.text import tiny
 from qle.train.request import TrainRequest, resolve
-from qle.train.run import RunSummary, train_heads
+from qle.train.run import train_heads
 from qle.train.setup import build_model, token_streams
+from qle.train.summary import RunSummary
 from qle.train.validate import frame_auroc
 from tests.conftest import CHECKOUT
-from tests.planted import TINY_HEAD, Planted, planted_cache
+from tests.planted import Planted, planted_cache
 
 SHORT = ("train.steps=4", "train.eval_every=2", "data.windows_per_batch=2")
 EVENTFUL = (
@@ -45,17 +45,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def request_of(planted: Planted, out: Path, *settings: str, **changes: object) -> TrainRequest:
-    tree = override({}, [*TINY_HEAD, "text.dim=16", *settings])
-    asked = TrainRequest(
-        cache=planted.cache,
-        annotations=planted.train,
-        val=planted.val,
-        settings=tree,
-        out=out,
-        device="cpu",
-        track="none",
-    )
-    return replace(asked, **changes)
+    return replace(planted.request(out, *settings), **changes)
 
 
 def train(planted: Planted, out: Path, *settings: str, **changes: object) -> RunSummary:
@@ -169,7 +159,7 @@ def weights_before(planted: Planted, *settings: str) -> dict[str, torch.Tensor]:
 
 
 def test_several_seeds_give_mean_and_deviation(planted, tmp_path):
-    asked = request_of(planted, tmp_path / "runs", *SHORT, num_seeds=2)
+    asked = request_of(planted, tmp_path / "runs", *SHORT, num_seeds=2, num_jobs=1)
     summary = train_heads(asked, lambda status: None, lambda note: None)
     scores = [run.metrics["selection"]["val_auroc"] for run in summary.runs]
     assert scores[0] != scores[1]

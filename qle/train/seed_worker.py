@@ -1,0 +1,55 @@
+"""The training of one seed, seen from inside its process (seeds.py starts it).
+
+SeedOrder from the pipe -> TrainStatus, TrainStatus, ... -> RunSummary, or the QleError that ended it
+"""
+
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import Connection
+
+import torch
+
+from qle.errors import QleError
+from qle.train.progress import TrainStatus
+from qle.train.request import resolve
+from qle.train.run import run_seed
+from qle.train.seeds import SeedOrder
+
+STATUS_S = 0.1
+"""Between two statuses that say nothing new but the number of the step."""
+
+
+def main(pipe_fd: int) -> None:
+    """Anything but a QleError is a bug and leaves its traceback on stderr."""
+    pipe = Connection(pipe_fd)
+    order: SeedOrder = pipe.recv()
+    threading.Thread(target=_die_with_parent, args=(pipe,), daemon=True).start()
+    torch.set_num_threads(order.num_threads)
+    try:
+        pipe.send(run_seed(order.request, resolve(order.request), order.number, _Reports(pipe).add))
+    except QleError as error:
+        pipe.send(error)
+
+
+class _Reports:
+    """Not every step of a fast training: the parent shows a few a second."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._next_s = float("-inf")
+
+    def add(self, status: TrainStatus) -> None:
+        if status.note or status.is_over or time.monotonic() >= self._next_s:
+            self._pipe.send(status)
+            self._next_s = time.monotonic() + STATUS_S
+
+
+def _die_with_parent(pipe: Connection) -> None:
+    """The parent says nothing more; when its end of the pipe closes, it is gone, and nobody wants this training now."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        # No exception would reach the main thread inside a long forward pass. Checkpoints are whole or not there.
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,174 @@
+"""Several seeds of a training at once on one machine: each in a process of its own, on its GPU or its share of the cores.
+
+    TrainRequest -> places (which device, how many threads) -> a process a seed -> TrainStatus ... RunSummary | QleError
+
+A process is an interpreter of its own, so that nothing of this one (locks, CUDA, threads) is inherited. It holds the other end
+of a pipe: when this process goes, however it goes, the pipe ends and so does the training, which can go on later from its
+checkpoints. A seed that fails does not stop the others; its error comes last.
+"""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from qle.errors import ConfigError, QleError, TrainingError
+from qle.runtime import environment, num_cores, num_threads, resolve_device
+from qle.train.progress import OnStatus, TrainStatus
+from qle.train.request import TrainRequest
+from qle.train.summary import RunSummary
+
+# Ctrl-C reaches the whole group: the parent decides, and says one word instead of each of them a traceback.
+BOOT = """
+import json, os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+start = json.loads(sys.argv[1])
+sys.path[:] = start["path"]
+os.environ["QLE_TENANTS"] = start["num_tenants"]
+from qle.train.seed_worker import main
+main(start["pipe_fd"])
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedPlace:
+    """Where one process trains."""
+
+    device: str
+    num_threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedOrder:
+    """What a process is told first."""
+
+    request: TrainRequest
+    """With the device of the place."""
+    number: int
+    num_threads: int
+
+
+def seed_places(request: TrainRequest) -> tuple[SeedPlace, ...]:
+    """One for each seed that is trained at the same time; --jobs, else one a GPU, or as many as the cores have threads for.
+
+    ConfigError for several of them where a launcher has already divided the machine.
+    """
+    wanted = request.num_jobs
+    if environment("RANK") is not None:
+        if wanted is not None and wanted > 1:
+            raise ConfigError(
+                "--jobs: accelerate launch gives every seed all of its processes\nleave --jobs out, or leave the launcher out"
+            )
+        wanted = 1
+    device = resolve_device(request.device)
+    devices = [str(device)]
+    if device.type == "cuda" and request.device in ("auto", "cuda"):
+        devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    threads = num_threads() or torch.get_num_threads()
+    count = wanted or (max(1, num_cores() // threads) if device.type == "cpu" else len(devices))
+    count = min(count, request.num_seeds or 1)
+    if count > 1 and num_threads() is None:
+        threads = max(1, min(threads, num_cores() // count))
+    return tuple(SeedPlace(device=devices[place % len(devices)], num_threads=threads) for place in range(count))
+
+
+def train_seeds(request: TrainRequest, places: Sequence[SeedPlace], on_status: OnStatus) -> list[RunSummary]:
+    """All seeds, in their order. The first error is raised once all others have ended."""
+    pool = _Pool(request, places, on_status)
+    try:
+        return pool.run()
+    finally:
+        pool.close()
+
+
+class _Pool:
+    def __init__(self, request: TrainRequest, places: Sequence[SeedPlace], on_status: OnStatus) -> None:
+        self._request, self._on_status = request, on_status
+        self._places, self._num_places = list(places), len(places)
+        self._waiting = deque(range(request.num_seeds or 1))
+        self._running: dict[Connection, _Seed] = {}
+        self._done: dict[int, RunSummary] = {}
+        self._errors: dict[int, QleError] = {}
+
+    def run(self) -> list[RunSummary]:
+        while self._waiting or self._running:
+            while self._waiting and self._places:
+                seed = _Seed(self._request, self._waiting.popleft(), self._places.pop(0), self._num_places)
+                self._running[seed.pipe] = seed
+            for pipe in wait(list(self._running)):
+                assert isinstance(pipe, Connection)
+                self._hear(self._running[pipe])
+        if self._errors:
+            raise self._errors[min(self._errors)]
+        return [self._done[number] for number in sorted(self._done)]
+
+    def close(self) -> None:
+        """Nobody trains on."""
+        for seed in self._running.values():
+            seed.process.kill()
+            seed.end()
+        self._running.clear()
+
+    def _hear(self, seed: "_Seed") -> None:
+        try:
+            message: Any = seed.pipe.recv()
+        except (EOFError, OSError):
+            self._end(seed)
+            return
+        if isinstance(message, TrainStatus):
+            self._on_status(replace(message, has_company=True))
+        elif isinstance(message, RunSummary):
+            self._done[seed.number] = message
+        else:
+            self._errors[seed.number] = message
+
+    def _end(self, seed: "_Seed") -> None:
+        """Its pipe has ended: with a word, or without one where it was killed or has a bug."""
+        code = seed.end()
+        del self._running[seed.pipe]
+        self._places.append(seed.place)
+        if seed.number not in self._done and seed.number not in self._errors:
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            self._errors[seed.number] = TrainingError(
+                f"{self._request.seed_folder(seed.number)}: the process of this seed ended with {how}\n"
+                "run the same command again: it goes on from the last checkpoint"
+            )
+        error = self._errors.get(seed.number)
+        note = "" if error is None else f"failed: {str(error).splitlines()[0]}"
+        name = self._request.seed_folder(seed.number).name
+        self._on_status(
+            TrainStatus(step=0, num_steps=0, epoch=0, num_epochs=0, run=name, note=note, is_over=True, has_company=True)
+        )
+
+
+class _Seed:
+    """One process, seen from here."""
+
+    def __init__(self, request: TrainRequest, number: int, place: SeedPlace, num_tenants: int) -> None:
+        self.number, self.place = number, place
+        ours, theirs = socket.socketpair()
+        start = {"path": sys.path, "pipe_fd": theirs.fileno(), "num_tenants": str(num_tenants)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BOOT, json.dumps(start)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # results of the command go there, and these are none
+            pass_fds=(theirs.fileno(),),
+        )
+        theirs.close()
+        self.pipe = Connection(ours.detach())
+        request = replace(request, device=place.device)
+        self.pipe.send(SeedOrder(request=request, number=number, num_threads=place.num_threads))
+
+    def end(self) -> int:
+        """Wait for it; its exit code comes back."""
+        code = self.process.wait()
+        self.pipe.close()
+        return code
