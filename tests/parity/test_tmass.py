@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 from qle.compat.tmass import LOG_SCALE, UNUSED, head_from_official, left_out, official_state
 from qle.data.retrieval.batch import RetrievalBatch
 from qle.errors import CheckpointError
+from qle.eval.retrieval import Ranks, both_ways, dual_softmax, metrics_of, published_leak_ranks
 from qle.heads.retrieval_base import RetrievalOutput
 from qle.heads.tmass import TmassHead
 from qle.nn.sampled_text import all_frame_cosines, cosines_of_trials, frame_cosines, sampled_texts
@@ -201,3 +203,38 @@ def test_whole_training_files_are_told_apart_by_name(state: dict[str, Tensor], s
         head_from_official(short, settings)
     with pytest.raises(CheckpointError, match="not a checkpoint of T-MASS"):
         head_from_official({"a": torch.zeros(1)}, settings)
+
+
+@pytest.mark.parametrize(
+    ("score", "name"),
+    [("correct", name) for name in RETRIEVALS] + [("official_leaky", name) for name in LEAKS],
+)
+def test_ranks_and_metrics(golden: Path, score: str, name: str) -> None:
+    given = {key: tensor.numpy() for key, tensor in case(golden, name).items()}
+    video = given["in.text_video_index"]
+    slot = np.tril(video[:, None] == video, -1).sum(1)
+    if score == "correct":
+        ranks = both_ways(given["out.correct_similarity"], video)
+    else:
+        ranks = published_leak_ranks(given["out.official_leaky_similarity"][video, slot], video)
+    order = np.lexsort([video, slot])  # theirs: first captions of all videos, then second ones
+    _same_ranks(given, f"out.{score}_t2v", ranks["text_to_video"], order)
+    if f"out.{score}_v2t.ranks" in given:
+        _same_ranks(given, f"out.{score}_v2t", ranks["video_to_text"], np.arange(len(ranks["video_to_text"].video)))
+
+
+def test_dual_softmax(golden: Path) -> None:
+    given = {key: tensor.numpy() for key, tensor in case(golden, "retrieval-paired").items()}
+    dual = dual_softmax(given["out.correct_similarity"])
+    np.testing.assert_allclose(dual, given["out.correct_similarity_dsl"], rtol=1e-4, atol=1e-7)
+    ranks = both_ways(dual, given["in.text_video_index"])["text_to_video"]
+    _same_ranks(given, "out.correct_dsl_t2v", ranks, np.arange(len(dual)))
+
+
+def _same_ranks(given: dict[str, np.ndarray], name: str, ranks: Ranks, order: np.ndarray) -> None:
+    assert not ranks.level.any()
+    assert ranks.better[order].tolist() == given[f"{name}.ranks"].tolist()
+    for metric, value in metrics_of(ranks).items():
+        if metric != "MRR":
+            official = float(given[f"{name}.{metric.replace('@', '')}"])
+            assert value * (100 if metric.startswith("R@") else 1) == pytest.approx(official, rel=1e-6), (name, metric)

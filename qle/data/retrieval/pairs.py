@@ -1,0 +1,83 @@
+"""Which texts are true of which videos: every (video, query) that is not known to be absent. No torch.
+
+    annotations by video -> PairTable -> training (data/retrieval/loader.py), evaluation (eval/retrieval.py)
+
+When something happens does not matter here, only that it does: captions that nobody has labelled with times are pairs too.
+The same concept may be true of several videos, which are then no negatives of each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from qle.data.annotations import Annotation
+from qle.data.negatives import united_concepts
+from qle.errors import AnnotationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTable:
+    """Texts and videos by number. A text that a video is annotated with several times stands once."""
+
+    videos: tuple[str, ...]
+    """Keys in the cache, sorted; those that no text is true of as well."""
+    queries: tuple[str, ...]
+    """Distinct texts."""
+    video: np.ndarray
+    """(pairs,) int64, video after video"""
+    query: np.ndarray
+    """(pairs,) int64"""
+    concept: np.ndarray
+    """(pairs,) int64: texts with the same concept mean the same."""
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    @cached_property
+    def described(self) -> np.ndarray:
+        """Numbers of the videos that some text is true of."""
+        return np.unique(self.video)
+
+    @cached_property
+    def _true(self) -> np.ndarray:
+        """(concepts, videos) bool"""
+        table = np.zeros((int(self.concept.max(initial=-1)) + 1, len(self.videos)), dtype=bool)
+        table[self.concept, self.video] = True
+        return table
+
+    def is_true(self, pairs: np.ndarray, videos: np.ndarray) -> np.ndarray:
+        """(pairs, videos) bool: the text of the pair is known to be true of the video."""
+        found: np.ndarray = self._true[np.ix_(self.concept[pairs], videos)]
+        return found
+
+
+def pair_table(by_key: Mapping[str, Sequence[Annotation]]) -> PairTable:
+    """AnnotationError where no text is true of any video."""
+    keys = tuple(sorted(by_key))
+    # United over all videos: a file may name a concept in some rows and not in others.
+    flat = [(number, annotation) for number, key in enumerate(keys) for annotation in by_key[key]]
+    united = united_concepts([annotation for _, annotation in flat])
+    rows = [(number, one) for (number, _), one in zip(flat, united, strict=True)]
+    present = {(number, one.concept_key) for number, one in rows if one.windows}
+    absent = {(number, one.concept_key) for number, one in rows if one.is_absent} - present
+    queries: dict[str, int] = {}
+    concepts: dict[str, int] = {}
+    pairs: dict[tuple[int, int], int] = {}
+    for number, one in rows:
+        if (number, one.concept_key) not in absent:
+            query = queries.setdefault(one.query, len(queries))
+            pairs[number, query] = concepts.setdefault(one.concept_key, len(concepts))
+    if not pairs:
+        raise AnnotationError(
+            f"none of the {len(rows)} annotations says what is in its video: all are of queries that do not happen there"
+        )
+    video, query = np.array(list(pairs), dtype=np.int64).T
+    return PairTable(
+        videos=keys,
+        queries=tuple(queries),
+        video=video,
+        query=query,
+        concept=np.array(list(pairs.values()), dtype=np.int64),
+    )
