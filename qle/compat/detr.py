@@ -129,9 +129,9 @@ def word_places(ours: str, max_words: int, dim: int) -> list[Link]:
     """The table is in every official file, used or not."""
     official = "txt_position_embed"
     return [
-        _unused(f"{official}.position_embeddings.weight", f"{ours}.table.weight", torch.zeros(max_words, dim)),
-        _unused(f"{official}.LayerNorm.weight", f"{ours}.norm.weight", torch.ones(dim)),
-        _unused(f"{official}.LayerNorm.bias", f"{ours}.norm.bias", torch.zeros(dim)),
+        unused(f"{official}.position_embeddings.weight", f"{ours}.table.weight", torch.zeros(max_words, dim)),
+        unused(f"{official}.LayerNorm.weight", f"{ours}.norm.weight", torch.ones(dim)),
+        unused(f"{official}.LayerNorm.bias", f"{ours}.norm.bias", torch.zeros(dim)),
     ]
 
 
@@ -140,7 +140,8 @@ def predictions(ours: str) -> list[Link]:
     return tied("class_embed", f"{ours}.label") + mlp("span_embed", f"{ours}.span", 3)
 
 
-def _unused(official: str, ours: str, value: Tensor) -> Link:
+def unused(official: str, ours: str, value: Tensor) -> Link:
+    """A tensor that our head has in some settings only, or never; the official file gets `value` where it has not."""
     return Link(official=(official,), ours=(ours,), unused=value)
 
 

@@ -13,6 +13,7 @@ HEADS = {
     "qle": "qle.heads.qle:QleHead",
     "moment_detr": "qle.heads.moment_detr:MomentDetrHead",
     "qd_detr": "qle.heads.qd_detr:QdDetrHead",
+    "cg_detr": "qle.heads.cg_detr:CgDetrHead",
     "tmass": "qle.heads.tmass:TmassHead",
 }
 """Name of --head -> class; imported when asked for."""

@@ -1,0 +1,93 @@
+"""Checkpoints of wjun0830/CGDETR <-> the `cg_detr` head.
+
+official names and options -> head_from_official -> CgDetrHead -> official_state -> official names
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qle.compat import detr, links
+from qle.compat.links import Link, alone, tied
+from qle.config import build_config
+from qle.heads.base import TokenShapes
+from qle.heads.cg_detr import CgDetrConfig, CgDetrHead
+from qle.heads.moment_base import FEATURES
+
+UPSTREAM = "CG-DETR"
+_OPTIONS = {
+    "num_prompts": "kept_prompts",
+    "lw_wattn": "attention_weight",
+    "lw_ms_align": "align_weight",
+    "lw_distill": "distill_weight",
+}
+_ENCODERS = {
+    "txtproj_encoder": ("dummy_encoder", "dummy_layers"),
+    "scls_encoder": ("sentence_encoder", "sentence_layers"),
+    "transformer.mcls_encoder": ("moment_encoder", "moment_layers"),
+    "transformer.encoder": ("encoder", "encoder_layers"),
+}
+"""Official name -> our name, and the setting that counts its layers."""
+_TENSORS = {
+    "token_type_embeddings.weight": "kinds",
+    "dummy_rep_token": "dummies",
+    "dummy_rep_pos": "dummy_positions",
+    "sent_rep_token": "sentence_token",
+    "sent_rep_pos": "sentence_position",
+    "moment_rep_token": "moment_token",
+    "moment_rep_pos": "moment_position",
+    "global_rep_token": "token.prompts",
+    "global_rep_pos": "token.position",
+    "query_embed.weight": "decoder.anchors.weight",
+}
+_LISTEN = "transformer.t2v_encoder.layers"
+_UNREAD = "txt_proj_linear"
+"""A projection of words that every official file holds and nothing reads."""
+
+
+def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> CgDetrHead:
+    """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
+    without a trace in the tensors matter (nheads, num_prompts, weights of losses), and `published`."""
+    state = detr.bare(state)
+    try:
+        fields = detr.sizes(state) | detr.options(settings, _OPTIONS)
+        fields |= {count: detr.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
+        fields["text_to_video_layers"] = detr.count_layers(state, _LISTEN)
+        fields["num_dummies"], fields["num_prompts"] = len(state["dummy_rep_token"]), len(state["global_rep_token"])
+        clip_dim, text_dim = detr.input_dims(state)
+    except KeyError as error:
+        raise detr.missing(UPSTREAM, error) from error
+    config = build_config(CgDetrConfig, fields, where=f"checkpoint of {UPSTREAM}")
+    shapes = TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
+    head = CgDetrHead(config, shapes)
+    links.load_official(head, state, _links(config, text_dim), where=f"checkpoint of {UPSTREAM}")
+    return head.eval()
+
+
+def official_state(head: CgDetrHead) -> dict[str, Tensor]:
+    """Every tensor under its official name."""
+    text_dim = head.inputs.words.norms[0].normalized_shape[0]
+    return links.official_state(head, _links(head.config, text_dim))
+
+
+def _links(config: CgDetrConfig, text_dim: int) -> list[Link]:
+    found = detr.inputs("inputs", config) + detr.predictions("predict")
+    for theirs, (ours, count) in _ENCODERS.items():
+        for layer in range(getattr(config, count)):
+            found += detr.encoder_layer(f"{theirs}.layers.{layer}", f"{ours}.layers.{layer}", has_slope=True)
+    for layer in range(config.text_to_video_layers):
+        found += tied(f"{_LISTEN}.{layer}.self_attn.out_proj", f"listen.{layer}.attention.out")
+        found += detr.absorb(f"{_LISTEN}.{layer}", f"listen.{layer}.absorb")
+    for theirs, ours in _TENSORS.items():
+        found += alone(theirs, ours)
+    found += detr.reference_decoder("transformer.decoder", "decoder", config.decoder_layers)
+    found += tied("saliency_proj1", "saliency.clips") + tied("saliency_proj2", "saliency.token")
+    unread = {
+        "LayerNorm.weight": torch.ones(text_dim),
+        "LayerNorm.bias": torch.zeros(text_dim),
+        "net.1.weight": torch.zeros(config.dim, text_dim),
+        "net.1.bias": torch.zeros(config.dim),
+    }
+    return found + [detr.unused(f"{_UNREAD}.{leaf}", f"unread.{leaf}", value) for leaf, value in unread.items()]
