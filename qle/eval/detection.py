@@ -38,7 +38,7 @@ class SpanLists:
 
     @property
     def num_places(self) -> int:
-        return self.start_s.shape[1]
+        return int(self.start_s.shape[1])
 
 
 def overlaps(lists: SpanLists, windows: Windows, undefined: float = 0.0) -> np.ndarray:

@@ -93,7 +93,7 @@ def priors_of(
         position=tuple(position.tolist()),
         position_threshold=_best_threshold(position),
         base_rate=float(position.mean()),
-        span=_best_span(known),
+        span=best_span(known),
         query_rates=_query_rates([one.concept_key for one, _ in known], [float(cover.mean()) for cover in covers]),
         num_annotations=len(known),
         num_without_duration=sum(one.is_labelled for one in annotations) - len(known),
@@ -152,8 +152,11 @@ def _best_threshold(position: np.ndarray) -> float:
     return float(ordered[np.argmax(found)])
 
 
-def _best_span(known: Sequence[tuple[Annotation, float]]) -> tuple[float, float]:
-    """The whole video where no annotation has a window. Mean tIoU decides between spans that are right equally often."""
+def best_span(known: Sequence[tuple[Annotation, float]]) -> tuple[float, float]:
+    """Of annotations and lengths of their videos: beginning and end of the span that is right (tIoU >= 0.5) most often.
+
+    The whole video where no annotation has a window. Mean tIoU decides between spans that are right equally often.
+    """
     present = [(one, length) for one, length in known if one.windows]
     if not present:
         return 0.0, 1.0
