@@ -46,6 +46,11 @@ VARIANTS: dict[str, Variant] = {
     "qd_detr-options": Variant(
         head="qd_detr", settings=SMALL | {"word_positions": True, "projection_layers": 1, "text_to_video_layers": 1}
     ),
+    "cg_detr": Variant(
+        head="cg_detr",
+        settings=SMALL | {"num_dummies": 3, "num_prompts": 4, "kept_prompts": 2},
+        across_items=frozenset({"align"}),
+    ),
 }
 
 

@@ -190,7 +190,11 @@ class CgDetrHead(MomentHead):
     def loss_counts(self, batch: MomentBatch) -> Mapping[str, Tensor]:
         targets = batch.targets
         assert targets is not None
-        counts = {**super().loss_counts(batch), "distill": targets.relevant.sum()}
+        counts = {
+            **super().loss_counts(batch),
+            "distill": targets.relevant.sum(),
+            "attention_bce": batch.clip_mask.sum(),
+        }
         if batch.negative_mask is not None:
             counts |= dict.fromkeys(("saliency_negative", "attention_negative"), batch.negative_mask.sum())
         layers, device = self.config.decoder_layers, batch.clips.device
@@ -331,7 +335,9 @@ class CgDetrHead(MomentHead):
         moments, rest = extras["moment"], extras["rest"]
         align = moment_sentence_loss(moments, rest, extras["sentence"], items)
         align = align + moment_sentence_loss(moments, rest, extras["dummy_sentence"], self._dummy_targets(items))
-        align = align + membership_loss(moments, extras["frames"], targets.relevant, batch.clip_mask)
+        align = align + membership_loss(
+            moments, extras["frames"], targets.relevant, batch.clip_mask, published=published
+        )
         words = None if published else extras["source_mask"]
         return {
             "align": align,

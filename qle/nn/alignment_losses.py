@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from qle.nn.losses import masked_mean
+
 LEAST = 1e-6
 """Under logarithms."""
 
@@ -27,12 +29,14 @@ def membership_loss(
     frames: Float[Tensor, "items clips dim"],
     relevant: Bool[Tensor, "items clips"],
     clip_mask: Bool[Tensor, "items clips"],
+    *,
+    published: bool = False,
 ) -> Float[Tensor, ""]:
     """Does the clip lie in the moment? Binary cross-entropy of the product of clip and moment, its log cut at -100 as torch
-    cuts it; divided by all places of the batch, padding included."""
+    cuts it; parity: divided by all places of the batch, padding included."""
     logit = torch.einsum("id,icd->ic", moments, frames)
     loss = F.binary_cross_entropy_with_logits(logit, relevant.to(logit.dtype), reduction="none").clamp(max=100.0)
-    return (loss * clip_mask).mean()
+    return (loss * clip_mask).mean() if published else masked_mean(loss, clip_mask)
 
 
 def distillation_loss(

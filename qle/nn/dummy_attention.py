@@ -39,8 +39,7 @@ class DummyAttention(nn.Module):
 
     def nothing(self, x: Float[Tensor, "items targets dim"]) -> Float[Tensor, "items targets dim"]:
         """What comes out when there is nothing to attend to: the bias of the output."""
-        bias: Tensor = self.out.bias
-        return bias.expand_as(x)
+        return torch.zeros_like(x) + self.out.bias
 
     def _split(self, x: Tensor) -> Tensor:
         split: Tensor = torch.unflatten(x, -1, (self.num_heads, x.shape[-1] // self.num_heads)).transpose(1, 2)
