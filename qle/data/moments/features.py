@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from qle.cache.reader import Cache, Space
+from qle.cache.reader import Cache, Space, Video
 from qle.data.annotations import Annotation
 from qle.data.lookup import match_keys
 from qle.data.moments.clip_grid import averaged, clip_edges, pool_bounds, pooled, usual_row_s
@@ -171,6 +171,10 @@ class StreamSet:
         if len(self.spaces) > 1:
             where = where.with_name(" + ".join(space.path.name for space in self.spaces))
         return match_keys(self.keys(), where, annotations, length, allow_missing=allow_missing)
+
+    def videos(self, key: str) -> tuple[Video, ...]:
+        """A video in each of the spaces, in their order."""
+        return tuple(space.video(self._own_key(key, space)) for space in self.spaces)
 
     def times(self, key: str) -> ClipTimes:
         """When the clips of a video are."""
