@@ -66,6 +66,11 @@ class MomentHead(Head[MomentBatch, MomentOutput]):
         """The config with what only the training queries can tell (a vocabulary); called once, before the head is built."""
         return config
 
+    @classmethod
+    def notes(cls, config: Any) -> tuple[str, ...]:
+        """What the user of a settled config should know before the training, and need not act on."""
+        return ()
+
     def decode(self, output: MomentOutput) -> MomentScores:
         """Of the last layer. Every span has a length above 0 and lies inside the window."""
         centre, width = output.spans[-1].float().unbind(-1)
