@@ -26,8 +26,8 @@ CHUNK = 1 << 22
 """Pairs that are compared at a time."""
 
 PROTOCOL = {
-    "text_to_video": "Every text ranks all videos; R@K: part of the texts whose video is among the first k; MedR, MeanR: "
-    "median and mean rank, counted from 1; MRR: mean of 1 / rank. Ties count by chance. Other videos that the text is known to "
+    "text_to_video": "Every text ranks all videos; r@K: part of the texts whose video is among the first k; medr, meanr: "
+    "median and mean rank, counted from 1; mrr: mean of 1 / rank. Ties count by chance. Other videos that the text is known to "
     "be true of are left out of its list.",
     "video_to_text": "Every video with a text ranks the videos that have one by the best of their texts.",
     "ties": "The same with every tie broken for (highest) and against (lowest) the right one; only where there are any.",
@@ -111,12 +111,12 @@ def video_to_text(similarity: np.ndarray, video_of_text: np.ndarray, also_true: 
 def retrieval_metrics(
     similarity: np.ndarray, video_of_text: np.ndarray, also_true: np.ndarray | None = None
 ) -> dict[str, dict[str, float]]:
-    """Plain numbers both ways, recall as a part of 1: {"text_to_video": {"R@1": ...}, "video_to_text": ...}."""
+    """Plain numbers both ways, recall as a part of 1: {"text_to_video": {"r@1": ...}, "video_to_text": ...}."""
     return {name: metrics_of(ranks) for name, ranks in both_ways(similarity, video_of_text, also_true).items()}
 
 
 def metrics_of(ranks: Ranks) -> dict[str, float]:
-    """R@K (parts of 1), MeanR, MRR, MedR."""
+    """r@K (parts of 1), meanr, mrr, medr."""
     return {metric: value for metric, (value, _) in _values(ranks).items()}
 
 
@@ -175,7 +175,7 @@ def retrieval_report(
             "left_out_also_true": int(also_true.sum()) - len(pairs),
             "tied_texts": int((ranks[DIRECTIONS[0]].level > 0).sum()),
         },
-        protocol=PROTOCOL,
+        protocol={name: text for name, text in PROTOCOL.items() if name in _told(groups)},
         settings={"num_bootstrap": num_bootstrap if draws is not None else 0, "seed": seed, **(provenance or {})},
     )
 
@@ -187,6 +187,12 @@ def published_leak_ranks(leaking: np.ndarray, video_of_text: np.ndarray) -> dict
     return dict(zip(DIRECTIONS, ranks, strict=True))
 
 
+def _told(groups: Mapping[str, Any]) -> set[str]:
+    """Entries of PROTOCOL that speak of these groups."""
+    parts = {part for part in ("dsl", "published_leak") for name in groups if name.endswith(part)}
+    return {*groups, *parts, "floors", "interval"}
+
+
 def _counted(scores: np.ndarray, own: np.ndarray, is_rival: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
     better, level = (scores > own) & is_rival, (scores == own) & is_rival
     return better.sum(axis), level.sum(axis), is_rival.sum(axis)
@@ -195,12 +201,12 @@ def _counted(scores: np.ndarray, own: np.ndarray, is_rival: np.ndarray, axis: in
 def _values(ranks: Ranks) -> dict[str, tuple[float, np.ndarray | None]]:
     """Each number, and of those that are means what they are means of."""
     expected, reciprocal = ranks.expected() + 1, ranks.reciprocal()
-    hits = {f"R@{cut}": ranks.hit(cut) for cut in CUTS}
-    means = {**hits, "MeanR": expected, "MRR": reciprocal}
+    hits = {f"r@{cut}": ranks.hit(cut) for cut in CUTS}
+    means = {**hits, "meanr": expected, "mrr": reciprocal}
     found: dict[str, tuple[float, np.ndarray | None]] = {
         name: (float(values.mean()), values) for name, values in means.items()
     }
-    return found | {"MedR": (float(np.median(expected)), None)}
+    return found | {"medr": (float(np.median(expected)), None)}
 
 
 def _metrics(ranks: Ranks, draws: np.ndarray | None) -> dict[str, Metric]:
@@ -218,5 +224,5 @@ def _tied(ranks: Mapping[str, Ranks]) -> dict[str, Metric]:
         for direction, found in ranks.items()
         for end, is_lucky in (("lowest", False), ("highest", True))
         for metric, (value, _) in _values(found.broken(is_lucky=is_lucky)).items()
-        if metric.startswith("R@")
+        if metric.startswith("r@")
     }

@@ -51,12 +51,12 @@ class AnnotationPair:
     """What the user should know and need not act on."""
 
 
-def open_annotations(request: TrainRequest, match: Match) -> AnnotationPair:
-    """Both files readable and found, or an error that says what is not."""
+def open_annotations(request: TrainRequest, match: Match, *, allow_unlabelled: bool = False) -> AnnotationPair:
+    """Both files readable and found, or an error that says what is not. allow_unlabelled: rows without times say something."""
     notes: list[str] = []
     kept, keys, absent = [], [], []
     for flag, path in (("--annotations", request.annotations), ("--val", request.val)):
-        annotations = _read(path, flag)
+        annotations = _read(path, flag, allow_unlabelled)
         by_key, missing = match(annotations)
         absent += [f"{flag} {name}" for name in missing]
         if missing:
@@ -140,7 +140,7 @@ def space_use(space: Space, rate_fps: float | None) -> SpaceUse:
     )
 
 
-def _read(path: Path, flag: str) -> list[Annotation]:
+def _read(path: Path, flag: str, allow_unlabelled: bool) -> list[Annotation]:
     if not path.is_file():
         raise InputError(f"{flag} {path}: no such file\nmake one with: qle prepare (see qle prepare --help)")
-    return read_annotations(path)
+    return read_annotations(path, allow_unlabelled=allow_unlabelled)

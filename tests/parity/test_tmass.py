@@ -13,7 +13,7 @@ from torch import Tensor
 from qle.compat.tmass import LOG_SCALE, UNUSED, head_from_official, left_out, official_state
 from qle.data.retrieval.batch import RetrievalBatch
 from qle.errors import CheckpointError
-from qle.eval.retrieval import Ranks, both_ways, dual_softmax, metrics_of, published_leak_ranks
+from qle.eval.retrieval import CUTS, Ranks, both_ways, dual_softmax, metrics_of, published_leak_ranks
 from qle.heads.retrieval_base import RetrievalOutput
 from qle.heads.tmass import TmassHead
 from qle.nn.sampled_text import all_frame_cosines, cosines_of_trials, frame_cosines, sampled_texts
@@ -21,6 +21,7 @@ from qle.text.base import Words
 
 NAMES = {"num_attention_heads": "num_mha_heads", "stochastic_trials": "stochasic_trials"}
 """Names of the fixtures for options that the official code calls otherwise."""
+OFFICIAL = {f"r@{cut}": f"R{cut}" for cut in CUTS} | {"medr": "MedR", "meanr": "MeanR"}
 LOSSES = ("loss-batch", "loss-pair", "loss-single")
 RETRIEVALS = ("retrieval-paired", "retrieval-captions", "retrieval-ragged-captions", "retrieval-distractors")
 LEAKS = RETRIEVALS[:3]
@@ -235,6 +236,6 @@ def _same_ranks(given: dict[str, np.ndarray], name: str, ranks: Ranks, order: np
     assert not ranks.level.any()
     assert ranks.better[order].tolist() == given[f"{name}.ranks"].tolist()
     for metric, value in metrics_of(ranks).items():
-        if metric != "MRR":
-            official = float(given[f"{name}.{metric.replace('@', '')}"])
-            assert value * (100 if metric.startswith("R@") else 1) == pytest.approx(official, rel=1e-6), (name, metric)
+        if metric in OFFICIAL:
+            scale = 100 if metric.startswith("r@") else 1
+            assert value * scale == pytest.approx(float(given[f"{name}.{OFFICIAL[metric]}"]), rel=1e-6), (name, metric)
