@@ -8,7 +8,7 @@ from qle.errors import ConfigError
 Precision = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["cosine", "constant", "step"]
 Decay = Literal["matrices", "all"]
-Select = Literal["mAP", "R1@0.5", "mIoU"]
+Select = Literal["mAP", "mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "HL-mAP", "HIT@1", "top5-mAP"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +45,12 @@ class TrainConfig:
     precision: Precision = "auto"
     """Of the forward pass: auto is bfloat16 where the hardware multiplies it (GPUs, some CPUs: AVX-512 BF16), else float32."""
     eval_every: int | None = None
-    """Steps between validations; None: one after each epoch."""
+    """Steps between validations; None: `eval_epochs` says when."""
+    eval_epochs: int = 1
+    """Epochs between validations."""
     select: Select = "mAP"
-    """What chooses the best step of heads that answer with spans. Heads that score rows take the AUROC of rows."""
+    """What chooses the best step of heads that answer with spans: of moments, or of highlights as raters see them (HL-mAP,
+    HIT@1: of very good clips; top5-mAP). Heads that score rows take the AUROC of rows, whatever stands here."""
     patience: int = 10
     """Validations without a better one after which training stops; 0: never."""
     checkpoint_every: int = 200
@@ -57,7 +60,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "accumulation", "checkpoint_every", "log_every", "step_every")
+        positive = ("epochs", "accumulation", "checkpoint_every", "log_every", "step_every", "eval_epochs")
         for name in positive + tuple(name for name in ("steps", "eval_every") if getattr(self, name) is not None):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} = {getattr(self, name)}: expected 1 or more")

@@ -148,7 +148,7 @@ class Trainer:
         """What is due. A line of history precedes every checkpoint, so that none is averaged over a gap."""
         config, step = self.config, self.position.step
         is_last = step == self.num_steps
-        does_validate = is_last or step % (config.eval_every or self.steps_per_epoch) == 0
+        does_validate = is_last or step % (config.eval_every or config.eval_epochs * self.steps_per_epoch) == 0
         does_save = is_last or step % config.checkpoint_every == 0
         if does_validate or does_save or step % config.log_every == 0:
             values = self._meter.read(self.accelerator, step)

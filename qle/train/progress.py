@@ -36,3 +36,5 @@ def score_label(name: str) -> str:
 
 
 OnStatus = Callable[[TrainStatus], None]
+OnNote = Callable[[str], None]
+"""Takes a line that the user should know and need not act on."""

@@ -6,7 +6,7 @@ A finished run is left alone, an unfinished one goes on, and both only if what i
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from qle.train.folder import announce, begin, owned
 from qle.train.history import History
 from qle.train.loop import Trainer, Training
 from qle.train.model import TrainedModel, count_parameters
-from qle.train.progress import OnStatus
+from qle.train.progress import OnNote, OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
 from qle.train.seeds import seed_places, train_seeds
 from qle.train.setup import build_accelerator
@@ -38,30 +38,40 @@ LONELY = (
 )
 
 
-def train_heads(request: TrainRequest, on_status: OnStatus, on_note: Callable[[str], None]) -> TrainSummary:
+def train_heads(request: TrainRequest, on_status: OnStatus, on_note: OnNote) -> TrainSummary:
     """Train, or go on, or find that all is done."""
     settings = resolve(request)
     task = open_task(request, settings)
+    notes: dict[str, None] = {}
+
+    def say(note: str) -> None:
+        """Once, whichever seed says it."""
+        if note not in notes:
+            notes[note] = None
+            on_note(note)
+
     for note in (*task.notes, *([LONELY] if is_lonely() else [])):
-        on_note(note)
+        say(note)
     if request.num_seeds is None:
-        run = _run(request, settings, task, request.out, on_status)
-        return TrainSummary(runs=(run,), spread={}, notes=tuple(task.notes))
+        run = _run(request, settings, task, request.out, on_status, say)
+        return TrainSummary(runs=(run,), spread={}, notes=tuple(notes))
     places = seed_places(request)
     if len(places) > 1:
-        runs = train_seeds(request, places, on_status)
+        runs = train_seeds(request, places, on_status, say)
     else:
-        runs = [run_seed(request, settings, number, on_status) for number in range(request.num_seeds)]
+        runs = [run_seed(request, settings, number, on_status, say) for number in range(request.num_seeds)]
     spread = metric_spread([run.metrics for run in runs])
     if is_main_process():
         write_json(request.out / SUMMARY_FILE, {"runs": [run.folder for run in runs], "spread": spread})
-    return TrainSummary(runs=tuple(runs), spread=spread, notes=tuple(task.notes))
+    return TrainSummary(runs=tuple(runs), spread=spread, notes=tuple(notes))
 
 
-def run_seed(request: TrainRequest, settings: Settings, number: int, on_status: OnStatus) -> RunSummary:
+def run_seed(
+    request: TrainRequest, settings: Settings, number: int, on_status: OnStatus, on_note: OnNote
+) -> RunSummary:
     """One of several seeds, in its own folder."""
     seeded = settings.with_seed(settings.train.seed + number)
-    return _run(request, seeded, open_task(request, seeded), request.seed_folder(number), on_status)
+    return _run(request, seeded, open_task(request, seeded), request.seed_folder(number), on_status, on_note)
 
 
 def open_task(request: TrainRequest, settings: Settings) -> Task:
@@ -123,7 +133,9 @@ class _Parts:
         return f"{self.batches.placement.name} ({self.batches.placement.reason})"
 
 
-def _run(request: TrainRequest, settings: Settings, task: Task, folder: Path, on_status: OnStatus) -> RunSummary:
+def _run(
+    request: TrainRequest, settings: Settings, task: Task, folder: Path, on_status: OnStatus, on_note: OnNote
+) -> RunSummary:
     started_s = time.monotonic()
     accelerator = build_accelerator(request, settings.train.precision, folder)
     asked = settings.to_json() | dict(task.identity) | {"num_processes": accelerator.num_processes}
@@ -134,6 +146,8 @@ def _run(request: TrainRequest, settings: Settings, task: Task, folder: Path, on
             metrics = read_json(folder / METRICS_FILE)
             return RunSummary(folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics)
         parts = _Parts.of(accelerator, settings, task)
+        for note in task.notes:  # building the head may have told more
+            on_note(note)
         announce(folder, asked, accelerator)
         with closing(parts.batches):
             metrics = _train(folder, parts, asked, on_status)

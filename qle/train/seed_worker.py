@@ -1,6 +1,6 @@
 """The training of one seed, seen from inside its process (seeds.py starts it).
 
-SeedOrder from the pipe -> TrainStatus, TrainStatus, ... -> RunSummary, or the QleError that ended it
+SeedOrder from the pipe -> TrainStatus, note, ... -> RunSummary, or the QleError that ended it
 """
 
 import os
@@ -28,7 +28,8 @@ def main(pipe_fd: int) -> None:
     threading.Thread(target=_die_with_parent, args=(pipe,), daemon=True).start()
     torch.set_num_threads(order.num_threads)
     try:
-        pipe.send(run_seed(order.request, resolve(order.request), order.number, _Reports(pipe).add))
+        settings = resolve(order.request)
+        pipe.send(run_seed(order.request, settings, order.number, _Reports(pipe).add, pipe.send))
     except QleError as error:
         pipe.send(error)
 

@@ -1,6 +1,6 @@
 """Several seeds of a training at once on one machine: each in a process of its own, on its GPU or its share of the cores.
 
-    TrainRequest -> places (which device, how many threads) -> a process a seed -> TrainStatus ... RunSummary | QleError
+    TrainRequest -> places (which device, how many threads) -> a process a seed -> TrainStatus, note ... RunSummary | QleError
 
 A process is an interpreter of its own, so that nothing of this one (locks, CUDA, threads) is inherited. It holds the other end
 of a pipe: when this process goes, however it goes, the pipe ends and so does the training, which can go on later from its
@@ -22,7 +22,7 @@ import torch
 
 from qle.errors import ConfigError, QleError, TrainingError
 from qle.runtime import environment, num_cores, num_threads, resolve_device
-from qle.train.progress import OnStatus, TrainStatus
+from qle.train.progress import OnNote, OnStatus, TrainStatus
 from qle.train.request import TrainRequest
 from qle.train.summary import RunSummary
 
@@ -80,9 +80,11 @@ def seed_places(request: TrainRequest) -> tuple[SeedPlace, ...]:
     return tuple(SeedPlace(device=devices[place % len(devices)], num_threads=threads) for place in range(count))
 
 
-def train_seeds(request: TrainRequest, places: Sequence[SeedPlace], on_status: OnStatus) -> list[RunSummary]:
+def train_seeds(
+    request: TrainRequest, places: Sequence[SeedPlace], on_status: OnStatus, on_note: OnNote
+) -> list[RunSummary]:
     """All seeds, in their order. The first error is raised once all others have ended."""
-    pool = _Pool(request, places, on_status)
+    pool = _Pool(request, places, on_status, on_note)
     try:
         return pool.run()
     finally:
@@ -90,8 +92,10 @@ def train_seeds(request: TrainRequest, places: Sequence[SeedPlace], on_status: O
 
 
 class _Pool:
-    def __init__(self, request: TrainRequest, places: Sequence[SeedPlace], on_status: OnStatus) -> None:
-        self._request, self._on_status = request, on_status
+    def __init__(
+        self, request: TrainRequest, places: Sequence[SeedPlace], on_status: OnStatus, on_note: OnNote
+    ) -> None:
+        self._request, self._on_status, self._on_note = request, on_status, on_note
         self._places, self._num_places = list(places), len(places)
         self._waiting = deque(range(request.num_seeds or 1))
         self._running: dict[Connection, _Seed] = {}
@@ -125,6 +129,8 @@ class _Pool:
             return
         if isinstance(message, TrainStatus):
             self._on_status(replace(message, has_company=True))
+        elif isinstance(message, str):
+            self._on_note(message)
         elif isinstance(message, RunSummary):
             self._done[seed.number] = message
         else:

@@ -12,9 +12,11 @@ import torch
 from qle.cache.reader import open_cache
 from qle.cache.spaces import create_space
 from qle.config import config_to_dict
+from qle.data.moments.recipe import FeaturePart, FeatureRecipe
 from qle.errors import CacheMismatchError, CheckpointError
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
+from qle.ranked import Ranking
 from qle.runs import RunRecord, SpaceUse, check_space, load_run, read_run, run_state, save_run, write_json
 from qle.segments import Localization
 from qle.text import TextRequest, build_text_encoder
@@ -146,8 +148,8 @@ def test_shapes_that_no_head_can_have_are_one_error(run, shape):
 
 def test_the_record_decides_which_head_it_is(run):
     changed = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(changed | {"head": "mesm"}))
-    with pytest.raises(CheckpointError, match=r"config\.json: no head .*unknown head 'mesm'"):
+    (run / "config.json").write_text(json.dumps(changed | {"head": "clairvoyant"}))
+    with pytest.raises(CheckpointError, match=r"config\.json: no head .*unknown head 'clairvoyant'"):
         load_run(run, CPU)
     wider = changed | {"head_config": changed["head_config"] | {"dim": 32}}
     (run / "config.json").write_text(json.dumps(wider))
@@ -197,6 +199,42 @@ def test_another_space_is_refused_with_what_differs(made, tmp_path):
     assert "backbone.id: run 'planted', cache 'strange'" in message
     assert "sampling" not in message  # does not differ
     assert len(message.splitlines()) == 3
+
+
+def test_a_run_on_joined_spaces_comes_back_and_checks_all_of_them(tmp_path):
+    for name in ("one", "two"):
+        create_space(tmp_path / name, planted_spec(name))
+    spaces = [open_cache(tmp_path / name).space() for name in ("one", "two")]
+    uses = [
+        SpaceUse(name=space.record.name, hash=space.record.hash, hashed=space.record.hashed, streams={}, rate_fps=None)
+        for space in spaces
+    ]
+    recipe = FeatureRecipe(
+        parts=tuple(FeaturePart(space=use.hash, stream="frame", dim=8, has_endpoints=use is uses[-1]) for use in uses),
+        window_clips=20,
+        long_videos="truncate",
+    )
+    text = build_text_encoder(TextRequest(name="tiny", dim=16), CPU)
+    settings = {"dim": 16, "num_heads": 2, "hidden": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 2}
+    shapes = TokenShapes(streams={"clips": (recipe.dim,)}, text_dim=text.dim, sentence_dim=text.sentence_dim)
+    head = build_head("moment_detr", settings, shapes)
+    ranking = Ranking(temperature=2.0, nms_tiou=0.7)
+    record = RunRecord(
+        head="moment_detr", head_config=config_to_dict(head.config), text=text.spec(), text_dim=text.dim,
+        sentence_dim=text.sentence_dim, space=uses[0], more_spaces=(uses[1],), recipe=recipe, ranking=ranking,
+        priors=None, settings={}, selection={}, versions={}, created=datetime.now(UTC),
+    )  # fmt: skip
+    save_run(tmp_path / "run", record, head, text.train_state(), {})
+    loaded = load_run(tmp_path / "run", CPU)
+    assert (loaded.record.recipe, loaded.record.ranking) == (recipe, ranking)
+    assert loaded.record.token_shapes.streams == {"clips": (18,)}
+    assert all(torch.equal(value, loaded.head.state_dict()[name]) for name, value in head.state_dict().items())
+    assert "localization" not in json.loads((tmp_path / "run" / "config.json").read_text())
+    check_space(loaded.record, *spaces)
+    with pytest.raises(CacheMismatchError, match=r"trained on the space one-.*\nbackbone.id: run 'one', cache 'two'"):
+        check_space(loaded.record, *reversed(spaces))
+    with pytest.raises(CacheMismatchError, match=r"reads 2 spaces \(one-.*, two-.*\), 1 are given"):
+        check_space(loaded.record, spaces[0])
 
 
 def test_localization_survives_the_way_through_json(made):
