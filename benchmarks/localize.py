@@ -37,7 +37,8 @@ from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.localize import LocalizeRequest, localize
+from qle.localize import localize
+from qle.localize_request import LocalizeRequest
 from qle.predict import RowScorer
 from qle.query_files import Query
 from qle.runs import RunRecord, SpaceUse, load_run, save_run
@@ -131,7 +132,7 @@ def cached_against_anew(
                 checkpoint=run,
                 queries=asked[:1],
                 videos=(film,),
-                weights=weights and str(weights),
+                weights=() if weights is None else (str(weights),),
                 device=options.device,
             )
         )

@@ -107,7 +107,8 @@ def _answers(
     frames: int, device: str, quiet: bool,
 ) -> tuple[dict[str, Any], int]:  # fmt: skip
     """The same as of `qle localize`, without the list of moments: what was written, and 4 where some videos failed."""
-    from qle.localize import LocalizeRequest, localize
+    from qle.localize import localize
+    from qle.localize_request import LocalizeRequest
     from qle.moment_files import one_line
     from qle.query_files import Query
 

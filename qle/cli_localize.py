@@ -14,10 +14,11 @@ LOCALIZE_HELP = """Find when something happens: free-text queries over cached vi
 
 Every query gets its moments, best first, with calibrated scores, and the probability that it happens at all: a query that
 is found nowhere is said to be absent. A video file that the cache does not hold is extracted exactly as the run was trained
-(kept in --cache where given), so the answer is the same either way.
+(kept in --cache where given), so the answer is the same either way. Videos may be hours long.
 
 With --format jsonl every query has at least one window, the best guess, as evaluators need it; that it is absent is told by
-pred_exist_score.
+pred_exist_score. Of heads that answer with spans (moment_detr and its family) jsonl holds every span; the other formats hold
+one of those that overlap by more than 0.7, and none below the probability that validation found worth showing.
 
 A file of --queries has one query a line, or JSONL with query and, if wanted, qid and vid (then only that video is asked).
 Exit code 0: all searched, 4: some videos failed, or are not there (--allow-missing).
@@ -42,7 +43,7 @@ def localize(
     video_id: Annotated[list[str] | None, typer.Option(help="Only this cached video, by key or stem; may be repeated.")] = None,
     video: Annotated[list[str] | None, typer.Option(help="Video file, folder, glob or manifest; may be repeated.")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that keys of --video are relative to.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Of the run's backbone, to extract --video: file, folder or id.")] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="Of the run's backbones, to extract --video; repeatable.")] = None,
     format_: Annotated[str, typer.Option("--format", help="table, json, jsonl (QVHighlights), csv or vtt.")] = "table",
     top: Annotated[int | None, typer.Option(help="Most moments of a query in a video.")] = None,
     min_score: Annotated[float, typer.Option(help="Leave out moments below this probability.")] = 0.0,
@@ -70,21 +71,21 @@ def localize(
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out}: a folder stands there; name the file")
     root_folder = cache if video else cache_folder(cache)
-    read = [Path(name) for name in (queries, weights, *(video or ())) if name is not None]
+    read = [Path(name) for name in (queries, *(weights or ()), *(video or ())) if name is not None]
     written = (("--out", out, MOMENTS_SUFFIXES), ("--report", report, REPORT_SUFFIXES), ("--heatmaps", heatmaps, None))
     for option, path, suffixes in written:
         folders = [folder for folder in (checkpoint, root_folder) if folder is not None]
         check_output(option, path, inputs=read, folders=folders, suffixes=suffixes)
     asked = [*(Query(text=text) for text in query or ()), *(read_queries(queries) if queries else ())]
 
-    from qle.localize import LocalizeRequest
     from qle.localize import localize as run
+    from qle.localize_request import LocalizeRequest
 
     request = LocalizeRequest(
         checkpoint=checkpoint, queries=tuple(asked), cache=root_folder,
-        video_ids=tuple(video_id or ()), videos=tuple(video or ()), root=root, weights=weights, device=device,
+        video_ids=tuple(video_id or ()), videos=tuple(video or ()), root=root, weights=tuple(weights or ()), device=device,
         precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report, out=out,
-        num_frames=frames, is_one_video=kind == "vtt", allow_missing=allow_missing,
+        num_frames=frames, is_one_video=kind == "vtt", keeps_all=kind == "jsonl", allow_missing=allow_missing,
     )  # fmt: skip
     with console.StepProgress("rows", is_quiet=quiet) as progress:
         result = run(request, progress.update)

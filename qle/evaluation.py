@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qle.cache.reader import Space, open_cache
+from qle.cache.reader import Space
 from qle.data.annotations import Annotation, read_annotations
 from qle.data.lookup import match_videos
 from qle.errors import CheckpointError, ConfigError
 from qle.eval.evaluate import evaluate
 from qle.eval.floors import Novelty, Priors, novelty
 from qle.eval.report import Report
+from qle.run_spaces import space_of
 from qle.runs import CONFIG_FILE, RunRecord, check_space, load_run, read_run
 
 OnProgress = Callable[[int, int, str], None]
@@ -94,8 +95,8 @@ def evaluate_runs(request: EvaluationRequest, on_progress: OnProgress | None = N
     folders = tuple(found for path in request.checkpoints for found in run_folders(path))
     records = [read_run(folder) for folder in folders]
     annotations = read_annotations(request.annotations)
-    space = _space(request, records)
-    for record in records:
+    space = space_of(request.cache, records[0], request.space)
+    for record in records[1:]:
         check_space(record, space)
     _, missing = match_videos(space, annotations, allow_missing=request.allow_missing)
     runs = tuple(
@@ -113,15 +114,6 @@ def run_folders(path: Path) -> tuple[Path, ...]:
         (found for found in path.glob("seed-*") if found.name[5:].isdigit()), key=lambda found: int(found.name[5:])
     )
     return tuple(seeds) or (path,)
-
-
-def _space(request: EvaluationRequest, records: Sequence[RunRecord]) -> Space:
-    cache = open_cache(request.cache)
-    if request.space is None:
-        for name in cache.spaces:
-            if (space := cache.space(name)).record.hash == records[0].space.hash:
-                return space
-    return cache.space(request.space)
 
 
 def _evaluate(

@@ -1,6 +1,7 @@
 """The frames that speak most for an answer, with their relevance maps: what pictures and reports show.
 
     scorer + cached video + predictions -> rows -> maps (from the cache) + frames (from the source video) -> ExplainedPrediction
+             cached video + predictions -> clips -> frames, of heads that have no maps                   -> ExplainedPrediction
 
 Rows are the most probable ones of each moment in turn, apart from one another, so that six pictures are not one scene six times.
 Where nothing was found they are the rows that came closest. All maps of a query have one scale, taken from rows all over the
@@ -34,7 +35,6 @@ from qle.segments import rows_of
 from qle.source_frames import frames_of
 from qle.types import Prediction
 
-NUM_FRAMES = 6
 SCALE_ROWS = 24
 """Rows all over the video whose maps, with those that are shown, set the scale of a query."""
 SHOWN_METRICS = {
@@ -44,6 +44,7 @@ SHOWN_METRICS = {
     "absent": ("",),
 }
 """Groups of `qle eval` and beginnings of names in them that the page tells; the others stand in the run's metrics.json."""
+IMPORTED_NOTE = "No frames: the features were imported, so that the film is not known."
 BARE_SIZE = (240, 320)
 """Pixels of a map that has no picture below it."""
 MAX_SIDE = 960
@@ -58,7 +59,7 @@ def explain_frames(
     predictions: Sequence[Prediction],
     *,
     preprocess: Mapping[str, Any],
-    num_frames: int = NUM_FRAMES,
+    num_frames: int,
     source: Path | None = None,
     max_side: int = MAX_SIDE,
     with_attribution: bool = True,
@@ -67,7 +68,8 @@ def explain_frames(
     picture. `source`: where the film lies now, if not where it was. Attribution costs a reading of the video a query."""
     choice = choose_rows(video, scorer.rate_fps)
     wanted = [best_rows(prediction, num_frames) for prediction in predictions]
-    pictures, note = _pictures(video, choice, wanted, source, max_side)
+    pictures, reason = _pictures(video, choice, wanted, source, max_side)
+    note = f"Maps alone, without frames: {reason}" if reason else ""
     region = region_of(video, preprocess)
     if preprocess.get("crop_borders"):
         note = (
@@ -93,6 +95,39 @@ def explain_frames(
             )
         )  # fmt: skip
     return explained
+
+
+def show_frames(
+    videos: Sequence[Video], predictions: Sequence[Prediction], *, num_frames: int, source: Path | None, max_side: int
+) -> list[ExplainedPrediction]:
+    """Each prediction (all of one video) with frames alone. `videos`: the same one in every space; its film is taken from the
+    first that was extracted from one."""
+    video = next((one for one in videos if one.record.source.codec), None)
+    if video is None:
+        return [ExplainedPrediction(prediction=prediction, note=IMPORTED_NOTE) for prediction in predictions]
+    choice = choose_rows(video, None)
+    shown = []
+    for prediction in predictions:
+        track = prediction.track
+        times = np.zeros(0) if track is None else track.times_s[best_rows(prediction, num_frames)]
+        shown.append(np.array([rows_of(time_s, time_s, choice.edges_s).start for time_s in times], np.int64))
+    pictures, reason = _pictures(video, choice, shown, source, max_side)
+    note = f"No frames: {reason}" if reason else ""
+    return [
+        ExplainedPrediction(
+            prediction=prediction, note=note,
+            frames=tuple(_bare_frame(prediction, float(choice.times_s[row]), pictures[row]) for row in rows if row in pictures),
+        )
+        for prediction, rows in zip(predictions, (np.unique(rows).tolist() for rows in shown), strict=True)
+    ]  # fmt: skip
+
+
+def _bare_frame(prediction: Prediction, time_s: float, frame: np.ndarray) -> ExplainedFrame:
+    track, probability = prediction.track, prediction.probability
+    assert track is not None
+    clip = rows_of(time_s, time_s, track.edges_s).start
+    said = None if probability is None else float(probability[clip])
+    return ExplainedFrame(time_s=time_s, frame=frame, relevance=None, scale=0.0, probability=said)
 
 
 def write_heatmaps(folder: Path, explained: Sequence[ExplainedPrediction]) -> list[Path]:
@@ -139,7 +174,13 @@ def write_page(
 
 def calibration_of(run: LoadedRun) -> dict[str, Any]:
     """How far the scores of a run may be trusted: its constants, and what its own validation said."""
-    calibration: dict[str, Any] = {"localization": config_to_dict(run.record.localization)}
+    record = run.record
+    if record.ranking is None:
+        calibration: dict[str, Any] = {"localization": config_to_dict(record.localization)}
+    else:
+        constants = config_to_dict(record.ranking)
+        # Of spans; the line of a timeline is about clips.
+        calibration = {"localization": constants | {"threshold": None, "least probability": constants["threshold"]}}
     try:
         found = json.loads((run.folder / METRICS_FILE).read_bytes())
     except (OSError, ValueError):  # the page then says that nothing was measured
@@ -210,9 +251,9 @@ def _pictures(
         return {}, ""
     try:
         if not is_same_source(fingerprint(path), video.record.source.fingerprint):
-            return {}, f"Maps alone, without frames: {path} is another file than the one that was extracted."
+            return {}, f"{path} is another file than the one that was extracted."
         numbers = video.index[choice.index[rows]]
         frames = frames_of(path, numbers, max_side=max_side)
     except (InputError, DecodeError) as error:
-        return {}, f"Maps alone, without frames: {str(error).splitlines()[0]}"
+        return {}, str(error).splitlines()[0]
     return {int(row): frame for row, frame in zip(rows, frames, strict=True)}, ""

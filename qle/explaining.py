@@ -29,9 +29,9 @@ from qle.explain.visible import Visible, visible
 from qle.extract.decode_write import write_video
 from qle.heads import build_head
 from qle.heads.base import RowHead
-from qle.localize import space_of
 from qle.outputs import FILM_SUFFIXES, check_output
 from qle.predict import RowScorer
+from qle.run_spaces import space_of
 from qle.runs import LoadedRun, load_run
 from qle.runtime import resolve_device
 from qle.segments import probability_of
@@ -80,7 +80,7 @@ def open_run(checkpoint: Path, cache: Path, device: str) -> OpenedRun:
     if not isinstance(run.head, RowHead):
         raise ConfigError(f"{run.folder}: head {run.record.head} does not score rows: there is nothing to explain")
     scorer = RowScorer(run.head, run.text, device=resolve_device(device), rate_fps=run.record.rate_fps)
-    return OpenedRun(run=run, scorer=scorer, space=space_of(cache, run))
+    return OpenedRun(run=run, scorer=scorer, space=space_of(cache, run.record))
 
 
 def overlay_film(

@@ -46,12 +46,7 @@ def recipe_of(name: str, hashed: Mapping[str, Any], *, weights: str | None, devi
 
     `weights`: file or folder (or Hugging Face id) of the backbone, for those that have no weights built in.
     """
-    missing = [part for part in EXTRACTED if not isinstance(hashed.get(part), Mapping)]
-    if missing:
-        raise CacheMismatchError(
-            f"the space {name} was not extracted by qle (its description has no {', '.join(missing)})\n"
-            "bring the features of new videos into its cache by qle cache import, and use --cache"
-        )
+    check_extracted(name, hashed)
     try:
         asked = backbone_request(hashed, weights=weights, device=device)
         sampling = Sampling(**hashed["sampling"])
@@ -70,6 +65,16 @@ def recipe_of(name: str, hashed: Mapping[str, Any], *, weights: str | None, devi
                 backbone=backbone, sampling=sampling, tokens=tokens, extracted=spec, is_derived=is_derived
             )  # fmt: skip
     raise _mismatch(name, hashed, specs[0][1], is_derived=is_derived)
+
+
+def check_extracted(name: str, hashed: Mapping[str, Any]) -> None:
+    """CacheMismatchError for a space of imported features, which nobody here can make of a film."""
+    missing = [part for part in EXTRACTED if not isinstance(hashed.get(part), Mapping)]
+    if missing:
+        raise CacheMismatchError(
+            f"the space {name} was not extracted by qle (its description has no {', '.join(missing)})\n"
+            "bring the features of new videos into its cache by qle cache import, and use --cache"
+        )
 
 
 def backbone_request(hashed: Mapping[str, Any], *, weights: str | None, device: str) -> BackboneRequest:

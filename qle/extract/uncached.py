@@ -15,12 +15,11 @@ from pathlib import Path
 from qle.backbones import BackboneRequest
 from qle.cache.durable import Durability
 from qle.cache.index import load_index
-from qle.cache.layout import CACHE_FILE
-from qle.cache.reader import Space, Video, space_names
+from qle.cache.reader import Space, Video
 from qle.cache.records import is_same_source
 from qle.cache.rewrite import rewrite_video
 from qle.cache.sources import fingerprint
-from qle.cache.spaces import SpaceFolder, create_space, open_space
+from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.states import states
 from qle.errors import CacheError, DecodeError, QleError
 from qle.extract.device import run_targets
@@ -29,6 +28,7 @@ from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.respec import recipe_of
 from qle.extract.target import Target
 from qle.extract.tokens import stored_streams
+from qle.run_spaces import find_space
 from qle.runs import SpaceUse
 from qle.runtime import keep_freed_memory
 from qle.types import SourceFingerprint, SpaceSpec, VideoSource
@@ -43,22 +43,10 @@ class Supplied:
     source: VideoSource
     video: Video | None
     """Its key may be another one than that of the source, where the same film was extracted under another name."""
+    space: Space | None = None
+    """Where it lies."""
     error: QleError | None = None
     """Why there is none."""
-
-
-def find_space(cache: Path, use: SpaceUse) -> SpaceFolder | None:
-    """The space of a run in a cache, whatever its folder is called; None where there is none, or no cache yet."""
-    if not (cache / CACHE_FILE).exists():
-        return None
-    for name in space_names(cache):
-        try:
-            folder = open_space(cache / name)
-        except CacheError:  # damaged; the others are none the worse for it, and `qle cache verify` names it
-            continue
-        if folder.record.hash == use.hash:
-            return folder
-    return None
 
 
 def supply(
@@ -83,7 +71,7 @@ def supply(
     space = None if folder is None else Space(folder)
     for source in sources:
         if space is not None and source.key in there:
-            yield Supplied(source=source, video=space.video(there[source.key]))
+            yield Supplied(source=source, video=space.video(there[source.key]), space=space)
         elif maker is None or source.key in reasons:
             yield Supplied(source=source, video=None, error=reasons[source.key])
         else:
@@ -150,8 +138,9 @@ class _Maker:
         with tempfile.TemporaryDirectory(prefix="qle-") as temp:
             folder = create_space(Path(temp) / "cache", self.spec)
             error = self.extract([source], folder, durability="none").get(source.key)
-            video = None if error else Space(folder).video(source.key)
-            yield Supplied(source=source, video=video, error=error)
+            space = Space(folder)
+            video = None if error else space.video(source.key)
+            yield Supplied(source=source, video=video, error=error, space=space)
 
     def extract(
         self, sources: Sequence[VideoSource], folder: SpaceFolder, *, durability: Durability

@@ -23,7 +23,8 @@ from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.localize import LocalizeRequest, LocalizeResult, localize
+from qle.localize import localize
+from qle.localize_request import LocalizeRequest, LocalizeResult
 from qle.moment_files import FORMATS, render
 from qle.query_files import Query
 from qle.runs import RunRecord, SpaceUse, save_run
