@@ -12,8 +12,9 @@ import torch
 
 from qle.data.retrieval.frames import FrameSource
 from qle.data.retrieval.sentences import sentences_of
-from qle.errors import CheckpointError
+from qle.errors import CheckpointError, ConfigError
 from qle.heads.retrieval_base import RetrievalHead
+from qle.heads.tmass import TmassHead
 from qle.scoring import OnProgress, scoring
 from qle.text.bank import QueryBank
 
@@ -51,3 +52,17 @@ class VideoRanker:
                 "its weights are damaged or its training diverged: use another checkpoint"
             )
         return found if len(number) == len(queries) else found[[number[query] for query in queries]]
+
+    def published_leaking_similarity(
+        self, queries: Sequence[str], video_of_query: np.ndarray, keys: Sequence[str]
+    ) -> np.ndarray:
+        """parity: (queries, videos) as T-MASS was evaluated when it was published: each candidate is pooled with its own
+        caption, which tells who is right. NaN where a candidate has no such caption. video_of_query: numbers among `keys`."""
+        if not isinstance(self.head, TmassHead):
+            raise ConfigError(f"the published leaking score is that of head tmass, this run has head {self.head.name}")
+        with scoring((self.head, self.text.encoder), self.device, "float32"):
+            words = sentences_of(self.text, queries, self.device)
+            frames = torch.from_numpy(self.frames.frames(keys)).to(self.device)
+            numbers = torch.from_numpy(video_of_query).to(self.device)
+            found: np.ndarray = self.head.leaking_similarity(words, frames, numbers).cpu().numpy()
+        return found
