@@ -10,6 +10,7 @@ import typer
 
 from qle.cli import app
 from qle.config import preset_names
+from qle.heads import HEADS
 from tests.conftest import CHECKOUT
 
 PAGES = (CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/**/*.md")))
@@ -69,8 +70,10 @@ def test_every_command_is_shown_somewhere() -> None:
 
 
 def test_presets_of_the_documentation_exist() -> None:
+    heads = "|".join(HEADS)
     for page in PAGES:
-        assert set(re.findall(r"`(?:--preset )?(qle/[a-z0-9]+)`", page.read_text())) <= set(preset_names()), page.name
+        named = re.findall(rf"`(?:--preset )?((?:{heads})/[a-z0-9-]+)`", page.read_text())
+        assert set(named) <= set(preset_names()), page.name
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:
