@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from qle.data.annotations import Annotation
+from qle.data.annotations import Annotation, Window
 from qle.errors import CheckpointError
 from qle.eval.scored import RowTable, ScoredQuery
 from qle.segments import pair_iou, window_cover
@@ -93,7 +93,7 @@ def priors_of(
         position=tuple(position.tolist()),
         position_threshold=_best_threshold(position),
         base_rate=float(position.mean()),
-        span=best_span(known),
+        span=best_span([(one.windows, length) for one, length in known]),
         query_rates=_query_rates([one.concept_key for one, _ in known], [float(cover.mean()) for cover in covers]),
         num_annotations=len(known),
         num_without_duration=sum(one.is_labelled for one in annotations) - len(known),
@@ -152,16 +152,16 @@ def _best_threshold(position: np.ndarray) -> float:
     return float(ordered[np.argmax(found)])
 
 
-def best_span(known: Sequence[tuple[Annotation, float]]) -> tuple[float, float]:
-    """Of annotations and lengths of their videos: beginning and end of the span that is right (tIoU >= 0.5) most often.
+def best_span(known: Sequence[tuple[Sequence[Window], float]]) -> tuple[float, float]:
+    """Of windows of queries and lengths of their videos: beginning and end of the span that is right (tIoU >= 0.5) most often.
 
-    The whole video where no annotation has a window. Mean tIoU decides between spans that are right equally often.
+    The whole video where no query has a window. Mean tIoU decides between spans that are right equally often.
     """
-    present = [(one, length) for one, length in known if one.windows]
+    present = [(windows, length) for windows, length in known if windows]
     if not present:
         return 0.0, 1.0
-    windows = np.concatenate([np.array(one.windows, dtype=np.float64) / length for one, length in present])
-    first = np.cumsum([0] + [len(one.windows) for one, _ in present[:-1]])
+    windows = np.concatenate([np.array(some, dtype=np.float64) / length for some, length in present])
+    first = np.cumsum([0] + [len(some) for some, _ in present[:-1]])
     start, end = np.triu_indices(SPAN_STEPS + 1, k=1)
     best, best_value = (0.0, 1.0), -1.0
     for begin, stop in zip(start / SPAN_STEPS, end / SPAN_STEPS, strict=True):

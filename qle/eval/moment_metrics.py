@@ -45,7 +45,7 @@ def _class_values(
 ) -> Values:
     """`overlap`: (windows, places)."""
     precision = list_average_precision(hits(overlap, windows, BENCHMARK_TIOU - TIOU_SLACK), windows.counts)
-    best = _best_so_far(overlap, windows)
+    best = best_so_far(overlap, windows)
     recall = {
         f"r{depth}@{level}": share_at_least(best[:, min(depth, best.shape[1]) - 1], level)
         for depth in depths
@@ -56,7 +56,7 @@ def _class_values(
     return {**recall, "map": precision.mean(axis=1), **at, "miou": best[:, 0]}
 
 
-def _best_so_far(overlap: np.ndarray, windows: Windows) -> np.ndarray:
+def best_so_far(overlap: np.ndarray, windows: Windows) -> np.ndarray:
     """(pairs, places): the highest overlap of any of the first spans with any window; NaN without windows."""
     found = np.full((windows.num_owners, overlap.shape[1]), np.nan)
     if len(windows.owner):

@@ -129,7 +129,8 @@ def _highlights(groups: Iterable[ClipGroup], num_queries: int) -> dict[str, dict
     for group in groups:
         positive = group.ratings[:, :, None, :] >= least[:, None]  # (group, clips, levels, raters)
         flat = positive.reshape(*positive.shape[:2], -1)
-        precision[group.queries] = clip_average_precision(group.score, flat).reshape(len(flat), *precision.shape[1:])
+        values = clip_average_precision(group.score, flat) * group.is_answered[:, None]
+        precision[group.queries] = values.reshape(len(flat), *precision.shape[1:])
         inside = group.best < group.score.shape[1]
         is_hit[group.queries[inside]] = positive[inside, group.best[inside]].any(axis=-1)
     return {

@@ -5,8 +5,8 @@
 Nothing is fitted in this file. The same functions measure the head, a file of predictions and the floors.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ PROTOCOL = {
     "query. whole_video. uniform: ten random stretches, mean of ten draws.",
     "interval": f"{LEVEL:.0%} percentile interval, resampling videos.",
 }
+Measure = Callable[[MomentTable, MomentAnswers], Values]
+MEASURES: dict[str, Measure] = {"moments": moment_values, "highlights": highlight_values}
 VALIDATION_METRICS = {
     "mAP": "map", "mIoU": "miou", "R1@0.3": "r1@0.3", "R1@0.5": "r1@0.5", "R1@0.7": "r1@0.7",
     "HL-mAP": "very_good_map", "HIT@1": "very_good_hit1", "top5-mAP": "top5_map",
@@ -61,14 +63,9 @@ def evaluate_ranked(
 ) -> Report:
     """AnnotationError where there is nothing to measure. `provenance` (run, spaces, annotations) goes into the settings."""
     table = ranked_table(ranked)
-    return report_of(
-        table,
-        ranked_answers(ranked, ranking, table),
-        span=None if priors is None else priors.span,
-        num_bootstrap=num_bootstrap,
-        seed=seed,
-        settings={"ranking": asdict(ranking), **(provenance or {})},
-    )
+    beside = Beside(span=None if priors is None else priors.span, num_bootstrap=num_bootstrap, seed=seed)
+    settings = {"ranking": asdict(ranking), **(provenance or {})}
+    return report_of(table, ranked_answers(ranked, ranking, table), beside, settings=settings)
 
 
 def validation_value(ranked: Sequence[RankedQuery], metric: str = "mAP") -> float:
@@ -85,56 +82,77 @@ def validation_value(ranked: Sequence[RankedQuery], metric: str = "mAP") -> floa
     return mean_known(values.get(name, np.full(1, np.nan)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What stands beside the numbers."""
+
+    span: tuple[float, float] | None = None
+    """The best constant one of the training annotations, in parts of the video. None: the best one of what is measured
+    stands in, which no constant can beat."""
+    num_bootstrap: int = 1000
+    seed: int = 0
+
+
 def report_of(
     table: MomentTable,
     answers: MomentAnswers,
+    beside: Beside,
     *,
-    span: tuple[float, float] | None,
-    num_bootstrap: int,
-    seed: int,
+    measures: Mapping[str, Measure] = MEASURES,
+    protocol: Mapping[str, str] = PROTOCOL,
+    counts: Mapping[str, int] | None = None,
     settings: Mapping[str, Any],
 ) -> Report:
-    """Without a `span` from training, the best one of what is measured stands in, which no guess can beat."""
-    draws = video_draws(len(table.videos), num_bootstrap, seed) if num_bootstrap and len(table.videos) > 1 else None
-    chosen = own_best_span(table) if span is None else span
-    floors = floor_draws(table, chosen, num_draws=NUM_UNIFORM_DRAWS, seed=seed)
-    groups = {}
-    for group, values_of in (("moments", moment_values), ("highlights", highlight_values)):
-        values = values_of(table, answers)
-        beside = {name: _mean_values([values_of(table, one) for one in some]) for name, some in floors.items()}
-        if any(np.isfinite(part).any() for part in values.values()):
-            groups[group] = {
-                name: Metric(
-                    value=mean_known(own),
-                    interval=None if draws is None else interval(mean_draws(draws, own, table.video)),
-                    floors={floor: mean_known(some[name]) for floor, some in beside.items()},
-                )
-                for name, own in values.items()
-            }
-    if absent := _absent(table, answers, floors, draws):
-        groups["absent"] = absent
+    """Groups of numbers by name, each from its measure. `counts`, `settings`: what the caller knows besides."""
+    has_draws = beside.num_bootstrap > 0 and len(table.videos) > 1
+    draws = video_draws(len(table.videos), beside.num_bootstrap, beside.seed) if has_draws else None
+    span = own_best_span(table) if beside.span is None else beside.span
+    floors = floor_draws(table, span, num_draws=NUM_UNIFORM_DRAWS, seed=beside.seed)
+    groups = {name: _group(measure, table, answers, floors, draws) for name, measure in measures.items()}
+    groups["absent"] = _absent(table, answers, floors, draws)
+    groups = {name: metrics for name, metrics in groups.items() if metrics}
     return Report(
         metrics=groups,
         per_query=(),
-        counts=_counts(table),
-        protocol={name: text for name, text in PROTOCOL.items() if name in (*groups, "floors", "interval")},
+        counts={**_counts(table), **(counts or {})},
+        protocol={name: text for name, text in protocol.items() if name in (*groups, "floors", "interval")},
         settings={
-            "num_bootstrap": num_bootstrap if draws is not None else 0,
-            "seed": seed,
-            "best_span": list(chosen),
-            "best_span_from": "the evaluated annotations" if span is None else "training",
+            "num_bootstrap": beside.num_bootstrap if has_draws else 0,
+            "seed": beside.seed,
+            "best_span": list(span),
+            "best_span_from": "the evaluated annotations" if beside.span is None else "training",
             **settings,
         },
     )
 
 
+def _group(
+    measure: Measure,
+    table: MomentTable,
+    answers: MomentAnswers,
+    floors: Mapping[str, Sequence[MomentAnswers]],
+    draws: np.ndarray | None,
+) -> dict[str, Metric]:
+    """Empty where no pair has any of these numbers."""
+    values = measure(table, answers)
+    if not any(np.isfinite(part).any() for part in values.values()):
+        return {}
+    beside = {name: _mean_values([measure(table, one) for one in some]) for name, some in floors.items()}
+    return {
+        name: Metric(
+            value=mean_known(own),
+            interval=None if draws is None else interval(mean_draws(draws, own, table.video)),
+            floors={floor: mean_known(some[name]) for floor, some in beside.items()},
+        )
+        for name, own in values.items()
+    }
+
+
 def own_best_span(table: MomentTable) -> tuple[float, float]:
-    known = [
-        (one, length)
-        for one, length in zip(table.annotations, table.duration_s.tolist(), strict=True)
-        if np.isfinite(length)
-    ]
-    return best_span(known)
+    """Of what is measured itself: no constant answer is right more often."""
+    lengths = table.duration_s.tolist()
+    pairs = zip(table.annotations, lengths, strict=True)
+    return best_span([(one.windows, length) for one, length in pairs if np.isfinite(length)])
 
 
 def _mean_values(some: Sequence[Values]) -> Values:

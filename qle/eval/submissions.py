@@ -57,7 +57,7 @@ def read_rows(path: Path) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Rows of one file, for messages."""
+    """Rows of one file; whatever is wrong in them is refused by file, row, qid and key."""
 
     name: str
     rows: Sequence[Row]
@@ -66,13 +66,14 @@ class Side:
         qid = self.rows[number].get("qid")
         raise AnnotationError(f"{self.name}, row {number + 1} (qid {qid!r}), {key}: {reason}\n{advice}")
 
-    def by_qid(self) -> dict[Any, int]:
-        """Number of the row of each qid."""
+    def by_qid(self, *, as_text: bool = False) -> dict[Any, int]:
+        """Number of the row of each qid. Officially 1 and "1" are two; our annotations know qids as text."""
         found: dict[Any, int] = {}
         for number, row in enumerate(self.rows):
             qid = row.get("qid")
             if isinstance(qid, bool) or not isinstance(qid, int | str):
                 self.refuse(number, "qid", f"expected a number or text, got {qid!r:.80}", "every row names its query")
+            qid = str(qid) if as_text else qid
             if found.setdefault(qid, number) != number:
                 self.refuse(
                     number,
@@ -81,6 +82,63 @@ class Side:
                     "keep one row a query: which counts is unclear",
                 )
         return found
+
+    def listed(self, number: int, key: str, advice: str, *, may_be_empty: bool = False) -> list[Any]:
+        """The list under a key of a row."""
+        value = self.rows[number].get(key)
+        if not isinstance(value, list) or not (value or may_be_empty):
+            state = "an empty list" if value == [] else f"expected a list, got {value!r:.80}"
+            self.refuse(number, key, "missing" if value is None else state, advice)
+        return value
+
+    def numbers(self, rows: Sequence[int], lists: Sequence[list[Any]], key: str) -> np.ndarray:
+        """All values of the lists of these rows end to end, float64; finite numbers and nothing else."""
+        flat = checked_numbers(list(chain.from_iterable(lists)))
+        if flat is None:
+            for number, values in zip(rows, lists, strict=True):
+                for value in values:
+                    if checked_numbers([value]) is None:
+                        self.refuse(number, key, f"expected finite numbers, got {value!r:.80}", "correct the row")
+            raise AssertionError("numbers that are wrong together and right alone")
+        return flat
+
+    def table(
+        self,
+        rows: Sequence[int],
+        lists: Sequence[list[Any]],
+        width: int,
+        key: str,
+        expected: str,
+        *,
+        exact: bool = False,
+    ) -> np.ndarray:
+        """(entries, width): the first numbers of every entry of the lists of these rows, end to end."""
+        for number, entries in zip(rows, lists, strict=True):
+            for entry in entries:
+                if not isinstance(entry, list) or len(entry) < width or (exact and len(entry) > width):
+                    self.refuse(number, key, f"{expected}, got {entry!r:.80}", "correct the row")
+        parts = [list(chain.from_iterable(entry[:width] for entry in entries)) for entries in lists]
+        return self.numbers(rows, parts, key).reshape(-1, width)
+
+    def forward(self, rows: Sequence[int], owner: np.ndarray, flat: np.ndarray, key: str, *, has_length: bool) -> None:
+        """Refuses windows that end before they start, or with `has_length` when they start. `owner`: place in `rows`."""
+        is_right = flat[:, 1] > flat[:, 0] if has_length else flat[:, 1] >= flat[:, 0]
+        if not is_right.all():
+            wrong = int(np.argmin(is_right))
+            start, end = flat[wrong, :2]
+            reason = f"[{start:g}, {end:g}] does not end after it starts ({(~is_right).sum()} such windows)"
+            self.refuse(rows[owner[wrong]], key, reason, "write start before end, both in seconds")
+
+
+def checked_numbers(values: list[Any]) -> np.ndarray | None:
+    """None where one of them is no finite number."""
+    if not set(map(type, values)) <= {int, float}:
+        return None
+    try:
+        found = np.array(values, dtype=np.float64)
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+    return found if np.isfinite(found).all() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +158,12 @@ class Pairs:
         return len(self.truth_rows)
 
     def truth_values(self, key: str, advice: str) -> list[list[Any]]:
-        return [_listed(self.truth, number, key, advice) for number in self.truth_rows]
+        return [self.truth.listed(number, key, advice) for number in self.truth_rows]
 
     def predicted_values(self, key: str) -> list[list[Any]]:
         """An empty list for a query that was not answered."""
         advice = "give at least one: a best guess counts no less than nothing"
-        return [
-            _listed(self.predictions, number, key, advice) if number >= 0 else [] for number in self.prediction_rows
-        ]
+        return [self.predictions.listed(number, key, advice) if number >= 0 else [] for number in self.prediction_rows]
 
 
 def pair_rows(
@@ -186,13 +242,13 @@ def moment_columns(pairs: Pairs, *, published: bool) -> MomentColumns:
     key, advice = "relevant_windows", "only labelled queries that happen can be measured; leave the others out"
     true = pairs.truth_values(key, advice)
     said = [some[:MOST_WINDOWS] for some in pairs.predicted_values(WINDOWS)]
-    true_flat = _table(pairs.truth, pairs.truth_rows, true, 2, key, "expected [start, end] in seconds")
-    flat = _table(pairs.predictions, pairs.prediction_rows, said, 3, WINDOWS, "expected [start, end, score]")
+    true_flat = pairs.truth.table(pairs.truth_rows, true, 2, key, "expected [start, end] in seconds")
+    flat = pairs.predictions.table(pairs.prediction_rows, said, 3, WINDOWS, "expected [start, end, score]")
     true_owner = np.repeat(np.arange(len(true)), [len(some) for some in true])
     owner = np.repeat(np.arange(len(said)), [len(some) for some in said])
     if not published:
-        _refuse_reversed(pairs.truth, pairs.truth_rows, true_owner, true_flat[:, 1] > true_flat[:, 0], key, true_flat)
-        _refuse_reversed(pairs.predictions, pairs.prediction_rows, owner, flat[:, 1] >= flat[:, 0], WINDOWS, flat)
+        pairs.truth.forward(pairs.truth_rows, true_owner, true_flat, key, has_length=True)
+        pairs.predictions.forward(pairs.prediction_rows, owner, flat, WINDOWS, has_length=False)
     first_s = np.full((pairs.num_queries, 2), np.nan)
     begins = np.flatnonzero(np.diff(owner, prepend=-1))
     first_s[owner[begins]] = flat[begins, :2]
@@ -200,16 +256,6 @@ def moment_columns(pairs: Pairs, *, published: bool) -> MomentColumns:
     windows = Windows(owner=true_owner, start_s=true_flat[:, 0], end_s=true_flat[:, 1], num_owners=pairs.num_queries)
     lists = SpanLists.of(owner, flat[order, 0], flat[order, 1], pairs.num_queries, MOST_WINDOWS)
     return MomentColumns(windows=windows, lists=lists, first_s=first_s)
-
-
-def _refuse_reversed(
-    side: Side, rows: Sequence[int], owner: np.ndarray, is_right: np.ndarray, key: str, flat: np.ndarray
-) -> None:
-    if not is_right.all():
-        wrong = int(np.argmin(is_right))
-        start, end = flat[wrong, :2]
-        reason = f"[{start:g}, {end:g}] does not end after it starts ({(~is_right).sum()} such windows)"
-        side.refuse(rows[owner[wrong]], key, reason, "write start before end, both in seconds")
 
 
 # Clips
@@ -227,12 +273,14 @@ class ClipGroup:
     """(group, clips, NUM_RATERS) float64; 0 where nobody rated."""
     best: np.ndarray
     """(group,) int64: the clip with the highest score of the whole list, the first of equals; may lie behind the last clip."""
+    is_answered: np.ndarray
+    """(group,) bool"""
 
 
 def clip_groups(pairs: Pairs, *, published: bool) -> Iterator[ClipGroup]:
     """`published`: missing scores are 0. Else they come last, since 0 would stand before whatever is negative."""
     said = pairs.predicted_values(SALIENCY)
-    score = _numbers(pairs.predictions, pairs.prediction_rows, said, SALIENCY)
+    score = pairs.predictions.numbers(pairs.prediction_rows, said, SALIENCY)
     first = np.cumsum([0] + [len(some) for some in said]).tolist()
     clip_counts = np.array([_num_clips(pairs.truth, number) for number in pairs.truth_rows])
     query, clip, ratings = _ratings(pairs, clip_counts, published)
@@ -251,12 +299,13 @@ def clip_groups(pairs: Pairs, *, published: bool) -> Iterator[ClipGroup]:
         rated = np.zeros((len(queries), num_clips, NUM_RATERS))
         mine = line_of[query] >= 0
         rated[line_of[query[mine]], clip[mine]] = ratings[mine]
-        yield ClipGroup(queries=queries, score=table, ratings=rated, best=best)
+        is_answered = np.array([len(said[number]) > 0 for number in queries.tolist()])
+        yield ClipGroup(queries=queries, score=table, ratings=rated, best=best, is_answered=is_answered)
 
 
 def _num_clips(side: Side, number: int) -> int:
     value = side.rows[number].get("duration")
-    duration_s = _checked([value])
+    duration_s = checked_numbers([value])
     if duration_s is None or not CLIP_S <= duration_s[0] < MOST_CLIPS * CLIP_S:
         reason = f"expected seconds, at least one clip of {CLIP_S:g} s, got {value!r:.80}"
         side.refuse(number, "duration", reason, "highlights need the length of the video")
@@ -273,9 +322,9 @@ def _ratings(pairs: Pairs, clip_counts: np.ndarray, published: bool) -> tuple[np
             side.refuse(
                 number, "saliency_scores", f"{len(rated)} for {len(some)} relevant_clip_ids", "one for each clip"
             )
-    flat = _numbers(side, rows, clips, "relevant_clip_ids")
-    ratings = _table(
-        side, rows, scores, NUM_RATERS, "saliency_scores", f"expected {NUM_RATERS} ratings of a clip", exact=True
+    flat = side.numbers(rows, clips, "relevant_clip_ids")
+    ratings = side.table(
+        rows, scores, NUM_RATERS, "saliency_scores", f"expected {NUM_RATERS} ratings of a clip", exact=True
     )
     query = np.repeat(np.arange(len(clips)), [len(some) for some in clips])
     most = clip_counts[query]
@@ -286,58 +335,3 @@ def _ratings(pairs: Pairs, clip_counts: np.ndarray, published: bool) -> tuple[np
         side.refuse(rows[query[wrong]], "relevant_clip_ids", reason, f"clips are {CLIP_S:g} s long and counted from 0")
     clip = flat.astype(np.int64)
     return query, np.where(clip < 0, clip + most, clip), ratings  # below 0: counted from the end, as arrays there are
-
-
-# Values
-
-
-def _listed(side: Side, number: int, key: str, advice: str) -> list[Any]:
-    value = side.rows[number].get(key)
-    if not isinstance(value, list) or not value:
-        state = (
-            "missing" if value is None else "an empty list" if value == [] else f"expected a list, got {value!r:.80}"
-        )
-        side.refuse(number, key, state, advice)
-    return value
-
-
-def _numbers(side: Side, rows: Sequence[int], lists: Sequence[list[Any]], key: str) -> np.ndarray:
-    """All values end to end, float64; finite numbers and nothing else."""
-    flat = _checked(list(chain.from_iterable(lists)))
-    if flat is None:
-        for number, values in zip(rows, lists, strict=True):
-            if _checked(values) is None:
-                wrong = next(value for value in values if _checked([value]) is None)
-                side.refuse(number, key, f"expected finite numbers, got {wrong!r:.80}", "correct the row")
-        raise AssertionError("numbers that are wrong together and right alone")
-    return flat
-
-
-def _table(
-    side: Side,
-    rows: Sequence[int],
-    lists: Sequence[list[Any]],
-    width: int,
-    key: str,
-    expected: str,
-    *,
-    exact: bool = False,
-) -> np.ndarray:
-    """(entries, width): the first numbers of every entry, end to end."""
-    for number, values in zip(rows, lists, strict=True):
-        for value in values:
-            if not isinstance(value, list) or len(value) < width or (exact and len(value) > width):
-                side.refuse(number, key, f"{expected}, got {value!r:.80}", "correct the row")
-    parts = [list(chain.from_iterable(value[:width] for value in values)) for values in lists]
-    return _numbers(side, rows, parts, key).reshape(-1, width)
-
-
-def _checked(values: list[Any]) -> np.ndarray | None:
-    """None where one of them is no finite number."""
-    if not set(map(type, values)) <= {int, float}:
-        return None
-    try:
-        found = np.array(values, dtype=np.float64)
-    except OverflowError:  # a whole number of hundreds of digits
-        return None
-    return found if np.isfinite(found).all() else None

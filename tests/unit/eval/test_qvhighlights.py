@@ -179,6 +179,7 @@ def test_queries_without_an_answer_are_misses_unless_published() -> None:
     assert honest["MR-full-R1@0.5"] == published["MR-full-R1@0.5"] / 2
     assert honest["MR-full-mAP@0.5"] == pytest.approx(published["MR-full-mAP@0.5"] / 2, abs=0.01)
     assert honest["HL-min-Fair-Hit1"] == published["HL-min-Fair-Hit1"] / 2
+    assert honest["HL-min-Fair-mAP"] == pytest.approx(published["HL-min-Fair-mAP"] / 2, abs=0.01)
 
 
 def test_windows_without_length_hit_each_other_only_as_published() -> None:
