@@ -21,6 +21,11 @@ SHAPES = TokenShapes(streams={FEATURES: (CLIP_DIM,)}, text_dim=TEXT_DIM, sentenc
 SMALL = {"dim": 16, "num_heads": 2, "hidden": 24, "encoder_layers": 2, "decoder_layers": 2, "num_queries": 5}
 
 
+MESM = SMALL | {"vocabulary": tuple(range(3, 13)), "marks": (1, 2), "function_words": (4, 5)}
+NOT_IN_EVALUATION = frozenset({"words."})
+"""Words are hidden while a head trains; tests/unit/heads/test_mesm.py has that."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """A head and what it is exempt from."""
@@ -51,6 +56,17 @@ VARIANTS: dict[str, Variant] = {
         settings=SMALL | {"num_dummies": 3, "num_prompts": 4, "kept_prompts": 2},
         across_items=frozenset({"align"}),
     ),
+    "mesm": Variant(head="mesm", settings=MESM, across_items=frozenset({"sentence"}), silent=NOT_IN_EVALUATION),
+    "mesm-options": Variant(
+        head="mesm",
+        settings=MESM
+        | {"word_positions": True, "has_word_part": True, "sees_token": True, "sentence_clips": "source"}
+        | {"has_margin": False},
+        groups_sources=True,
+        across_items=frozenset({"sentence"}),
+        silent=NOT_IN_EVALUATION | {"enhance.0.word_part", "enhance.1.word_part"},
+    ),
+    "mesm-plain": Variant(head="mesm", settings=SMALL | {"enhances": False, "sentence_layers": 0}),
 }
 
 

@@ -14,6 +14,7 @@ HEADS = {
     "moment_detr": "qle.heads.moment_detr:MomentDetrHead",
     "qd_detr": "qle.heads.qd_detr:QdDetrHead",
     "cg_detr": "qle.heads.cg_detr:CgDetrHead",
+    "mesm": "qle.heads.mesm:MesmHead",
     "tmass": "qle.heads.tmass:TmassHead",
 }
 """Name of --head -> class; imported when asked for."""

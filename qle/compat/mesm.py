@@ -1,0 +1,149 @@
+"""Checkpoints of lntzm/MESM <-> the `mesm` head.
+
+official names and options -> head_from_official -> MesmHead -> official_state -> official names
+
+Official files count the classes of words and do not say which word is which: that stands in the word counts of the dataset
+(`CLIP_tokenized_count.txt`), whose first numbers may be given as `settings["vocabulary"]`. Text encoders are no part of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qle.compat import detr, links
+from qle.compat.links import Link, alone, tied
+from qle.config import build_config
+from qle.heads.base import TokenShapes
+from qle.heads.mesm import MesmConfig, MesmHead
+from qle.heads.moment_base import FEATURES
+
+UPSTREAM = "MESM"
+CLIP_MARKS = (49406, 49407)
+"""Begin and end in CLIP's vocabulary, which official classes have where words come from CLIP."""
+_OPTIONS = {
+    "normalize_txt": "normalise_words",
+    "use_triplet": "has_margin",
+    "loss_recfw_coef": "word_weight",
+    "loss_recss_coef": "sentence_weight",
+    "recss_tau": "sentence_temperature",
+    "iou_gamma": "same_giou",
+    "sentence_clips": "sentence_clips",
+}
+_LOSS_OPTIONS = {
+    "loss_span_coef": "span",
+    "loss_giou_coef": "giou",
+    "loss_label_coef": "label",
+    "loss_saliency_coef": "saliency",
+    "rank_coef": "rank_divisor",
+}
+_ENHANCE, _ALIGN = "enhance_encoder.t2v_encoder.layers", "t2v_encoder.t2v_encoder.layers"
+_SENTENCE = "ss_reconstructor.recon_trans.layers"
+
+
+def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> MesmHead:
+    """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
+    without a trace in the tensors matter (nheads, use_txt_pos, dataset_name, weights of losses), and `published`,
+    `vocabulary`, `marks`."""
+    state = {name: tensor for name, tensor in detr.bare(state).items() if not name.startswith("text_encoder.")}
+    try:
+        fields = detr.sizes(state) | _sizes(state, settings) | _options(settings)
+        clip_dim, text_dim = detr.input_dims(state)
+    except KeyError as error:
+        raise detr.missing(UPSTREAM, error) from error
+    config = build_config(MesmConfig, fields, where=f"checkpoint of {UPSTREAM}")
+    head = MesmHead(config, _shapes(clip_dim, text_dim))
+    links.load_official(head, state, _links(head), where=f"checkpoint of {UPSTREAM}")
+    return head.eval()
+
+
+def official_state(head: MesmHead) -> dict[str, Tensor]:
+    """Every tensor under its official name; zeros for those that the official program holds and does not use."""
+    return links.official_state(head, _links(head))
+
+
+def _shapes(clip_dim: int, text_dim: int) -> TokenShapes:
+    return TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
+
+
+def _sizes(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
+    sentence_layers, enhances = detr.count_layers(state, _SENTENCE), "masked_token" in state
+    found: dict[str, Any] = {
+        "enhances": enhances,
+        "enhance_layers": detr.count_layers(state, _ENHANCE),
+        "has_word_part": f"{_ENHANCE}.0.linear1_1.weight" in state,
+        "align_layers": detr.count_layers(state, _ALIGN),
+        "sentence_layers": sentence_layers,
+        # The made-up sentence has a place in the table of words.
+        "max_words": len(state["txt_position_embed.position_embeddings.weight"]) - (sentence_layers > 0),
+    }
+    if enhances:
+        is_clip = settings.get("tokenizer_type", "CLIP") == "CLIP"
+        found["marks"] = settings.get("marks", CLIP_MARKS if is_clip else ())
+        num_words = len(state["output_txt_proj.1.bias"]) - 1 - len(found["marks"])
+        found["vocabulary"] = settings.get("vocabulary", (-1,) * num_words)
+    return found
+
+
+def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = detr.options(settings, _OPTIONS)
+    losses = {mine: settings[theirs] for theirs, mine in _LOSS_OPTIONS.items() if theirs in settings}
+    if losses:
+        found["losses"] = found.get("losses", {}) | losses
+    if settings.get("dataset_name") == "qvhighlights" and found.get("published"):
+        found.setdefault("sentence_clips", "source")
+    return found
+
+
+def _links(head: MesmHead) -> list[Link]:
+    config = head.config
+    with_sentence = replace(config, max_words=config.max_words + (config.sentence_layers > 0))
+    found = detr.inputs("inputs", with_sentence) + detr.predictions("predict")
+    for layer in range(config.enhance_layers):
+        found += _mutual_layer(f"{_ENHANCE}.{layer}", f"enhance.{layer}", has_word_part=config.has_word_part)
+    for layer in range(config.align_layers):
+        found += detr.text_to_video_layer(f"{_ALIGN}.{layer}", f"align.{layer}")
+    for layer in range(config.sentence_layers):
+        found += detr.text_to_video_layer(f"{_SENTENCE}.{layer}", f"sentence.layers.{layer}")
+    if config.sentence_layers:
+        found += alone("ss_reconstructor.masked_sent_token", "sentence.blank")
+        found += detr.projection("ss_reconstructor.output_sent_proj", "sentence_out", 2)
+    for layer in range(config.encoder_layers):
+        name = f"encoder.layers.{layer}"
+        found += detr.encoder_layer(f"transformer.{name}", f"encoder.{name}", has_slope=True)
+    found += alone("global_rep_token", "encoder.token") + alone("global_rep_pos", "encoder.place")
+    found += detr.reference_decoder("transformer.decoder", "decoder", config.decoder_layers)
+    found += alone("query_embed.weight", "decoder.anchors.weight")
+    found += tied("saliency_proj1", "saliency.clips") + tied("saliency_proj2", "saliency.token")
+    if config.enhances:
+        found += alone("masked_token", "words.hole") + alone("unknown_token", "words.unknown")
+        found += detr.projection("output_txt_proj", "words.enter", 1) + tied("output_txt_proj.1", "words.name")
+    return _with_spares(found, head)
+
+
+def _mutual_layer(official: str, ours: str, *, has_word_part: bool) -> list[Link]:
+    found = detr.text_to_video_layer(official, f"{ours}.listen")
+    if has_word_part:
+        for theirs, mine in (
+            ("linear1_1", "widen"), ("linear2_1", "narrow"), ("norm1_1", "norms.0"), ("norm2_1", "norms.1"),
+        ):  # fmt: skip
+            found += tied(f"{official}.{theirs}", f"{ours}.word_part.{mine}")
+    return found
+
+
+def _with_spares(found: list[Link], head: MesmHead) -> list[Link]:
+    """Links whose tensors this head can do without get zeros of the shape that a published head has."""
+    own = head.state_dict()
+    clip_dim, text_dim = (len(own[f"inputs.{name}.norms.0.bias"]) for name in ("clips", "words"))
+    vocabulary = head.config.vocabulary or (-1,)
+    twin = replace(head.config, published=True, vocabulary=vocabulary, word_weight=head.config.word_weight or 1.0)
+    with torch.device("meta"):
+        whole = MesmHead(twin, _shapes(clip_dim, text_dim)).state_dict()
+    return [
+        link
+        if link.ours[0] in own
+        else replace(link, unused=torch.cat([torch.zeros(whole[name].shape) for name in link.ours]))
+        for link in found
+    ]
