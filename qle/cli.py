@@ -16,6 +16,7 @@ import typer
 import qle
 from qle import console
 from qle.cli_cache import cache_app
+from qle.cli_checkpoint import checkpoint_app
 from qle.cli_eval import EVAL_HELP, eval_
 from qle.cli_explain import EXPLAIN_HELP, explain
 from qle.cli_localize import LOCALIZE_HELP, localize
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(prepare_app, name="prepare")
+app.add_typer(checkpoint_app, name="checkpoint")
 app.command("train-heads", help=TRAIN_HELP)(train_heads)
 app.command(help=LOCALIZE_HELP)(localize)
 app.command(help=EXPLAIN_HELP)(explain)

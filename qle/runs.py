@@ -189,11 +189,9 @@ def save_run(
     return record
 
 
-def load_run(folder: Path, device: "torch.device") -> LoadedRun:
-    """Head and words of a finished run, ready to score. CheckpointError says what is wrong with it otherwise."""
+def load_head(folder: Path) -> "tuple[Head, RunRecord]":
+    """The head of a finished run, on the CPU. CheckpointError says what is wrong with it otherwise."""
     from qle.heads import build_head
-    from qle.text import rebuild_text_encoder
-    from qle.text.bank import QueryBank
     from qle.weights import load_exactly
 
     record = read_run(folder)
@@ -202,6 +200,20 @@ def load_run(folder: Path, device: "torch.device") -> LoadedRun:
     except (ConfigError, ValueError, RuntimeError, MemoryError) as error:  # no such head, or shapes that none can have
         raise CheckpointError(f"{folder / CONFIG_FILE}: no head can be built from this record ({error})") from error
     load_exactly(head, _tensors(folder, MODEL_FILE, record), where=f"{folder / MODEL_FILE} (head {record.head})")
+    return head, record
+
+
+def load_run(folder: Path, device: "torch.device") -> LoadedRun:
+    """Head and words of a finished run, ready to score. CheckpointError says what is wrong with it otherwise."""
+    from qle.text import rebuild_text_encoder
+    from qle.text.bank import QueryBank
+
+    head, record = load_head(folder)
+    if not record.text or not record.space.hash:
+        raise CheckpointError(
+            f"{folder}: imported weights that are bound to no {'features' if record.text else 'text encoder'} yet\n"
+            "run qle checkpoint import again with --cache, --stream and --text-encoder"
+        )
     text = rebuild_text_encoder(record.text, device)
     if not text.is_frozen:  # then the run has trained it, and without its own numbers it would be noise
         text.load_train_state(_tensors(folder, TEXT_FILE, record))

@@ -68,8 +68,18 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
 
 def official_state(head: CgDetrHead) -> dict[str, Tensor]:
     """Every tensor under its official name."""
-    text_dim = head.inputs.words.norms[0].normalized_shape[0]
-    return links.official_state(head, _links(head.config, text_dim))
+    return links.official_state(head, _links(head.config, len(head.state_dict()["inputs.words.norms.0.bias"])))
+
+
+def official_options(head: CgDetrHead) -> dict[str, Any]:
+    """What the official program is told when it is built."""
+    sizes = {count: getattr(head.config, count) for count in ("dummy_layers", "moment_layers", "num_dummies")}
+    sizes |= {
+        "sent_layers": head.config.sentence_layers,
+        "t2v_layers": head.config.text_to_video_layers,
+        "total_prompts": head.config.num_prompts,
+    }
+    return detr.official_options(head.config, _OPTIONS) | sizes
 
 
 def _links(config: CgDetrConfig, text_dim: int) -> list[Link]:

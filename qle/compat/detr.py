@@ -189,6 +189,27 @@ def options(settings: Mapping[str, Any], more: Mapping[str, str] | None = None) 
     return found | ({"losses": losses} if losses else {})
 
 
+SIZE_OPTIONS = {
+    "hidden_dim": "dim",
+    "dim_feedforward": "hidden",
+    "enc_layers": "encoder_layers",
+    "dec_layers": "decoder_layers",
+    "num_queries": "num_queries",
+    "n_input_proj": "projection_layers",
+    "max_q_l": "max_words",
+}
+"""Official options that the tensors tell as well, for who builds the official model."""
+
+
+def official_options(config: DetrConfig, more: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The inverse of `options`, sizes included."""
+    names = {theirs: mine for theirs, mine in OPTIONS.items() if theirs != mine} | SIZE_OPTIONS | dict(more or {})
+    found = {theirs: getattr(config, mine) for theirs, mine in names.items()}
+    found |= {theirs: getattr(config.losses, mine) for theirs, mine in LOSS_OPTIONS.items()}
+    found |= {theirs: getattr(config.losses.costs, mine) for theirs, mine in COST_OPTIONS.items()}
+    return found | {"dropout": config.dropout, "input_dropout": config.input_dropout, "span_loss_type": "l1"}
+
+
 def _renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {mine: settings[theirs] for theirs, mine in names.items() if theirs in settings}
 

@@ -64,6 +64,14 @@ def official_state(head: MesmHead) -> dict[str, Tensor]:
     return links.official_state(head, _links(head))
 
 
+def official_options(head: MesmHead) -> dict[str, Any]:
+    """What the official program is told when it is built; the vocabulary and its marks are ours."""
+    config = head.config
+    found = detr.official_options(config, _OPTIONS)
+    found |= {theirs: getattr(config.losses, mine) for theirs, mine in _LOSS_OPTIONS.items()}
+    return found | {"vocabulary": list(config.vocabulary), "marks": list(config.marks)}
+
+
 def _shapes(clip_dim: int, text_dim: int) -> TokenShapes:
     return TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
 

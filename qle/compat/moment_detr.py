@@ -47,6 +47,14 @@ def official_state(head: MomentDetrHead) -> dict[str, Tensor]:
     return links.official_state(head, _links(head.config))
 
 
+def official_options(head: MomentDetrHead) -> dict[str, Any]:
+    """What the official program is told when it is built."""
+    return detr.official_options(head.config, _OPTIONS) | {
+        "pre_norm": head.config.pre_norm,
+        "contrastive_align_loss": head.config.aligns,
+    }
+
+
 def _links(config: MomentDetrConfig) -> list[Link]:
     found = detr.inputs("inputs", config) + detr.predictions("predict") + tied("saliency_proj", "saliency")
     for layer in range(config.encoder_layers):

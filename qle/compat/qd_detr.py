@@ -40,6 +40,11 @@ def official_state(head: QdDetrHead) -> dict[str, Tensor]:
     return links.official_state(head, _links(head.config))
 
 
+def official_options(head: QdDetrHead) -> dict[str, Any]:
+    """What the official program is told when it is built."""
+    return detr.official_options(head.config) | {"t2v_layers": head.config.text_to_video_layers}
+
+
 def _links(config: QdDetrConfig) -> list[Link]:
     found = detr.inputs("inputs", config) + detr.predictions("predict")
     for layer in range(config.text_to_video_layers):

@@ -79,6 +79,17 @@ def official_state(head: TmassHead) -> dict[str, Tensor]:
     return official | {LOG_SCALE: head.log_scale.detach().clone(), UNUSED: torch.zeros(1)}
 
 
+def input_dims(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Widths of frames and of texts, which are one."""
+    dim = len(state["stochastic.std_branch.linear_proj.bias"])
+    return dim, dim
+
+
+def official_options(head: TmassHead) -> dict[str, Any]:
+    """What the official program is told when it is built."""
+    return {official: getattr(head.config, ours) for official, ours in _SETTINGS.items()}
+
+
 def left_out(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Names of the tensors of a whole training file that are not the head's: those of the CLIP towers, and the unused scalar."""
     names = (name.removeprefix("module.") for name in state)

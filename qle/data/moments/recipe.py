@@ -6,7 +6,8 @@ No torch. The order in which streams are named is the order in which they are jo
 the clip (begin and end, as fractions of the window) behind that stream.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from qle.errors import ConfigError
 
@@ -32,6 +33,13 @@ class StreamChoice:
         if not space or name.endswith(":"):
             raise ConfigError(f"--stream {text!r}: expected SPACE or SPACE:STREAM, with +tef behind it if wanted")
         return cls(space=space, stream=stream or None, has_endpoints=has_endpoints)
+
+
+def with_endpoints(choices: Sequence[StreamChoice]) -> tuple[StreamChoice, ...]:
+    """Where no name asks for temporal endpoints, the last stream has them: all published heads read them."""
+    if any(choice.has_endpoints for choice in choices):
+        return tuple(choices)
+    return (*choices[:-1], replace(choices[-1], has_endpoints=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
