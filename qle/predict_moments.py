@@ -78,6 +78,7 @@ class _Video:
     key: str
     clips: VideoClips
     windows: tuple[tuple[int, int], ...]
+    """(first, stop) of those that hold a usable clip; a head has nothing to look at in the others."""
 
     @property
     def windows_s(self) -> np.ndarray:
@@ -143,7 +144,10 @@ class _Scoring:
                 f"video {key!r}: none of its {clips.num_clips} clips has finite features in all of its spaces\n"
                 "extract or import it again; qle cache verify --deep finds files that differ from what was written"
             )
-        video = _Video(key=key, clips=clips, windows=windows_of(clips.num_clips, recipe))
+        seen = tuple(
+            (first, stop) for first, stop in windows_of(clips.num_clips, recipe) if clips.valid[first:stop].any()
+        )
+        video = _Video(key=key, clips=clips, windows=seen)
         distinct = tuple(dict.fromkeys(queries))
         for query in distinct:
             for number, (first, stop) in enumerate(video.windows):
@@ -172,19 +176,23 @@ class _Scoring:
                 )
 
     def _batch(self, items: Sequence[_Item]) -> MomentBatch:
-        lengths = torch.tensor([len(item.window.valid) for item in items])
-        clips = torch.zeros(len(items), int(lengths.max()), self._scorer.streams.recipe.dim)
+        clips = torch.zeros(len(items), _longest(items), self._scorer.streams.recipe.dim)
+        mask = torch.zeros(clips.shape[:2], dtype=torch.bool)
         for place, item in enumerate(items):
-            clips[place, : lengths[place]] = torch.from_numpy(item.window.features)
+            count = len(item.window.valid)
+            clips[place, :count] = torch.from_numpy(item.window.features)
+            mask[place, :count] = torch.from_numpy(item.window.valid)
         queries = tuple(dict.fromkeys(item.query for item in items))
         numbers = {query: number for number, query in enumerate(queries)}
-        videos = {key: number for number, key in enumerate(dict.fromkeys(item.video.key for item in items))}
+        windows = [(item.video.key, item.number) for item in items]
+        sources = {window: number for number, window in enumerate(dict.fromkeys(windows))}
         return MomentBatch(
             clips=clips,
-            clip_mask=torch.arange(clips.shape[1]) < lengths[:, None],
+            clip_mask=mask,
             queries=queries,
             query_index=torch.tensor([numbers[item.query] for item in items]),
-            sources=torch.tensor([videos[item.video.key] for item in items]),
+            # Each window is a recording of its own: heads that look at all of a recording must not see who shares the pass.
+            sources=torch.tensor([sources[window] for window in windows]),
             words=self._encoded(queries),
             videos=tuple(item.video.key for item in items),
             first_clips=tuple(item.video.windows[item.number][0] for item in items),
@@ -253,12 +261,13 @@ def _candidates(video: _Video, said: _Said) -> Candidates:
 
 
 def _track(video: _Video, saliency: Sequence[np.ndarray]) -> ScoreTrack:
-    """Clips that no window has seen are not valid, and rank below all others."""
+    """Clips that no window has seen, or that hold nothing to see, are not valid, and rank with the lowest."""
     clips = video.clips
     total, weight = np.zeros(clips.num_clips), np.zeros(clips.num_clips)
     for (first, stop), values in zip(video.windows, saliency, strict=True):
         falling = _falling(stop - first, starts_inside=first > 0, stops_inside=stop < clips.num_clips)
-        total[first:stop] += falling * values
+        falling *= clips.valid[first:stop]
+        total[first:stop] += np.where(falling > 0, falling * values, 0.0)
         weight[first:stop] += falling
     is_seen = weight > 0
     mean = total[is_seen] / weight[is_seen]
@@ -267,7 +276,7 @@ def _track(video: _Video, saliency: Sequence[np.ndarray]) -> ScoreTrack:
     return ScoreTrack(
         times_s=(clips.edges_s[:-1] + clips.edges_s[1:]) / 2,
         edges_s=clips.edges_s,
-        valid=clips.valid & is_seen,
+        valid=is_seen,
         logit=logit.astype(np.float32),
     )
 

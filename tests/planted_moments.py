@@ -78,7 +78,8 @@ class PlantedHead(MomentHead):
         saliency = torch.zeros(items, batch.clips.shape[1])
         for place in range(items):
             channel = int(batch.queries[int(batch.query_index[place])].split()[-1])
-            count = int(batch.clip_mask[place].sum())
+            last = int(batch.clip_mask[place].nonzero()[-1])
+            count = round((last + 1) / float(batch.clips[place, last, -1]))  # the endpoints tell where the window ends
             level = batch.clips[place, :count, channel]
             saliency[place, :count] = 8 * level - 4
             change = np.diff((level > 0.5).numpy().astype(np.int8), prepend=0, append=0)

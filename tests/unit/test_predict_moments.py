@@ -216,12 +216,34 @@ def test_damaged_weights_and_features_are_named(cache: Path) -> None:
         _scorer(head, streams).score("short", ["a polyp"])
 
     class Dark(StreamSet):
-        def clips(self, key: str):
-            clips = super().clips(key)
+        def clips(self, key: str, first: int = 0, stop: int | None = None):
+            clips = super().clips(key, first, stop)
             return replace(clips, valid=np.zeros_like(clips.valid), features=np.zeros_like(clips.features))
 
     with pytest.raises(CacheCorruptError, match=r"none of its 60 clips"):
         _scorer(_random_head(streams), Dark(streams.recipe, streams.spaces)).score("short", ["a polyp"])
+
+
+def test_clips_without_features_are_not_looked_at(tmp_path: Path) -> None:
+    """A camera that was covered for half an hour: nothing is found there, and nothing beside it suffers."""
+    features = planted_features(400, [(10, 20, 0), (390, 400, 0)])
+    streams = planted_streams(planted_cache(tmp_path, {"a": features}))
+
+    class Covered(StreamSet):
+        def clips(self, key: str, first: int = 0, stop: int | None = None):
+            clips = super().clips(key, first, stop)
+            valid = np.ones(400, bool)
+            valid[100:300] = valid[15] = False
+            return replace(clips, valid=valid, features=np.where(valid[:, None], clips.features, 0))
+
+    covered = Covered(streams.recipe, streams.spaces)
+    (found,) = _scorer(PlantedHead(), covered).score("a", ["event 0"])
+    assert found.windows_s is not None
+    assert len(found.windows_s) < len(windows_of(400, streams.recipe))
+    assert [round(one) for span in _moments(found) for one in span] == [20, 30, 32, 40, 780, 800]
+    assert np.array_equal(found.track.valid, covered.clips("a").valid)
+    (random,) = _scorer(_random_head(covered), covered).score("a", ["a polyp"])
+    assert np.isfinite(random.track.logit).all()
 
 
 def test_scoring_leaves_modes_as_they_were_and_takes_half_precision(cache: Path) -> None:
