@@ -22,6 +22,7 @@ DEVICE_SHARE = 0.5
 RAM_SHARE = 0.25
 """Of the available memory: the page cache may hold the files as well."""
 MAPPED_SHARE = 0.8
+ADVICE = "use data.placement=auto, a lower data.rate_fps, or a smaller map: qle cache convert --grid 7"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +42,12 @@ def place(
     ram_bytes: int,
     device_bytes: int | None,
     num_processes: int = 1,
+    advice: str = ADVICE,
 ) -> Placement:
     """The placement for a working set.
 
     ram_bytes: memory that is available now. device_bytes: free memory of the accelerator, None where training runs on the CPU.
-    num_processes: of this training, taken to be on one machine.
+    num_processes: of this training, taken to be on one machine. advice: what makes the set smaller.
     ConfigError where a placement is wanted that cannot hold the set.
     """
     size = f"{size_bytes / 1e9:.2f} GB"
@@ -56,7 +58,7 @@ def place(
         if needed > limit:
             raise ConfigError(
                 f"data.placement = {wanted!r}: the tokens take {needed / 1e9:.2f} GB, {limit / 1e9:.2f} GB are free\n"
-                "use data.placement=auto, a lower data.rate_fps, or a smaller map: qle cache convert --grid 7"
+                f"{advice}"
             )
     if wanted != "auto":
         return Placement(name=wanted, size_bytes=size_bytes, reason=f"{size}, as asked for")

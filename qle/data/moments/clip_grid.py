@@ -7,6 +7,8 @@ the time they were taken for, and clips of imported features with their middle: 
 row is given to a clip, which puts both where they belong. A clip without a row of its own shows what is near its middle.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from qle.data.rows import HOLE_FACTOR, RowChoice
@@ -29,35 +31,60 @@ def usual_row_s(choice: RowChoice) -> float:
     return float(np.median(gaps_s)) if len(gaps_s) else choice.duration_s
 
 
-def owners(choice: RowChoice, edges_s: np.ndarray) -> np.ndarray:
-    """(rows,) int64: number of the clip that each row belongs to, non-decreasing."""
-    shown_s = choice.times_s + SHIFT * usual_row_s(choice)
-    last = len(edges_s) - 2
-    return np.clip(np.searchsorted(edges_s, shown_s, side="right") - 1, 0, last).astype(np.int64)
+@dataclass(frozen=True, slots=True)
+class ClipRows:
+    """Which rows make which clip."""
+
+    owner: np.ndarray
+    """(rows,) int64: clip that each row belongs to, non-decreasing."""
+    shown: np.ndarray
+    """(clips,) int64: the row that a clip without a row of its own shows; -1 where it has some, or none is near."""
+
+    def range_of(self, first: int, stop: int) -> tuple[int, int]:
+        """First row, and the one behind the last, of what the clips first .. stop - 1 need."""
+        begin, end = np.searchsorted(self.owner, [first, stop]).tolist()
+        shown = self.shown[first:stop][self.shown[first:stop] >= 0]
+        if len(shown) and begin == end:
+            return int(shown.min()), int(shown.max()) + 1
+        return min([begin, *shown.tolist()]), max([end, *(shown + 1).tolist()])
+
+    def part(self, rows: tuple[int, int], clips: tuple[int, int]) -> "ClipRows":
+        """The same of some rows and some clips, both counted from 0; rows of other clips have owner -1 or one behind the last."""
+        owner = np.clip(self.owner[rows[0] : rows[1]] - clips[0], -1, clips[1] - clips[0])
+        shown = self.shown[clips[0] : clips[1]]
+        return ClipRows(owner, np.where(shown >= 0, shown - rows[0], -1))
 
 
-def averaged(
-    values: np.ndarray, usable: np.ndarray, choice: RowChoice, edges_s: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def clip_rows(choice: RowChoice, edges_s: np.ndarray) -> ClipRows:
+    """Rows of a video to the clips between these edges."""
+    num_clips, row_s = len(edges_s) - 1, usual_row_s(choice)
+    owner = np.searchsorted(edges_s, choice.times_s + SHIFT * row_s, side="right") - 1
+    owner = np.clip(owner, 0, num_clips - 1).astype(np.int64)
+    shown = np.full(num_clips, -1, dtype=np.int64)
+    empty = np.flatnonzero(np.bincount(owner, minlength=num_clips) == 0)
+    middle_s = (edges_s[empty] + edges_s[empty + 1]) / 2
+    row = np.clip(np.searchsorted(choice.edges_s, middle_s, side="right") - 1, 0, choice.num_rows - 1)
+    is_near = np.abs(choice.times_s[row] - middle_s) <= HOLE_FACTOR * row_s
+    shown[empty[is_near]] = row[is_near]
+    return ClipRows(owner, shown)
+
+
+def averaged(values: np.ndarray, usable: np.ndarray, rows: ClipRows) -> tuple[np.ndarray, np.ndarray]:
     """(clips, dim) float32, zeros where no row says anything, and (clips,) bool.
 
-    values: (rows, dim) float32 of the rows of `choice`. Rows that are not usable take no part.
+    values: (rows, dim) float32. Rows that are not usable take no part.
     """
-    num_clips = len(edges_s) - 1
-    kept, owner = values[usable], owners(choice, edges_s)
-    counts = np.bincount(owner[usable], minlength=num_clips)
+    num_clips = len(rows.shown)
+    kept = usable & (rows.owner >= 0) & (rows.owner < num_clips)
+    counts = np.bincount(rows.owner[kept], minlength=num_clips)
     found = counts > 0
     clips = np.zeros((num_clips, values.shape[1]), dtype=np.float32)
-    if not found.any():
-        return clips, found
-    begins = (np.cumsum(counts) - counts)[found]
-    clips[found] = np.add.reduceat(kept, begins, axis=0, dtype=np.float32) / counts[found][:, None]
-    empty = np.flatnonzero(np.bincount(owner, minlength=num_clips) == 0)
-    if len(empty):
-        near, is_near = _nearest(choice, (edges_s[empty] + edges_s[empty + 1]) / 2)
-        is_there = is_near & usable[near]
-        clips[empty[is_there]] = values[near[is_there]]
-        found[empty[is_there]] = True
+    if found.any():
+        begins = (np.cumsum(counts) - counts)[found]
+        clips[found] = np.add.reduceat(values[kept], begins, axis=0, dtype=np.float32) / counts[found][:, None]
+    shows = np.flatnonzero(rows.shown >= 0)
+    shows = shows[usable[rows.shown[shows]]]
+    clips[shows], found[shows] = values[rows.shown[shows]], True
     return clips, found
 
 
@@ -72,10 +99,3 @@ def pooled(values: np.ndarray, usable: np.ndarray, bounds: np.ndarray) -> tuple[
     counts = np.add.reduceat(usable.astype(np.int64), bounds[:-1])
     sums = np.add.reduceat(np.where(usable[:, None], values, 0), bounds[:-1], axis=0, dtype=np.float32)
     return sums / np.maximum(counts, 1)[:, None].astype(np.float32), counts > 0
-
-
-def _nearest(choice: RowChoice, wanted_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The row that stands for each time, and whether it does not lie too far away to show what is there."""
-    last = choice.num_rows - 1
-    row = np.clip(np.searchsorted(choice.edges_s, wanted_s, side="right") - 1, 0, last)
-    return row, np.abs(choice.times_s[row] - wanted_s) <= HOLE_FACTOR * usual_row_s(choice)

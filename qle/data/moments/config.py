@@ -21,6 +21,9 @@ class MomentDataConfig:
     long_videos: LongVideos = "windows"
     """Videos with more clips. windows: a window is drawn anew in each epoch, and overlapping ones are merged when localizing.
     truncate: the rest is not seen (published for QVHighlights). pool: clips are averaged until they fit (published for MESM)."""
+    empty_share: float = 0.2
+    """Of the windows drawn from longer videos, the part in [0, 1] that lies anywhere; the others hold a moment of the item.
+    Most windows of a long video hold none, and a head that has never seen one finds something in each."""
     max_moments: int = 5
     """Of an item in training; of more, some are drawn."""
     items_per_batch: int = 32
@@ -49,6 +52,8 @@ class MomentDataConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} = {getattr(self, name)}: expected 1 or more")
+        if not 0 <= self.empty_share <= 1:
+            raise ConfigError(f"data.empty_share = {self.empty_share}: expected a share, 0 to 1")
         if self.clip_s is not None and not 0 < self.clip_s < float("inf"):
             raise ConfigError(f"data.clip_s = {self.clip_s}: expected seconds, above 0")
         for name, kind in (("long_videos", LongVideos), ("saliency", SaliencySource), ("placement", PlacementName)):

@@ -13,7 +13,7 @@ train with (13 of 1,550 videos of QVHighlights have a feature less than their le
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from qle.cache.reader import Cache, Space, Video
 from qle.data.annotations import Annotation
 from qle.data.lookup import match_keys
-from qle.data.moments.clip_grid import averaged, clip_edges, pool_bounds, pooled, usual_row_s
+from qle.data.moments.clip_grid import averaged, clip_edges, clip_rows, pool_bounds, pooled, usual_row_s
 from qle.data.moments.config import MomentDataConfig
 from qle.data.moments.opening import VideoNames, check_rates, part_of, width
 from qle.data.moments.recipe import NUM_ENDPOINTS, FeaturePart, FeatureRecipe, StreamChoice
@@ -31,6 +31,7 @@ from qle.errors import CacheMismatchError, CacheMissingError, ConfigError
 EPSILON = np.float32(1e-5)
 CHUNK_BYTES = 32 << 20
 """Of patch rows that are averaged at a time."""
+MAX_ROWS = 1 << 40
 SAME_TIME = 0.5
 """Rows of two spaces are the same clip when their times differ by less than this part of a row."""
 
@@ -46,12 +47,16 @@ class VideoClips:
     valid: np.ndarray
     """(clips,) bool: every stream has a row there that was on screen and holds finite numbers."""
     duration_s: float
-    num_nonfinite: int = 0
-    """Valid rows of the streams that hold NaN or inf."""
+    bad_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """(bad,) int64: valid rows that hold NaN or inf; each its own number in the video and the streams."""
 
     @property
     def num_clips(self) -> int:
         return len(self.valid)
+
+    @property
+    def num_nonfinite(self) -> int:
+        return len(self.bad_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,33 +185,44 @@ class StreamSet:
         """When the clips of a video are."""
         return self._times(key, self._rows(key))
 
-    def clips(self, key: str) -> VideoClips:
-        """All clips of a video."""
+    def clips(self, key: str, first: int = 0, stop: int | None = None) -> VideoClips:
+        """All clips of a video, or those from `first` to before `stop`, of which alone rows are read then."""
         rows = self._rows(key)
         times = self._times(key, rows)
-        features = np.zeros((times.num_clips, sum(part.dim for part in self.recipe.parts)), dtype=np.float32)
-        valid, num_nonfinite, column = np.ones(times.num_clips, dtype=bool), 0, 0
-        for space, part in zip(self._of_part, self.recipe.parts, strict=True):
+        stop = times.num_clips if stop is None else stop
+        features = np.zeros((stop - first, sum(part.dim for part in self.recipe.parts)), dtype=np.float32)
+        valid, bad, column = np.ones(stop - first, dtype=bool), [], 0
+        for number, (space, part) in enumerate(zip(self._of_part, self.recipe.parts, strict=True)):
             choice = rows[space.record.hash]
-            values = _read(space, self._own_key(key, space), part.stream)
-            is_finite = np.isfinite(values).all(axis=1)
-            num_nonfinite += int((choice.valid & ~is_finite).sum())
-            usable = choice.valid & is_finite
-            if self.recipe.clip_s is None:
-                values, usable = values[: times.num_clips], usable[: times.num_clips]
-            else:
-                values, usable = averaged(values, usable, choice, times.edges_s)
+            values, usable, nonfinite = self._read(key, number, choice, times.edges_s, (first, stop))
             features[:, column : column + part.dim] = _scaled(values) if part.is_normalised else values
             valid &= usable
+            bad.append(nonfinite + number * MAX_ROWS)
             column += part.dim
         features[~valid] = 0
         return VideoClips(
             features=features,
-            edges_s=times.edges_s,
+            edges_s=times.edges_s[first : stop + 1],
             valid=valid,
             duration_s=times.duration_s,
-            num_nonfinite=num_nonfinite,
+            bad_rows=np.concatenate(bad),
         )
+
+    def _read(
+        self, key: str, number: int, choice: RowChoice, edges_s: np.ndarray, clips: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of one part: clips, which of them are usable, and numbers of the valid rows that are not finite."""
+        space, stream = self._of_part[number], self.recipe.parts[number].stream
+        video = space.video(self._own_key(key, space))
+        grid = None if self.recipe.clip_s is None else clip_rows(choice, edges_s)
+        begin, end = clips if grid is None else grid.range_of(*clips)
+        values = _means(video, stream, begin, end)
+        is_finite, valid = np.isfinite(values).all(axis=1), choice.valid[begin:end]
+        nonfinite = begin + np.flatnonzero(valid & ~is_finite)
+        usable = valid & is_finite
+        if grid is not None:
+            values, usable = averaged(values, usable, grid.part((begin, end), clips))
+        return values, usable, nonfinite
 
     def _rows(self, key: str) -> dict[str, RowChoice]:
         """Rows of the video in each space, by its hash."""
@@ -320,17 +336,17 @@ def endpoint_columns(recipe: FeatureRecipe) -> tuple[int, ...]:
     return tuple(columns)
 
 
-def _read(space: Space, key: str, stream: str) -> np.ndarray:
-    """(rows, dim) float32 of all rows of a video; maps are averaged."""
-    video = space.video(key)
-    stored, shape = video.stored(stream), space.streams[stream].row_shape
+def _means(video: Video, stream: str, begin: int, end: int) -> np.ndarray:
+    """(rows, dim) float32 of rows of a video; maps are averaged."""
+    stored = video.stored(stream)
+    shape = stored.shape[1:]
     if len(shape) == 1:
-        return stored.read(0, video.num_rows).astype(np.float32, copy=False)
-    means = np.empty((video.num_rows, shape[-1]), dtype=np.float32)
+        return stored.read(begin, end).astype(np.float32, copy=False)
+    means = np.empty((end - begin, shape[-1]), dtype=np.float32)
     step = max(1, CHUNK_BYTES // (4 * int(np.prod(shape))))
-    for start in range(0, video.num_rows, step):
-        stop = min(start + step, video.num_rows)
-        means[start:stop] = stored.read(start, stop).mean(axis=(1, 2), dtype=np.float32)
+    for start in range(begin, end, step):
+        stop = min(start + step, end)
+        means[start - begin : stop - begin] = stored.read(start, stop).mean(axis=(1, 2), dtype=np.float32)
     return means
 
 

@@ -22,12 +22,12 @@ class VideoNames:
         self._keys = set(space.keys())
         self._short: dict[str, list[str]] = {}
         for key in space.keys():  # noqa: SIM118 - a Space is no dict
-            self._short.setdefault(_without_suffix(key), []).append(key)
+            self._short.setdefault(without_suffix(key), []).append(key)
 
     def find(self, key: str) -> str | None:
         if key in self._keys:
             return key
-        found = self._short.get(_without_suffix(key), [])
+        found = self._short.get(without_suffix(key), [])
         if len(found) > 1:
             raise CacheMismatchError(
                 f"video {key!r} fits {len(found)} videos of {self._where}: {', '.join(map(repr, found[:4]))}\n"
@@ -36,7 +36,7 @@ class VideoNames:
         return found[0] if found else None
 
 
-def _without_suffix(key: str) -> str:
+def without_suffix(key: str) -> str:
     """The ".0" of "RoripwjYFp8_60.0_210.0" is no suffix: those of files have letters."""
     suffix = PurePosixPath(key).suffix
     is_suffix = len(suffix) <= LONGEST_SUFFIX and any(letter.isalpha() for letter in suffix)

@@ -1,0 +1,35 @@
+"""Random numbers of an epoch, a row for every item: what is drawn depends on (seed, epoch, item) and nothing else. No torch.
+
+Whichever process makes a batch, from whichever placement, after a resume or not: the item gets the same numbers. Numbers in
+[0, 1) become choices by `pick`, for a whole batch at a time, since a generator for each item costs more than its batch.
+"""
+
+import numpy as np
+
+ITEMS, ORDER, GROUPS, MOMENTS = 0, 1, 2, 3
+"""Streams of random numbers of an epoch."""
+ANYWHERE, MOMENT, PLACE, NEGATIVE, PAIRS = 0, 1, 2, 3, 4
+"""Columns of an item's row; the two ends of each pair follow from PAIRS on."""
+
+
+def generator(seed: int, epoch: int, stream: int, *more: int) -> np.random.Generator:
+    """Of one purpose of one epoch."""
+    return np.random.default_rng((seed, epoch, stream, *more))
+
+
+def item_draws(seed: int, epoch: int, num_items: int, num_pairs: int) -> np.ndarray:
+    """(items, columns) float64 in [0, 1)."""
+    return generator(seed, epoch, ITEMS).random((num_items, PAIRS + 2 * num_pairs))
+
+
+def pick(allowed: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One of the True places of each row, every one as likely: (rows,) int64, and False where a row has none (then 0)."""
+    reached = np.cumsum(allowed, axis=1)
+    count = reached[:, -1]
+    wanted = np.minimum((draw * count).astype(np.int64), count - 1)
+    return np.argmax(reached > wanted[:, None], axis=1) * (count > 0), count > 0
+
+
+def pick_number(count: int, draw: float) -> int:
+    """One of 0 .. count - 1."""
+    return min(int(draw * count), count - 1)
