@@ -1,6 +1,10 @@
-"""`qle prepare ...`: one command a dataset. Each parses, calls one reader, and shows what was written."""
+"""`qle prepare ...`: one command a dataset. Each parses, calls one reader, and shows what was written.
 
-from collections.abc import Mapping, Sequence
+Surgical video, own tables and made-up videos are here; benchmarks of moments in cli_prepare_moments.py, what makes or gives back
+whole files in cli_prepare_files.py.
+"""
+
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qle import console
+from qle.cli_prepare_files import FILE_COMMANDS
+from qle.cli_prepare_moments import MOMENT_COMMANDS
+from qle.cli_prepare_parts import (
+    Json,
+    Out,
+    OutFile,
+    Overwrite,
+    Quiet,
+    Root,
+    SkipBad,
+    Source,
+    example,
+    positive,
+    write,
+)
 from qle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,23 +36,6 @@ if TYPE_CHECKING:
 prepare_app = typer.Typer(
     help="Turn a dataset's own labels into annotation files (JSONL).", no_args_is_help=True, rich_markup_mode="rich"
 )
-
-Root = Annotated[Path, typer.Argument(help="Folder of the dataset.", show_default=False)]
-Source = Annotated[Path, typer.Argument(help="The file to read.", show_default=False)]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the annotation files; made if missing.")]
-OutFile = Annotated[Path, typer.Option("--out", help="The file to write (.jsonl), or a folder for one.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave wrong rows out and list them, instead of stopping.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-
-MOST_SHOWN = 10
-"""Wrong rows that are listed on the screen; --json has all."""
-
-
-def example(*lines: str) -> str:
-    """The end of a help text."""
-    return "\n\n[bold]Examples[/bold]\n\n" + "\n\n".join(f"  qle prepare {line}" for line in lines)
 
 
 @prepare_app.callback()
@@ -71,7 +73,7 @@ def cholec80(
         parts[part] += operation.annotations("training" if paraphrases and part == "train" else "published")
         if paraphrases and part == "test":
             parts["test-paraphrase"] += operation.annotations("held-out")
-    _write(out, parts, log, overwrite=overwrite, as_json=json)
+    write(out, parts, log, overwrite=overwrite, as_json=json)
 
 
 @prepare_app.command(
@@ -97,7 +99,7 @@ def cholect50(
     annotations = read(root, log)
     part_of = cholect50_split(split, {video_number(annotation.video) for annotation in annotations})
     parts = parts_of(annotations, lambda annotation: part_of[video_number(annotation.video)])
-    _write(out, parts, log, overwrite=overwrite, as_json=json)
+    write(out, parts, log, overwrite=overwrite, as_json=json)
 
 
 @prepare_app.command(
@@ -127,7 +129,7 @@ def intervals(
     from qle.data.splits import by_fractions
 
     log = ReadLog(skip_bad=skip_bad)
-    annotations = read(source, log, fps=_positive("fps", fps))
+    annotations = read(source, log, fps=positive("fps", fps))
     if split is None:
         # One file holds all splits as they are named; a folder gets a file for each.
         parts = parts_of(annotations, lambda one: "" if out.suffix == ".jsonl" else one.split)
@@ -136,40 +138,7 @@ def intervals(
         part_of = by_fractions(sorted({one.video for one in annotations}), percent, seed=seed)
         _tell_empty(percent, part_of, log)
         parts = parts_of(annotations, lambda one: part_of[one.video])
-    _write(out, parts, log, overwrite=overwrite, as_json=json)
-
-
-@prepare_app.command(
-    help="Check a JSONL file in the keys of QVHighlights (also Charades, TACoS, ActivityNet in that form) and write it anew."
-    + example("qvhighlights highlight_val_release.jsonl --out val.jsonl")
-)
-def qvhighlights(
-    source: Source, out: OutFile, skip_bad: SkipBad = False, overwrite: Overwrite = False, json: Json = False
-) -> None:
-    from qle.data.readers.qvhighlights import read
-    from qle.data.readlog import ReadLog
-
-    log = ReadLog(skip_bad=skip_bad)
-    _write(out, {source.stem: read(source, log)}, log, overwrite=overwrite, as_json=json)
-
-
-@prepare_app.command(
-    help="Charades-STA: lines `VIDEO start end##sentence`; --durations names the CSV of Charades with the lengths."
-    + example("charades charades_sta_test.txt --durations Charades_v1_test.csv --out test.jsonl")
-)
-def charades(
-    source: Source,
-    out: OutFile,
-    durations: Annotated[Path | None, typer.Option(help="CSV with columns id and length.")] = None,
-    skip_bad: SkipBad = False,
-    overwrite: Overwrite = False,
-    json: Json = False,
-) -> None:
-    from qle.data.readers.charades_sta import read
-    from qle.data.readlog import ReadLog
-
-    log = ReadLog(skip_bad=skip_bad)
-    _write(out, {source.stem: read(source, log, durations=durations)}, log, overwrite=overwrite, as_json=json)
+    write(out, parts, log, overwrite=overwrite, as_json=json)
 
 
 Fps = Annotated[float, typer.Option(help="Frames a second of the videos.")]
@@ -193,8 +162,8 @@ def triplets(
     from qle.data.readlog import ReadLog
 
     log = ReadLog(skip_bad=skip_bad)
-    annotations = read(source, log, fps=_positive("fps", fps) or 25.0, stride=stride)
-    _write(out, {source.stem: annotations}, log, overwrite=overwrite, as_json=json)
+    annotations = read(source, log, fps=positive("fps", fps) or 25.0, stride=stride)
+    write(out, {source.stem: annotations}, log, overwrite=overwrite, as_json=json)
 
 
 @prepare_app.command(
@@ -221,7 +190,7 @@ def to_triplets(
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} would be replaced\nadd --overwrite, or name another --out")
     num_rows = write_triplets(
-        out, read_annotations(source), fps=_positive("fps", fps) or 25.0, stride=stride, num_negatives=negatives,
+        out, read_annotations(source), fps=positive("fps", fps) or 25.0, stride=stride, num_negatives=negatives,
         seed=seed, folder=folder,
     )  # fmt: skip
     console.print_json({"path": out, "num_rows": num_rows}) if json else console.print_text(f"{num_rows:,} rows: {out}")
@@ -268,31 +237,6 @@ def synthetic(
     console.print_text(f"{summary.num_videos} videos in {Path(out, 'videos')}, {summary.num_made} of them made now")
 
 
-def _write(
-    out: Path, parts: "Mapping[str, Sequence[Annotation]]", log: "ReadLog", *, overwrite: bool, as_json: bool
-) -> None:
-    from qle.data.prepared import write_parts
-
-    written = write_parts(out, parts, overwrite=overwrite)
-    if as_json:
-        console.print_json(
-            {"files": [asdict(part) for part in written], "notes": log.notes, "skipped": log.skipped}
-        )  # fmt: skip
-        return
-    rows = [
-        (
-            *(part.path, part.num_videos, part.num_annotations, part.num_queries, part.num_windows, part.num_absent),
-            "unknown" if part.hours is None else f"{part.hours:.2f}",
-        )
-        for part in written
-    ]
-    console.table(["file", "#videos", "#annotations", "#queries", "#windows", "#absent", "#hours"], rows)
-    for note in [*log.notes, *log.skipped[:MOST_SHOWN]]:
-        console.note(note)
-    if unlabelled := sum(part.num_unlabelled for part in written):
-        console.note(f"{unlabelled:,} annotations have no labels: nothing can be trained or measured with them")
-
-
 def _tell_empty(percent: tuple[int, int, int], part_of: Mapping[str, str], log: "ReadLog") -> None:
     asked = [part for part, share in zip(("train", "val", "test"), percent, strict=True) if share]
     if empty := [part for part in asked if part not in part_of.values()]:
@@ -308,7 +252,5 @@ def _percent(split: str) -> tuple[int, int, int]:
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
-def _positive(flag: str, value: float | None) -> float | None:
-    if value is not None and not 0 < value < float("inf"):
-        raise ConfigError(f"--{flag} {value}: expected a number above 0")
-    return value
+for _name, (_command, _help) in (MOMENT_COMMANDS | FILE_COMMANDS).items():
+    prepare_app.command(_name, help=_help)(_command)

@@ -16,6 +16,14 @@ READERS: dict[str, str] = {
     "cholec80": "qle.data.readers.cholec80:read",
     "cholect50": "qle.data.readers.cholect50:read",
     "charades": "qle.data.readers.charades_sta:read",
+    "charades-cg": "qle.data.readers.charades_splits:read",
+    "charades-cd": "qle.data.readers.charades_splits:read",
+    "tacos": "qle.data.readers.tacos:read",
+    "tacos-cg": "qle.data.readers.tacos_coarse:read",
+    "activitynet": "qle.data.readers.activitynet:read",
+    "didemo": "qle.data.readers.didemo:read",
+    "msrvtt": "qle.data.readers.msrvtt:read",
+    "tvsum": "qle.data.readers.tvsum:read",
 }
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qle.data.annotations import Annotation, Window, checked_windows
-from qle.data.readers.text_rows import parse_number, parse_seconds, table_rows
+from qle.data.readers.text_rows import check_cells, parse_number, parse_seconds, table_rows
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError
 
@@ -58,8 +58,7 @@ def read(source: Path, log: ReadLog, *, fps: float | None = None) -> list[Annota
         cells = {name: row[column] for name, column in names.items() if row.get(column)}
         one = asked.setdefault((cells.get("video", ""), cells.get("query", "")), _Asked(line, {}, None))
         try:
-            if "" in row:
-                raise BadRow("row", row[""])
+            check_cells(row)
             _add(one, cells, fps, log)
         except BadRow as bad:
             one.is_spoilt = True

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
@@ -49,6 +49,29 @@ def table_rows(path: Path, delimiter: str | None = None) -> Iterator[tuple[int, 
             line = rows.line_num + 1
     except csv.Error as error:
         raise AnnotationError(f"{path} line {rows.line_num}: no CSV: {error}") from error
+
+
+def columns_needed(
+    path: Path, rows: Iterable[tuple[int, dict[str, str]]], columns: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table that must have these columns; `check_cells` of each is left to the reader."""
+    for line, row in rows:
+        if missing := [column for column in columns if column not in row]:
+            raise AnnotationError(
+                f"{path} line 1: no column {', '.join(missing)}\ncolumns: {', '.join(name for name in row if name)[:200]}"
+            )
+        yield line, row
+
+
+def check_cells(row: dict[str, str]) -> None:
+    """BadRow for a row with more or fewer cells than columns."""
+    if "" in row:
+        raise BadRow("row", row[""])
+
+
+def one_line(text: str) -> str:
+    """Words with single spaces between them: a query is asked in one line."""
+    return " ".join(text.split())
 
 
 def parse_number(key: str, text: str) -> float:

@@ -43,9 +43,10 @@ def test_lengths_come_from_the_table_of_charades(shared_annotations: Path, tmp_p
         ("AAAAA 1##a person sits", "line: expected"),
         ("AAAAA 1 2##  ", "line: expected"),
         ("AAAAA 1 x##a person sits", "end: expected a number, got 'x'"),
-        ("AAAAA 3 2##a person sits", "does not end after it starts"),
+        ("AAAAA 2 2##a person sits", "does not end after it starts"),
+        ("AAAAA nan 2##a person sits", "start: expected a finite number, got 'nan'"),
         ("ZZZZZ 1 2##a person sits", "video: the file of lengths does not know ZZZZZ"),
-        ("AAAAA 11 12##a person sits", "2 s out of the video of 10 s"),
+        ("../AAAAA 1 2##a person sits", "video: expected a name below the folder of the videos"),
     ],
 )
 def test_wrong_lines(tmp_path: Path, line: str, message: str) -> None:
@@ -55,11 +56,39 @@ def test_wrong_lines(tmp_path: Path, line: str, message: str) -> None:
         read(tmp_path / "lines.txt", ReadLog(), durations=tmp_path / "lengths.csv")
 
 
+def test_known_faults_of_the_published_lines(tmp_path: Path) -> None:
+    """Three training lines start behind the end of their video, and one stands the wrong way round."""
+    (tmp_path / "lengths.csv").write_text("id,length\nAAAAA,10\n")
+    (tmp_path / "lines.txt").write_text("AAAAA 1 2##he sits.\nAAAAA 11 12##he stands.\nAAAAA 9 3##he walks.\n")
+    log = ReadLog()
+    sits, walks = read(tmp_path / "lines.txt", log, durations=tmp_path / "lengths.csv")
+    assert (sits.windows, walks.windows) == (((1, 2),), ((3, 9),))
+    assert log.notes == [
+        "1 windows turned round, because they ended before they started: " + f"{tmp_path}/lines.txt line 3",
+        "1 rows left out, as all published results leave them out: "
+        f"{tmp_path}/lines.txt line 2, start: 11 s is behind the end of the video at 10 s",
+    ]
+
+
+def test_a_file_full_of_known_faults_is_another_file(tmp_path: Path) -> None:
+    """Ends before starts throughout: columns are swapped, or another clock counts."""
+    (tmp_path / "lines.txt").write_text("AAAAA 1 2##he sits.\n" * 20 + "AAAAA 9 3##he walks.\n" * 11)
+    with pytest.raises(AnnotationError, match=r"11 windows turned round.*; and 8 more\nfar more than the published"):
+        read(tmp_path / "lines.txt", ReadLog())
+    assert len(read(tmp_path / "lines.txt", ReadLog(skip_bad=True))) == 31
+
+
+def test_rows_with_lengths_in_the_keys_of_qvhighlights(shared_annotations: Path) -> None:
+    path = shared_annotations / "charades_lighthouse.jsonl"
+    assert read(path, ReadLog()) == read_annotations(path)
+
+
 def test_wrong_lengths(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("AAAAA 1 2##a person stands.\n")
     for text, message in (
         ("id,len\nA,1\n", "expected columns id and length"),
         ("id,length\nA,x\n", "expected a number"),
+        ("id,length\nA,0\n", "expected more than 0 s"),
     ):
         (tmp_path / "lengths.csv").write_text(text)
         with pytest.raises(AnnotationError, match=f"line 2.*{message}"):

@@ -1,0 +1,7 @@
+"""Sentences about whole videos out of sentences about their moments, as TACoS-CG has them: queries for finding videos.
+
+    annotations -> the sentences of each video, in order of time -> a summariser, level by level -> annotations without windows
+
+levels.py says how coarse, extractive.py chooses from the sentences themselves, language_model.py asks a local model,
+generate.py walks over the videos, writes, and goes on where it was killed.
+"""
