@@ -65,6 +65,7 @@ class MomentBatches:
         self._epoch = self._first_batch = 0
         self._has_told_blind = False
         self._running: Ahead[MomentBatch] | None = None
+        self._num_iterations = 0
 
     def __len__(self) -> int:
         """Batches of an epoch, the same in every process and every epoch."""
@@ -90,8 +91,9 @@ class MomentBatches:
         batches = self._plan.batches(self._epoch)[self._first_batch :]
         epoch, self._first_batch = self._epoch, 0
         made = self._ahead(batches, epoch)
+        self._num_iterations = number = self._num_iterations + 1
         try:
-            while True:
+            while number == self._num_iterations:
                 started = time.perf_counter()
                 batch = next(made, None)
                 if batch is not None:

@@ -220,10 +220,9 @@ def valid_clips(valid: np.ndarray, row: np.ndarray, count: np.ndarray, length: i
 def endpoint_values(mask: np.ndarray, count: np.ndarray) -> np.ndarray:
     """(items, length, 2) float32: begin and end of each clip as parts of its window; zeros outside the mask."""
     place = np.arange(mask.shape[1], dtype=np.float32)
-    ends = np.stack(
-        [place / count[:, None].astype(np.float32), (place + 1) / count[:, None].astype(np.float32)], axis=2
-    )
-    return (ends * mask[:, :, None]).astype(np.float32)
+    clips = count[:, None].astype(np.float32)
+    ends = np.stack([place / clips, (place + 1) / clips], axis=2) * mask[:, :, None]
+    return np.asarray(ends, dtype=np.float32)
 
 
 def add_endpoints(out: np.ndarray, mask: np.ndarray, count: np.ndarray, columns: tuple[int, ...]) -> None:
