@@ -42,6 +42,8 @@ SHOWN_METRICS = {
     "segment": ("r1", "miou"),
     "calibration": ("ece", "brier"),
     "absent": ("",),
+    "moments": ("r1@", "map", "miou"),
+    "highlights": ("very_good",),
 }
 """Groups of `qle eval` and beginnings of names in them that the page tells; the others stand in the run's metrics.json."""
 IMPORTED_NOTE = "No frames: the features were imported, so that the film is not known."
@@ -179,8 +181,8 @@ def calibration_of(run: LoadedRun) -> dict[str, Any]:
         calibration: dict[str, Any] = {"localization": config_to_dict(record.localization)}
     else:
         constants = config_to_dict(record.ranking)
-        # Of spans; the line of a timeline is about clips.
-        calibration = {"localization": constants | {"threshold": None, "least probability": constants["threshold"]}}
+        least = constants.pop("threshold")  # of spans; a threshold in the timeline would be one of clips
+        calibration = {"localization": constants | {"least probability shown": least}}
     try:
         found = json.loads((run.folder / METRICS_FILE).read_bytes())
     except (OSError, ValueError):  # the page then says that nothing was measured

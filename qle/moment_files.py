@@ -72,7 +72,8 @@ def to_jsonl(predictions: Sequence[Prediction], names: Mapping[str, str] | None 
             "query": prediction.query,
             "vid": (names or {}).get(prediction.video, prediction.video),
             "pred_relevant_windows": [_span(moment) for moment in moments],
-            "pred_saliency_scores": [_probability(score) for score in saliency(prediction)],
+            # More digits than people need: evaluators order clips by them, and ties cost.
+            "pred_saliency_scores": [round(float(score), 9) for score in saliency(prediction)],
             "pred_exist_score": _probability(prediction.presence),
             "qle": {"video": prediction.video, "duration_s": _ms(prediction.duration_s), "clip_s": SALIENCY_CLIP_S},
         }

@@ -196,7 +196,7 @@ class ScoreTrack:
     valid: np.ndarray
     """(rows,) bool: the row's frame was really on screen then, and its tokens are finite."""
     logit: np.ndarray
-    """(rows,) float32: the final (refined) logit, before calibration."""
+    """(rows,) float32: the final (refined) logit, before calibration; of heads that answer with spans the saliency."""
     raw_logit: np.ndarray | None = None
     """(rows,) float32: the logit before the temporal mixer, the mean of the relevance map."""
     uncertainty: np.ndarray | None = None
@@ -214,11 +214,13 @@ class Prediction:
     """Of the annotation or query file that asked, where there is one."""
     duration_s: float
     moments: tuple[Moment, ...]
-    """Best first, inside the video, none overlapping."""
+    """Best first, inside the video. None overlap where they are cut from a track; heads that answer with spans may give several
+    that do, of which people are shown one (ranked.py)."""
     presence: float
     """Calibrated probability in [0, 1] that the query happens anywhere in the video; 1 - presence is the "absent" score."""
     probability: np.ndarray | None = None
-    """(rows,) float32 in [0, 1]: the smoothed, calibrated track that the moments were cut from."""
+    """(rows,) float32 in [0, 1]: the calibrated track, from which moments were cut; of heads that answer with spans the
+    saliency of clips."""
     track: ScoreTrack | None = None
     best: Moment | None = None
     """The first of the moments, or where there is none the best guess, which says nothing about presence. Official

@@ -20,7 +20,7 @@ from qle.data.moments.batch import MomentBatch
 from qle.data.moments.config import MomentDataConfig
 from qle.data.moments.features import StreamSet
 from qle.data.moments.recipe import StreamChoice
-from qle.heads.base import Losses
+from qle.heads.base import Losses, TokenShapes
 from qle.heads.moment_base import MomentHead, MomentOutput
 
 DIM, CLIP_S = 8, 2.0
@@ -65,7 +65,7 @@ class PlantedHead(MomentHead):
     name: ClassVar[str] = "planted"
     Config: ClassVar[type] = PlantedConfig
 
-    def __init__(self, config: PlantedConfig = PlantedConfig()) -> None:
+    def __init__(self, config: PlantedConfig = PlantedConfig(), shapes: TokenShapes | None = None) -> None:
         super().__init__()
         self.config = config
         self.unused = nn.Parameter(torch.zeros(1))

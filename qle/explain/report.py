@@ -67,7 +67,7 @@ def report(
     for number, one in enumerate(explained, start=1):
         body += _query(number, one, threshold, names_video=len(videos) > 1)
     body += _trust(calibration)
-    body += _reading()
+    body += _reading(has_maps=any(frame.relevance is not None for one in explained for frame in one.frames))
     body += ["<section><details open><summary>Provenance</summary>", _facts(provenance), "</details></section>"]
     return page(title, body)
 
@@ -232,12 +232,17 @@ def _trust(calibration: Mapping[str, Any]) -> list[str]:
     return [*parts, "</div></section>"]
 
 
-def _reading() -> list[str]:
-    return [
+def _reading(*, has_maps: bool) -> list[str]:
+    parts = [
         "<section><details><summary>How to read this page</summary>",
-        "<p>The line is the probability, for each row of the video (a sampled frame), that the query happens there. Green bars "
-        "are the moments that were cut from it; letters mark where the pictures below were taken. Grey stretches had no valid "
-        "picture.</p>",
+        "<p>The line is the probability, for each row of the video (a sampled frame, or a clip), that the query happens there. "
+        "Green bars are the moments that were found; letters mark where the pictures below were taken. Grey stretches had no "
+        "valid picture.</p>",
+    ]
+    if not has_maps:
+        return [*parts, "<p>A score does not replace looking at the video.</p></details></section>"]
+    return [
+        *parts,
         "<p>Colours over a frame show the relevance map: the mean of its cells is the row's own score (a logit) before rows "
         "are compared over time. Yellow cells raise it, blue cells lower it, and nothing is painted where a cell does neither. "
         "Maps are not stretched: a frame without colour is a frame in which little was found.</p>",
