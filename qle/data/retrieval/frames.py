@@ -21,6 +21,7 @@ from qle.errors import CacheCorruptError, CacheMismatchError, ConfigError
 
 KEEP_BYTES = 256 << 20
 """Some 20,000 videos of 12 frames of CLIP."""
+EDGE_S = 1e-6
 
 
 class FrameSource:
@@ -129,7 +130,8 @@ def middle_rows(choice: RowChoice, num_frames: int) -> np.ndarray:
     usable = np.flatnonzero(choice.valid) if choice.valid.any() else np.arange(choice.num_rows)
     start_s, end_s = choice.edges_s[usable], choice.edges_s[usable + 1]
     middle_s = (np.arange(num_frames) + 0.5) * (choice.duration_s / num_frames)
-    before = np.maximum(np.searchsorted(start_s, middle_s, side="right") - 1, 0)
+    # Where a middle lies on the edge of two rows it is the earlier one's: as many rows as parts are then all taken once.
+    before = np.maximum(np.searchsorted(start_s, middle_s - EDGE_S, side="right") - 1, 0)
     after = np.minimum(before + 1, len(usable) - 1)
     is_after = np.abs(start_s[after] - middle_s) < np.maximum(middle_s - end_s[before], 0.0)
     found: np.ndarray = choice.index[usable[np.where(is_after, after, before)]]
