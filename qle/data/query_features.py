@@ -73,6 +73,26 @@ def read_query_features(
     return QueryFeatures(queries=found, notes=notes)
 
 
+def with_numbers(
+    queries: Mapping[str, Features], tokenizer: str
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]], dict[int, str | None]]:
+    """The same with the number of each word piece, and what the numbers stand for. InputError where the tokenizer makes
+    another number of pieces of a query than it has features."""
+    from qle.text.hf_load import piece_reader  # the library: only for those who ask for numbers
+
+    read, numbered, spellings = piece_reader(tokenizer), {}, dict[int, str | None]()
+    for query, (states, pooled) in queries.items():
+        pieces = read(query)
+        if len(pieces) != len(states):
+            raise InputError(
+                f"query {query!r}: features of {len(states)} words, and {tokenizer} makes {len(pieces)} word pieces of it\n"
+                "--tokenizer must name the model that the features were made with"
+            )
+        numbered[query] = (states, pooled, np.array([piece.number for piece in pieces]))
+        spellings |= dict(pieces)
+    return numbered, spellings
+
+
 def read_features(path: Path) -> Features:
     """Words and, where the file has one, the sentence; float16 or float32."""
     try:

@@ -19,11 +19,10 @@ from torch import Tensor
 from qle.config import config_to_dict
 from qle.errors import ConfigError
 from qle.text.base import Piece, TextEncoder, Words
-from qle.text.hf_load import TextTower, load_text_tower
+from qle.text.hf_load import TextTower, load_text_tower, spelt_pieces
 from qle.text.lora import add_lora, set_adapter_dropout
 from qle.text.queries import check_length, refuse_nothing
 from qle.text.request import TextRequest
-from qle.text.spelling import whole_words
 from qle.weights import state_digest
 
 
@@ -80,11 +79,7 @@ class HuggingFaceText(TextEncoder):
         self._pieces(query)
 
     def word_pieces(self, query: str) -> tuple[Piece, ...]:
-        tokenizer, numbers = self._settings.tokenizer, self._pieces(query)
-        marks = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
-        spelt = tokenizer.convert_ids_to_tokens(numbers)
-        whole = whole_words(["" if number in marks else text for number, text in zip(numbers, spelt, strict=True)])
-        return tuple(Piece(number, text) for number, text in zip(numbers, whole, strict=True))
+        return spelt_pieces(self._settings.tokenizer, self._pieces(query))
 
     def spec(self) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@ Deviation from sentence-transformers: extra dense layers behind the pooling (`2_
 """
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ from transformers.utils import cached_file
 
 from qle.errors import ConfigError
 from qle.hub import check_complete, explained, hub_options, missing_tensors, quiet_library
+from qle.text.base import Piece
+from qle.text.spelling import whole_words
 
 Pooling = Literal["projected", "pooled", "mean", "first"]
 """The vector of a sentence: in the space of pictures, what the model itself calls pooled, the mean of its words, or CLS."""
@@ -81,6 +84,23 @@ def load_text_tower(source: str) -> TextTower:
         padded_words=config.max_position_embeddings if config.model_type in FIXED_LENGTH else None,
         architecture=_architecture(network, config) | {"pooling": pooling},
     )  # fmt: skip
+
+
+def spelt_pieces(tokenizer: Any, numbers: Sequence[int]) -> tuple[Piece, ...]:
+    """Numbers that a tokenizer gave, with what they stand for."""
+    marks = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
+    spelt = tokenizer.convert_ids_to_tokens(numbers)
+    texts = whole_words(["" if number in marks else text for number, text in zip(numbers, spelt, strict=True)])
+    return tuple(Piece(number, text) for number, text in zip(numbers, texts, strict=True))
+
+
+def piece_reader(source: str) -> Callable[[str], tuple[Piece, ...]]:
+    """What the tokenizer of a model makes of a query, without the model."""
+    with quiet_library(), explained(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub_options(source))
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise ConfigError(f"{source}: the tokenizer knows no words (its files are missing)")
+    return lambda query: spelt_pieces(tokenizer, tokenizer(query, truncation=False, verbose=False)["input_ids"])
 
 
 def _network(source: str, config: Any, options: dict[str, Any]) -> tuple[nn.Module, Any, Pooling]:

@@ -79,7 +79,7 @@ class StoredText(TextEncoder):
     def word_pieces(self, query: str) -> tuple[Piece, ...] | None:
         self.check(query)
         ids = self._stored.query(query).ids
-        return None if ids is None else tuple(Piece(int(number), None) for number in ids)
+        return None if ids is None else tuple(Piece(number, self._stored.spelling(number)) for number in ids.tolist())
 
     def spec(self) -> dict[str, Any]:
         return {

@@ -36,9 +36,14 @@ class StoredQuery:
     """(words,) int64: numbers of the word pieces."""
 
 
-def write_stored_words(path: Path, queries: Mapping[str, Sequence[np.ndarray | None]]) -> None:
+def write_stored_words(
+    path: Path,
+    queries: Mapping[str, Sequence[np.ndarray | None]],
+    spellings: Mapping[int, str | None] | None = None,
+) -> None:
     """`queries`: text -> (states (words, dim), pooled (sentence_dim,) or None[, ids (words,) or None]), numpy arrays or what
-    turns into them. The file is replaced at once or not at all; InputError for numbers that cannot be words."""
+    turns into them. `spellings`: what the numbers among the ids stand for, as in `text.base.Piece`. The file is replaced at
+    once or not at all; InputError for numbers that cannot be words."""
     rows = {" ".join(query.split()): _checked(query, *entry) for query, entry in queries.items()}
     if not rows:
         raise InputError(f"{path}: no queries to write")
@@ -53,7 +58,7 @@ def write_stored_words(path: Path, queries: Mapping[str, Sequence[np.ndarray | N
         "states": np.concatenate([row.states for row in rows.values()]).astype(np.float16 if is_half else np.float32),
         "pooled": np.stack([row.pooled for row in rows.values()]).astype(np.float32),
         "ends": np.cumsum([len(row.states) for row in rows.values()], dtype=np.int64),
-        "queries": np.frombuffer(json.dumps(list(rows), ensure_ascii=False).encode(), dtype=np.uint8),
+        "queries": _packed(list(rows)),
     }
     ids = [row.ids for row in rows.values() if row.ids is not None]
     if ids:
@@ -62,6 +67,7 @@ def write_stored_words(path: Path, queries: Mapping[str, Sequence[np.ndarray | N
                 f"{path}: numbers of word pieces are given for {len(ids)} of {len(rows)} queries\ngive all or none"
             )
         tensors["ids"] = np.concatenate(ids).astype(np.int64)
+        tensors["spellings"] = _packed({str(number): text for number, text in (spellings or {}).items()})
     _replace(path, save(tensors, metadata={"format": FORMAT}))
 
 
@@ -79,6 +85,10 @@ def _checked(
     if ids is not None and np.shape(ids) != (len(states),):
         raise InputError(f"query {query!r}: {np.shape(ids)} numbers of word pieces for {len(states)} words")
     return StoredQuery(states=states, pooled=pooled, ids=None if ids is None else np.asarray(ids))
+
+
+def _packed(value: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(value, ensure_ascii=False).encode(), dtype=np.uint8)
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -109,7 +119,10 @@ class StoredQueries:
             texts = json.loads(self._file.get_tensor("queries").tobytes())
             self._ends = self._file.get_tensor("ends")
             self._pooled, self._states = self._file.get_slice("pooled"), self._file.get_slice("states")
-            self._ids = self._file.get_tensor("ids") if "ids" in self._file.keys() else None  # noqa: SIM118
+            self._ids, self._spellings = None, {}
+            if "ids" in self._file.keys():  # noqa: SIM118 - an open file is no dict
+                self._ids = self._file.get_tensor("ids")
+                self._spellings = json.loads(self._file.get_tensor("spellings").tobytes())
         except FileNotFoundError as error:
             raise InputError(
                 f"{path}: no such file of stored queries\nmake it with: qle prepare words --help"
@@ -131,9 +144,10 @@ class StoredQueries:
     def texts(self) -> tuple[str, ...]:
         return tuple(self._number)
 
-    @property
-    def has_ids(self) -> bool:
-        return self._ids is not None
+    def spelling(self, number: int) -> str | None:
+        """What a word piece stands for, as in `text.base.Piece`; None where the file does not say."""
+        spelling: str | None = self._spellings.get(str(number))
+        return spelling
 
     def query(self, query: str) -> StoredQuery:
         """KeyError for one that the file does not hold. Spaces aside, it must be the same text."""
