@@ -22,6 +22,7 @@ from qle.cli_explain import EXPLAIN_HELP, explain
 from qle.cli_localize import LOCALIZE_HELP, localize
 from qle.cli_prepare import prepare_app
 from qle.cli_train import TRAIN_HELP, train_heads
+from qle.cli_words import WORDS_HELP, words
 from qle.errors import ConfigError
 from qle.runtime import cache_folder
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(prepare_app, name="prepare")
+prepare_app.command("words", help=WORDS_HELP)(words)
 app.add_typer(checkpoint_app, name="checkpoint")
 app.command("train-heads", help=TRAIN_HELP)(train_heads)
 app.command(help=LOCALIZE_HELP)(localize)
