@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from qle.errors import ConfigError
 from qle.ranked import Candidates, Ranking, presence_of, probability_of, rank, shown, suppress, within
+from qle.segments import iou
 from qle.types import ScoreTrack
 
 
@@ -157,3 +158,22 @@ def test_other_answers_of_the_same_window_stay_where_benchmarks_want_them() -> N
     found = spans_of(long_video((90, 120, 3, 0), (91, 121, 2, 0), (90, 121, 1, 1)))
     assert found == [(90, 120), (91, 121)]
     assert spans_of(long_video((90, 120, 3, 0), (91, 121, 2, 0)), nms_tiou=0.7) == [(90, 120)]
+
+
+def test_views_with_imprecise_ends_are_still_one_moment() -> None:
+    """Ends are off by 2 % of a window, half of the answers are junk: long moments over many windows are found whole."""
+    rng = np.random.default_rng(0)
+    windows = [(75.0 * number, 75.0 * number + 150) for number in range(30)]
+    moments = [(100, 400), (520, 600), (700, 1450), (1600, 1730), (1900, 2200)]
+    spans: list[tuple[float, ...]] = []
+    for number, (begin, stop) in enumerate(windows):
+        for start, end in moments:
+            inside = max(start, begin), min(end, stop)
+            if inside[1] - inside[0] > 8:
+                first, last = np.clip(np.array(inside) + rng.normal(0, 3, 2), begin, stop)
+                spans.append((first, last, 2 + rng.normal(0, 0.5), number))
+        starts = rng.uniform(begin, stop - 10, 4)
+        spans += [(start, min(stop, start + rng.uniform(5, 80)), -4 + rng.normal(0, 0.5), number) for start in starts]
+    found = rank(made(*spans, duration_s=2325.0, windows_s=windows), Ranking(max_moments=len(moments)))
+    best = iou(np.array([(one.start_s, one.end_s) for one in found]), np.array(moments, np.float64)).max(axis=0)
+    assert best.min() > 0.85
