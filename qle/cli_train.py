@@ -46,7 +46,7 @@ def train_heads(
     stream: Annotated[list[str] | None, typer.Option(help="Moments, retrieval: SPACE[:STREAM][+tef]; repeatable.")] = None,
     head: Annotated[str | None, typer.Option(help="Which head to train.  [default: that of the preset, or qle]")] = None,
     preset: Annotated[str | None, typer.Option(help="Settings by name (qle/cholec80) or a path to a .toml.")] = None,
-    text_encoder: Annotated[str | None, typer.Option(help="tiny, minilm, id, folder, .txt, .safetensors.  [default: tiny]")] = None,
+    text_encoder: Annotated[str | None, typer.Option(help="tiny (default), minilm, id, folder, .txt, .safetensors.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters of the text encoder.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.lr=1e-3; may be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Train so many times; mean and deviation in OUT/summary.json.")] = None,
