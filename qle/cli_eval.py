@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     from qle.eval.report import Report
     from qle.evaluation import EvaluatedRun, Evaluation
 
-EVAL_HELP = """Measure trained runs on annotated videos of a cache: rows, moments, calibration, absent queries.
+EVAL_HELP = """Measure trained runs on annotated videos of a cache, or a file of predictions on annotations alone.
 
-Beside each number stand its 95 % interval (resampling videos) and its floors: what the same metric gives for a constant, for
-the usual position in time, for how often each query happens, and for the head when it is deaf to the query. Thresholds come
-from the run; nothing is fitted to what is measured.
+Beside each number stand its 95 % interval (resampling videos) and its floors: what the same metric gives without looking.
+Thresholds come from the run; nothing is fitted to what is measured.
+
+Protocols (--protocol; without it a run is measured by the first that fits its head):
+rows: every row of a video, moments cut from them, calibration, absent queries.
+moments: ranked moments: R1, R5, mAP, mIoU, by length; highlights; absent queries.
+charades: R1 and R5 at overlaps 0.1 to 0.7, mIoU, as for Charades-STA.
+qvhighlights: exactly what the program of QVHighlights prints; where that errs, the number without the fault beside it.
+retrieval: which video a text is about, and the other way round, with honest ties.
+
+--predictions measures a JSONL file in the QVHighlights submission format (qid, pred_relevant_windows, and if wanted
+pred_saliency_scores), as qle localize --format jsonl writes it, by moments, charades or qvhighlights: no run, no cache.
 
 On another cache (of the same space) and annotation set than it was trained on, this is the zero-shot transfer protocol: the
 report says zero_shot when neither a video nor a concept was trained on, and how many videos and concepts were.
@@ -30,33 +39,46 @@ Several --checkpoint, or a folder of --seeds, give mean and deviation over the r
   qle eval --checkpoint runs/first --cache cache --annotations test.jsonl
   qle eval --checkpoint runs/first --cache cache --annotations test.jsonl --per-query --out report.json
   qle eval --checkpoint runs/seed-0 --checkpoint runs/seed-1 --cache cache --annotations test.jsonl --json
-  qle eval --checkpoint runs/first --cache charades-cache --annotations charades_sta_test.jsonl
+  qle eval --checkpoint runs/qd --cache qvh --annotations highlight_val_release.jsonl --protocol qvhighlights
+  qle eval --predictions hl_val_submission.jsonl --annotations highlight_val_release.jsonl --protocol qvhighlights
+  qle eval --predictions charades.jsonl --annotations charades_sta_test.txt --protocol charades
 """
 
 
+_ALLOW_MISSING = "Leave out videos that are not cached. With --predictions: what is missing there is a miss."
+
+
 def eval_(
-    checkpoint: Annotated[list[Path], typer.Option(help="Folder of a run; may be repeated.")],
     annotations: Annotated[Path, typer.Option(help="What is true (JSONL, see qle prepare).")],
+    checkpoint: Annotated[list[Path] | None, typer.Option(help="Folder of a run; may be repeated.", show_default=False)] = None,
+    predictions: Annotated[Path | None, typer.Option(help="A file of predictions instead of runs.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="rows, moments, charades, qvhighlights or retrieval; see above.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: $QLE_CACHE.", show_default=False)] = None,
     space: Annotated[str | None, typer.Option(help="The space, by a beginning of its name.  [default: that of the run]")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the whole report there as JSON.")] = None,
-    per_query: Annotated[bool, typer.Option("--per-query", help="Also a line for each query.")] = False,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Also a line for each query (rows).")] = False,
     bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals; 0 for none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the resamples, and of random floors.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out videos that are not cached.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help=_ALLOW_MISSING)] = False,
+    dsl: Annotated[bool, typer.Option("--dsl", help="Retrieval: also with the dual softmax over all texts.")] = False,
+    published_leaking_score: Annotated[bool, typer.Option(help="Retrieval: also as published, which knows the answer.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON (qvhighlights: what its program prints).")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
-    folders = [*checkpoint, cache_folder(cache)]
-    check_output("--out", out, inputs=[annotations], folders=folders, suffixes=MEASURES_SUFFIXES)
+    folder = cache_folder(cache) if checkpoint or cache is not None else None
+    check_output(
+        "--out", out, inputs=[path for path in (annotations, predictions) if path is not None],
+        folders=[*(checkpoint or ()), *([] if folder is None else [folder])], suffixes=MEASURES_SUFFIXES,
+    )  # fmt: skip
 
     from qle.evaluation import EvaluationRequest, evaluate_runs
     from qle.runs import write_json
 
     request = EvaluationRequest(
-        checkpoints=tuple(checkpoint), cache=cache_folder(cache), space=space, annotations=annotations,
-        allow_missing=allow_missing, num_bootstrap=bootstrap, seed=seed, device=device,
+        checkpoints=tuple(checkpoint or ()), cache=folder, predictions=predictions, protocol=protocol, space=space,
+        annotations=annotations, allow_missing=allow_missing, num_bootstrap=bootstrap, seed=seed, device=device,
+        with_dsl=dsl, published_leaking_score=published_leaking_score,
     )  # fmt: skip
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out {out}: there is no folder {out.parent}")
@@ -66,7 +88,7 @@ def eval_(
         write_json(out, evaluation.to_json())
     _note(evaluation)
     if json:
-        console.print_json(evaluation.to_json(with_queries=per_query))
+        console.print_json(evaluation.printed(with_queries=per_query))
         return
     for run in evaluation.runs:
         _show(run, per_query)
@@ -80,21 +102,33 @@ def _note(evaluation: "Evaluation") -> None:
     if evaluation.missing:
         console.note(f"{len(evaluation.missing)} videos are not in the cache, their annotations are left out")
     for run in evaluation.runs:
-        new, videos = run.novelty, run.report.counts["videos"]
+        new, counts = run.novelty, run.report.counts
         if new is not None and new.num_trained_videos:
             console.note(
-                f"{run.folder}: {new.num_trained_videos} of the {videos} videos were trained on: the numbers are too hopeful"
+                f"{run.folder}: {new.num_trained_videos} of the {counts['videos']} videos were trained on: "
+                "the numbers are too hopeful"
             )
         elif new is not None and new.num_val_videos:
             console.note(
-                f"{run.folder}: its step and thresholds were chosen on {new.num_val_videos} of the {videos} videos: "
+                f"{run.folder}: its step and thresholds were chosen on {new.num_val_videos} of the {counts['videos']} videos: "
                 "the numbers are too hopeful"
             )
+        for name, told in _TOLD.items():
+            if counts.get(name):
+                console.note(f"{run.folder}: {counts[name]:,} {told}")
+
+
+_TOLD = {
+    "unanswered": "annotated queries have no prediction",
+    "unasked": "predictions are about queries that are not annotated, and left out",
+    "reversed_spans": "spans end before they start, and overlap nothing",
+    "queries_with_clips_without_score": "queries have fewer saliency scores than clips; officially these count 0, "
+    "in front of all that are negative (without_faults: last)",
+}
+"""Counts of a report that change how its numbers are to be read."""
 
 
 def _show(run: "EvaluatedRun", per_query: bool) -> None:
-    from qle.eval.report import FLOORS
-
     report = run.report
     counts = report.counts
     kind = ""
@@ -104,17 +138,33 @@ def _show(run: "EvaluatedRun", per_query: bool) -> None:
             if run.novelty.zero_shot
             else f"; {run.novelty.unseen_concepts:.0%} of the annotations have concepts that were not trained on"
         )
+    absent = f", {counts['absent_pairs']:,} of them absent" if "absent_pairs" in counts else ""
+    rows = f", {counts['rows']:,} rows" if "rows" in counts else ""
     console.print_text(
-        f"{run.folder}: {counts['pairs']:,} (video, query) pairs, {counts['absent_pairs']:,} of them absent, "
-        f"{counts['videos']:,} videos, {counts['rows']:,} rows{kind}"
+        f"{run.folder}: {counts['pairs']:,} (video, query) pairs{absent}, {counts['videos']:,} videos{rows}{kind}"
     )
-    floors = [f"#{name.replace('_', ' ')}" for name in FLOORS]
-    console.table(["metric", "#value", "95 %", *floors], report.rows())
-    if per_query:
+    names = report.floor_names
+    floors = [f"#{name.replace('_', ' ')}" for name in names]
+    console.table(["metric", "#value", "95 %", *floors], report.rows(names))
+    if per_query and report.per_query:
         _show_queries(report)
     skipped = {name: count for name, count in counts.items() if name.startswith("skipped") and count}
     if skipped:
         console.facts({name.replace("_", " "): f"{count:,}" for name, count in skipped.items()})
+    if made := _how_moments_were_made(report):
+        console.facts(made)
+
+
+def _how_moments_were_made(report: "Report") -> dict[str, str]:
+    """What was done to the spans of a run before they were measured, since published numbers hang on it."""
+    ranking = report.settings.get("ranking")
+    if ranking is None:
+        return {}
+    rounded = f"rounded to {ranking['round_s']:g} s" if ranking["round_s"] else "not rounded"
+    suppressed = (
+        f"of overlaps above {ranking['nms_tiou']:g} the best" if ranking["nms_tiou"] < 1 else "overlapping ones kept"
+    )
+    return {"spans": f"clipped to the video, {rounded}, {suppressed}, at most {ranking['max_moments']}"}
 
 
 def _show_queries(report: "Report") -> None:

@@ -1,109 +1,66 @@
-"""Trained runs on a cache and an annotation file: score, measure, compare.
+"""Trained runs on a cache and an annotation file, or a file of predictions: which protocol, and who carries it out.
 
-    runs + space + annotations --(predict)--> ScoredQuery --(eval/evaluate)--> a Report a run --> mean and deviation over runs
+    EvaluationRequest -> PROTOCOLS[protocol] -> Evaluation
+
+    rows          row_evaluation.py         every row of a video: AUROC, moments cut from them, calibration, absent queries
+    moments       moment_evaluation.py      ranked moments: R1, R5, mAP, mIoU, classes of length, highlights, absent queries
+    charades      moment_evaluation.py      R1 and R5 as of Charades-STA
+    qvhighlights  moment_evaluation.py      exactly what the program of QVHighlights prints
+    retrieval     retrieval_evaluation.py   which video a text is about, and the other way round
 
 Nothing is fitted here: thresholds, temperature and priors come from the runs. The same call on another cache and other
 annotations measures transfer, and the report says how much of them was new to the run.
 """
 
-import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from qle.cache.reader import Space
-from qle.data.annotations import Annotation, read_annotations
-from qle.data.lookup import match_videos
 from qle.errors import CheckpointError, ConfigError
-from qle.eval.evaluate import evaluate
-from qle.eval.floors import Novelty, Priors, novelty
-from qle.eval.report import Report
-from qle.run_spaces import space_of
-from qle.runs import CONFIG_FILE, RunRecord, check_space, load_run, read_run
+from qle.evaluated import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.runs import CONFIG_FILE, read_run
+from qle.submission_evaluation import evaluate_file
 
-OnProgress = Callable[[int, int, str], None]
+__all__ = ["PROTOCOLS", "EvaluatedRun", "Evaluation", "EvaluationRequest", "evaluate_runs", "run_folders"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationRequest:
-    """What to measure, on what."""
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Who measures runs by it, and of which heads."""
 
-    checkpoints: tuple[Path, ...]
-    """Folders of runs; a folder of several seeds stands for all of them."""
-    cache: Path
-    annotations: Path
-    space: str | None = None
-    """Beginning of its name. None: the only one, or of several the one that the runs were trained on."""
-    allow_missing: bool = False
-    """Leave out annotations whose video is not cached."""
-    num_bootstrap: int = 1000
-    seed: int = 0
-    """Of the resampling."""
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if not self.checkpoints:
-            raise ConfigError("no run to evaluate: pass --checkpoint RUN")
-        if self.num_bootstrap < 0:
-            raise ConfigError(f"--bootstrap {self.num_bootstrap}: expected 0 (no intervals) or more")
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed}: expected 0 or more")
+    function: str
+    """"module:function" of (request, runs, on_progress), imported when asked for."""
+    tasks: tuple[str, ...]
+    """`Head.task` of the heads that it can measure."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluatedRun:
-    """One run and its numbers."""
-
-    folder: Path
-    report: Report
-    novelty: Novelty | None
-    """None where the run does not know what it was trained on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What `qle eval` shows."""
-
-    runs: tuple[EvaluatedRun, ...]
-    missing: tuple[str, ...]
-    """Videos of the annotations that the cache does not hold."""
-
-    @property
-    def spread(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation over the runs, by the full name of the metric; numbers that exist in all of them."""
-        names = [f"{group}.{name}" for group, entries in self.runs[0].report.metrics.items() for name in entries]
-        found = {name: [run.report.metric(name).value for run in self.runs] for name in names}
-        return {
-            name: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-            for name, values in found.items()
-            if all(map(math.isfinite, values))
-        }
-
-    def to_json(self, *, with_queries: bool = True) -> dict[str, Any]:
-        """One run: its report. Several: all reports, and mean and deviation of each number."""
-        reports = [run.report.to_json(with_queries=with_queries) for run in self.runs]
-        if len(reports) == 1:
-            return reports[0]
-        spread = {name: {"mean": mean, "deviation": deviation} for name, (mean, deviation) in self.spread.items()}
-        return {"runs": reports, "spread": spread}
+PROTOCOLS = {
+    "rows": Protocol("qle.row_evaluation:evaluate_rows", ("rows",)),
+    "moments": Protocol("qle.moment_evaluation:evaluate_moments", ("moments", "rows")),
+    "charades": Protocol("qle.moment_evaluation:evaluate_moments", ("moments", "rows")),
+    "qvhighlights": Protocol("qle.moment_evaluation:evaluate_moments", ("moments", "rows")),
+    "retrieval": Protocol("qle.retrieval_runs:evaluate_ranking", ("retrieval",)),
+}
+"""What --protocol may be. A run is measured by the one that is called as its head's task unless another is asked for."""
 
 
 def evaluate_runs(request: EvaluationRequest, on_progress: OnProgress | None = None) -> Evaluation:
     """Everything that can be wrong with files and names is said before the first row is scored."""
-    folders = tuple(found for path in request.checkpoints for found in run_folders(path))
-    records = [read_run(folder) for folder in folders]
-    annotations = read_annotations(request.annotations)
-    space = space_of(request.cache, records[0], request.space)
-    for record in records[1:]:
-        check_space(record, space)
-    _, missing = match_videos(space, annotations, allow_missing=request.allow_missing)
-    runs = tuple(
-        _evaluate(folder, record, space, annotations, request, on_progress)
-        for folder, record in zip(folders, records, strict=True)
+    if request.protocol is not None and request.protocol not in PROTOCOLS:
+        raise ConfigError(f"--protocol {request.protocol}: choose one of {', '.join(PROTOCOLS)}")
+    if request.predictions is not None:
+        return evaluate_file(request, request.predictions)
+    folders = [found for path in request.checkpoints for found in run_folders(path)]
+    runs = [(folder, read_run(folder)) for folder in folders]
+    name = _protocol_of(request.protocol, runs)
+    if (request.published_leaking_score or request.with_dsl) and name != "retrieval":
+        raise ConfigError(f"--published-leaking-score and --dsl belong to --protocol retrieval, this is {name}")
+    module, _, function = PROTOCOLS[name].function.partition(":")
+    measure: Callable[[EvaluationRequest, Runs, OnProgress | None], Evaluation] = getattr(
+        import_module(module), function
     )
-    return Evaluation(runs=runs, missing=tuple(missing))
+    return measure(replace(request, protocol=name), runs, on_progress)
 
 
 def run_folders(path: Path) -> tuple[Path, ...]:
@@ -116,49 +73,18 @@ def run_folders(path: Path) -> tuple[Path, ...]:
     return tuple(seeds) or (path,)
 
 
-def _evaluate(
-    folder: Path,
-    record: RunRecord,
-    space: Space,
-    annotations: Sequence[Annotation],
-    request: EvaluationRequest,
-    on_progress: OnProgress | None,
-) -> EvaluatedRun:
-    from qle.heads.base import RowHead
-    from qle.predict import RowScorer, score_annotations
-    from qle.runtime import resolve_device
+def _protocol_of(asked: str | None, runs: Runs) -> str:
+    from qle.heads import head_class
 
-    device = resolve_device(request.device)
-    run = load_run(folder, device)
-    if not isinstance(run.head, RowHead):
-        raise CheckpointError(f"{folder}: head {record.head} gives no score to rows, which qle eval measures")
-    scorer = RowScorer(run.head, run.text, device=device, rate_fps=record.rate_fps)
-    scored = score_annotations(
-        scorer, space, annotations, allow_missing=request.allow_missing, on_progress=on_progress
-    )  # fmt: skip
-    priors = None if record.priors is None else Priors.from_json(record.priors)
-    keys = {one.annotation.video: one.video for one in scored}
-    new = None if priors is None else novelty([one.annotation for one in scored], priors, keys)
-    report = evaluate(
-        scored,
-        record.localization,
-        priors=priors,
-        num_bootstrap=request.num_bootstrap,
-        seed=request.seed,
-        provenance=_provenance(folder, record, space, request, new),
-    )
-    return EvaluatedRun(folder=folder, report=report, novelty=new)
-
-
-def _provenance(
-    folder: Path, record: RunRecord, space: Space, request: EvaluationRequest, new: Novelty | None
-) -> Mapping[str, Any]:
-    return {
-        "checkpoint": str(folder),
-        "weights": dict(record.digests),
-        "cache": str(request.cache),
-        "space": f"{space.record.name}-{space.record.hash[:12]}",
-        "annotations": str(request.annotations),
-        "rate_fps": record.rate_fps,
-        **({} if new is None else asdict(new)),
-    }
+    tasks = {folder: head_class(record.head).task for folder, record in runs}
+    folder, task = next(iter(tasks.items()))
+    name = asked or task
+    for other, its_task in tasks.items():
+        if its_task not in PROTOCOLS[name].tasks:
+            fitting = [protocol for protocol, one in PROTOCOLS.items() if its_task in one.tasks]
+            reason = f"--protocol {name}" if asked else f"{folder}, which is measured by {name}"
+            raise CheckpointError(
+                f"{other}: its head is for {its_task}, which does not go with {reason}\n"
+                f"choose one of --protocol {', '.join(fitting)}, and measure runs of different kinds apart"
+            )
+    return name
