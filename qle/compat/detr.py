@@ -140,6 +140,19 @@ def predictions(ours: str) -> list[Link]:
     return tied("class_embed", f"{ours}.label") + mlp("span_embed", f"{ours}.span", 3)
 
 
+def token_detr(ours: str, config: DetrConfig) -> list[Link]:
+    """Of TokenDetr."""
+    links = alone("global_rep_token", f"{ours}.encoder.token") + alone("global_rep_pos", f"{ours}.encoder.place")
+    for layer in range(config.encoder_layers):
+        name = f"encoder.layers.{layer}"
+        links += encoder_layer(f"transformer.{name}", f"{ours}.encoder.{name}", has_slope=True)
+    links += reference_decoder("transformer.decoder", f"{ours}.decoder", config.decoder_layers)
+    links += alone("query_embed.weight", f"{ours}.decoder.anchors.weight") + predictions(f"{ours}.predict")
+    for number, name in (("1", "clips"), ("2", "token")):
+        links += tied(f"saliency_proj{number}", f"{ours}.saliency.{name}")
+    return links
+
+
 def unused(official: str, ours: str, value: Tensor) -> Link:
     """A tensor that our head has in some settings only, or never; the official file gets `value` where it has not."""
     return Link(official=(official,), ours=(ours,), unused=value)

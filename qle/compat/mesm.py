@@ -108,7 +108,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _links(head: MesmHead) -> list[Link]:
     config = head.config
     with_sentence = replace(config, max_words=config.max_words + (config.sentence_layers > 0))
-    found = detr.inputs("inputs", with_sentence) + detr.predictions("predict")
+    found = detr.inputs("inputs", with_sentence)
     for layer in range(config.enhance_layers):
         found += _mutual_layer(f"{_ENHANCE}.{layer}", f"enhance.{layer}", has_word_part=config.has_word_part)
     for layer in range(config.align_layers):
@@ -118,13 +118,7 @@ def _links(head: MesmHead) -> list[Link]:
     if config.sentence_layers:
         found += alone("ss_reconstructor.masked_sent_token", "sentence.blank")
         found += detr.projection("ss_reconstructor.output_sent_proj", "sentence_out", 2)
-    for layer in range(config.encoder_layers):
-        name = f"encoder.layers.{layer}"
-        found += detr.encoder_layer(f"transformer.{name}", f"encoder.{name}", has_slope=True)
-    found += alone("global_rep_token", "encoder.token") + alone("global_rep_pos", "encoder.place")
-    found += detr.reference_decoder("transformer.decoder", "decoder", config.decoder_layers)
-    found += alone("query_embed.weight", "decoder.anchors.weight")
-    found += tied("saliency_proj1", "saliency.clips") + tied("saliency_proj2", "saliency.token")
+    found += detr.token_detr("detr", config)
     if config.enhances:
         found += alone("masked_token", "words.hole") + alone("unknown_token", "words.unknown")
         found += detr.projection("output_txt_proj", "words.enter", 1) + tied("output_txt_proj.1", "words.name")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from qle.compat import detr, links
-from qle.compat.links import Link, tied
+from qle.compat.links import Link
 from qle.config import build_config
 from qle.heads.base import TokenShapes
 from qle.heads.moment_base import FEATURES
@@ -46,13 +46,7 @@ def official_options(head: QdDetrHead) -> dict[str, Any]:
 
 
 def _links(config: QdDetrConfig) -> list[Link]:
-    found = detr.inputs("inputs", config) + detr.predictions("predict")
+    found = detr.inputs("inputs", config)
     for layer in range(config.text_to_video_layers):
         found += detr.text_to_video_layer(f"transformer.t2v_encoder.layers.{layer}", f"listen.{layer}")
-    for layer in range(config.encoder_layers):
-        name = f"encoder.layers.{layer}"
-        found += detr.encoder_layer(f"transformer.{name}", f"encoder.{name}", has_slope=True)
-    found += links.alone("global_rep_token", "encoder.token") + links.alone("global_rep_pos", "encoder.place")
-    found += detr.reference_decoder("transformer.decoder", "decoder", config.decoder_layers)
-    found += links.alone("query_embed.weight", "decoder.anchors.weight")
-    return found + tied("saliency_proj1", "saliency.clips") + tied("saliency_proj2", "saliency.token")
+    return found + detr.token_detr("detr", config)

@@ -31,12 +31,9 @@ from qle.heads.base import Losses, TokenShapes
 from qle.heads.moment_base import FEATURES, MomentHead, MomentOutput
 from qle.nn.clip_positions import clip_positions
 from qle.nn.detr_config import DetrConfig, check_weights
-from qle.nn.detr_encoder import Encoder, EncoderLayer
 from qle.nn.moment_inputs import MomentInputs
-from qle.nn.moment_losses import margin_loss, negative_loss, rank_loss
-from qle.nn.moment_outputs import SpanPredictor, TokenSaliency
 from qle.nn.projection import InputProjection
-from qle.nn.reference_decoder import ReferenceDecoder
+from qle.nn.saliency_losses import order_terms, pair_term
 from qle.nn.sentence_reconstruction import (
     SentenceRebuilder,
     clips_of_sources,
@@ -45,10 +42,10 @@ from qle.nn.sentence_reconstruction import (
     same_moment,
     sentence_loss,
 )
-from qle.nn.set_losses import set_loss_counts, set_losses, weighted
+from qle.nn.set_losses import set_losses, weighted
 from qle.nn.spans import to_edges
 from qle.nn.text_to_video import TextToVideoLayer, published_mask
-from qle.nn.token_encoder import TokenEncoder
+from qle.nn.token_detr import TokenDetr
 from qle.nn.word_reconstruction import MutualLayer, WordClasses, WordRebuilder, draw_hidden, word_loss
 from qle.text.base import TextEncoder, Words
 from qle.text.spelling import is_function_word
@@ -138,11 +135,7 @@ class MesmHead(MomentHead):
         is_projected = has_sentence and config.published
         self.sentence_out = InputProjection(config.dim, config.dim, 2, config.input_dropout) if is_projected else None
         self.align = nn.ModuleList(TextToVideoLayer(*sizes, dropout=dropout) for _ in range(config.align_layers))
-        layers = [EncoderLayer(*sizes, dropout=dropout, activation="prelu") for _ in range(config.encoder_layers)]
-        self.encoder = TokenEncoder(Encoder(layers, final_norm=False), config.dim, is_seen=config.sees_token)
-        self.decoder = ReferenceDecoder(*sizes, config.decoder_layers, config.num_queries, dropout=dropout)
-        self.predict = SpanPredictor(config.dim)
-        self.saliency = TokenSaliency(config.dim)
+        self.detr = TokenDetr(config, sees_token=config.sees_token)
         self.classes, self.words = None, None
         if config.rebuilds_words:
             self.classes = WordClasses(config.vocabulary, config.marks, config.function_words)
@@ -216,10 +209,7 @@ class MesmHead(MomentHead):
         who = self._who_hears(told.mask, batch.clip_mask)
         for layer in self.align:
             heard = layer(heard, all_places, told.words, told.places, who)
-        memory, token = self.encoder(heard, all_places, batch.clip_mask.repeat(rounds, 1))
-        saliency = self.saliency(memory, token).unflatten(0, (rounds, -1))
-        states, references = self.decoder(memory[: batch.num_items], batch.clip_mask, places)
-        logits, spans = self.predict(states, references)
+        logits, spans, saliency = self.detr(heard, places, batch.clip_mask)
         if hidden_words is not None:
             extras |= self._rebuilt_words(batch, read, clips, places, hidden_words)
         return MomentOutput(
@@ -234,7 +224,12 @@ class MesmHead(MomentHead):
         targets, config = batch.targets, self.config
         assert targets is not None
         terms, _ = set_losses(output.logits, output.spans, targets, config.losses)
-        terms |= self._saliency_terms(output, batch, targets)
+        if config.has_margin:
+            terms["saliency_margin"] = pair_term(output.saliency, targets, config.losses)
+        terms |= order_terms(
+            output.saliency, output.negative_saliency, batch.clip_mask, batch.negative_mask, targets, config.losses,
+            published=config.published,
+        )  # fmt: skip
         has_moment = (targets.relevant & batch.clip_mask).any(dim=1)
         if self.sentence is not None:
             terms["sentence"] = self._sentence_term(output, batch, targets, has_moment)
@@ -249,11 +244,9 @@ class MesmHead(MomentHead):
         return Losses(total=torch.stack(list(parts.values())).sum(), terms=parts)
 
     def loss_counts(self, batch: MomentBatch) -> Mapping[str, Tensor]:
-        targets, config = batch.targets, self.config
-        assert targets is not None
-        pairs = set_loss_counts(targets.counts, config.num_queries, config.decoder_layers, batch.clips.device)
-        num_moments = (targets.relevant & batch.clip_mask).any(dim=1).sum()
-        return {**super().loss_counts(batch), **pairs, "sentence": num_moments, "word": num_moments}
+        assert batch.targets is not None
+        num_moments = (batch.targets.relevant & batch.clip_mask).any(dim=1).sum()
+        return {**super().loss_counts(batch), "sentence": num_moments, "word": num_moments}
 
     def _read(self, batch: MomentBatch) -> Words:
         """Words of the distinct queries."""
@@ -323,23 +316,6 @@ class MesmHead(MomentHead):
             assert isinstance(layer, MutualLayer)
             words = layer.rebuild(words, word_places, clips, places, who)
         return {"word_logits": self.words(words), "word_labels": labels, "word_mask": mask}
-
-    def _saliency_terms(self, output: MomentOutput, batch: MomentBatch, targets: MomentTargets) -> dict[str, Tensor]:
-        losses, terms = self.config.losses, dict[str, Tensor]()
-        if self.config.has_margin:
-            terms["saliency_margin"] = margin_loss(
-                output.saliency, targets.better, targets.worse, targets.pair_mask, margin=losses.margin
-            )
-        scores, labels, mask = output.saliency, targets.saliency, batch.clip_mask
-        if output.negative_saliency is not None:
-            wrong = batch.clip_mask if batch.negative_mask is None else batch.clip_mask & batch.negative_mask[:, None]
-            terms["saliency_negative"] = negative_loss(output.negative_saliency, wrong, published=self.config.published)
-            scores = torch.cat([scores, output.negative_saliency], dim=1)
-            labels, mask = torch.cat([labels, torch.zeros_like(labels)], dim=1), torch.cat([mask, wrong], dim=1)
-        terms["saliency_rank"] = rank_loss(
-            scores, labels, mask, temperature=losses.rank_temperature, divisor=losses.rank_divisor
-        )
-        return terms
 
     def _sentence_term(
         self, output: MomentOutput, batch: MomentBatch, targets: MomentTargets, has_moment: Bool[Tensor, " items"]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qle.data.moments.batch import MomentBatch
 from qle.heads.base import Head, Losses
+from qle.nn.set_losses import set_loss_counts
 from qle.text.base import TextEncoder
 
 FEATURES = "clips"
@@ -83,5 +84,8 @@ class MomentHead(Head[MomentBatch, MomentOutput]):
         )
 
     def loss_counts(self, batch: MomentBatch) -> Mapping[str, Tensor]:
-        """Terms are means over items unless a head says otherwise."""
-        return {"*": torch.tensor(batch.num_items, device=batch.clips.device)}
+        """Terms of pairs are means over the matched pairs of a layer, all others over items, unless a head says otherwise."""
+        assert batch.targets is not None
+        config, device = self.config, batch.clips.device
+        pairs = set_loss_counts(batch.targets.counts, config.num_queries, config.decoder_layers, device)
+        return {"*": torch.tensor(batch.num_items, device=device), **pairs}

@@ -8,7 +8,6 @@ negative queries. Different by default: the alignment counts real words only (pu
 depends on the longest query of the batch).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,9 +26,10 @@ from qle.nn.detr_decoder import Decoder, DecoderLayer
 from qle.nn.detr_encoder import Encoder, EncoderLayer
 from qle.nn.matcher import Matches
 from qle.nn.moment_inputs import MomentInputs
-from qle.nn.moment_losses import alignment_loss, margin_loss
+from qle.nn.moment_losses import alignment_loss
 from qle.nn.moment_outputs import SpanPredictor
-from qle.nn.set_losses import set_loss_counts, set_losses, weighted
+from qle.nn.saliency_losses import pair_term
+from qle.nn.set_losses import set_losses, weighted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,19 +95,11 @@ class MomentDetrHead(MomentHead):
         targets, losses = batch.targets, self.config.losses
         assert targets is not None
         terms, matches = set_losses(output.logits, output.spans, targets, losses)
-        terms["saliency_margin"] = margin_loss(
-            output.saliency, targets.better, targets.worse, targets.pair_mask, margin=losses.margin
-        )
+        terms["saliency_margin"] = pair_term(output.saliency, targets, losses)
         if self.align is not None:
             terms |= self._alignment(output, batch, matches)
         parts = weighted(terms, losses.weights() | {"align": self.config.align_weight})
         return Losses(total=torch.stack(list(parts.values())).sum(), terms=parts)
-
-    def loss_counts(self, batch: MomentBatch) -> Mapping[str, Tensor]:
-        assert batch.targets is not None
-        config = self.config
-        pairs = set_loss_counts(batch.targets.counts, config.num_queries, config.decoder_layers, batch.clips.device)
-        return {**super().loss_counts(batch), **pairs}
 
     def _alignment(self, output: MomentOutput, batch: MomentBatch, matches: Matches) -> dict[str, Tensor]:
         assert batch.words is not None

@@ -9,7 +9,6 @@ own query (published: the mask of another item in some heads), learned places of
 (published: of the true query, in the negative pass too), and the negative term is finite for every score.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,14 +22,11 @@ from qle.heads.base import Losses, TokenShapes
 from qle.heads.moment_base import FEATURES, MomentHead, MomentOutput
 from qle.nn.clip_positions import clip_positions
 from qle.nn.detr_config import DetrConfig
-from qle.nn.detr_encoder import Encoder, EncoderLayer
 from qle.nn.moment_inputs import MomentInputs
-from qle.nn.moment_losses import margin_loss, negative_loss, rank_loss
-from qle.nn.moment_outputs import SpanPredictor, TokenSaliency
-from qle.nn.reference_decoder import ReferenceDecoder
-from qle.nn.set_losses import set_loss_counts, set_losses, weighted
+from qle.nn.saliency_losses import order_terms, pair_term
+from qle.nn.set_losses import set_losses, weighted
 from qle.nn.text_to_video import TextToVideoLayer, published_mask
-from qle.nn.token_encoder import TokenEncoder
+from qle.nn.token_detr import TokenDetr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +56,7 @@ class QdDetrHead(MomentHead):
         self.listen = nn.ModuleList(
             TextToVideoLayer(*sizes, dropout=dropout) for _ in range(config.text_to_video_layers)
         )
-        layers = [EncoderLayer(*sizes, dropout=dropout, activation="prelu") for _ in range(config.encoder_layers)]
-        self.encoder = TokenEncoder(Encoder(layers, final_norm=False), config.dim)
-        self.decoder = ReferenceDecoder(*sizes, config.decoder_layers, config.num_queries, dropout=dropout)
-        self.predict = SpanPredictor(config.dim)
-        self.saliency = TokenSaliency(config.dim)
+        self.detr = TokenDetr(config)
 
     def forward(self, batch: MomentBatch) -> MomentOutput:
         clips, places = self.inputs.enter_clips(batch.clips), clip_positions(batch.clip_mask, self.config.dim)
@@ -74,10 +66,7 @@ class QdDetrHead(MomentHead):
         heard, all_places = clips.repeat(rounds, 1, 1), places.repeat(rounds, 1, 1)
         for layer in self.listen:
             heard = layer(heard, all_places, words, word_places, mask)
-        memory, token = self.encoder(heard, all_places, batch.clip_mask.repeat(rounds, 1))
-        saliency = self.saliency(memory, token).unflatten(0, (rounds, -1))
-        states, references = self.decoder(memory[: batch.num_items], batch.clip_mask, places)
-        logits, spans = self.predict(states, references)
+        logits, spans, saliency = self.detr(heard, places, batch.clip_mask)
         return MomentOutput(
             logits=logits,
             spans=spans,
@@ -106,28 +95,10 @@ class QdDetrHead(MomentHead):
         targets, losses = batch.targets, self.config.losses
         assert targets is not None
         terms, _ = set_losses(output.logits, output.spans, targets, losses)
-        terms["saliency_margin"] = margin_loss(
-            output.saliency, targets.better, targets.worse, targets.pair_mask, margin=losses.margin
-        )
-        scores, labels, mask = [output.saliency], [targets.saliency], [batch.clip_mask]
-        if output.negative_saliency is not None:
-            wrong = batch.clip_mask if batch.negative_mask is None else batch.clip_mask & batch.negative_mask[:, None]
-            terms["saliency_negative"] = negative_loss(output.negative_saliency, wrong, published=self.config.published)
-            scores.append(output.negative_saliency)
-            labels.append(torch.zeros_like(targets.saliency))
-            mask.append(wrong)
-        terms["saliency_rank"] = rank_loss(
-            torch.cat(scores, dim=1),
-            torch.cat(labels, dim=1),
-            torch.cat(mask, dim=1),
-            temperature=losses.rank_temperature,
-            divisor=losses.rank_divisor,
-        )
+        terms["saliency_margin"] = pair_term(output.saliency, targets, losses)
+        terms |= order_terms(
+            output.saliency, output.negative_saliency, batch.clip_mask, batch.negative_mask, targets, losses,
+            published=self.config.published,
+        )  # fmt: skip
         parts = weighted(terms, losses.weights())
         return Losses(total=torch.stack(list(parts.values())).sum(), terms=parts)
-
-    def loss_counts(self, batch: MomentBatch) -> Mapping[str, Tensor]:
-        assert batch.targets is not None
-        config = self.config
-        pairs = set_loss_counts(batch.targets.counts, config.num_queries, config.decoder_layers, batch.clips.device)
-        return {**super().loss_counts(batch), **pairs}

@@ -19,6 +19,8 @@ from tests.golden_moments import (
     official_options,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETS = ("moment-detr", "moment-detr-options")
 
 

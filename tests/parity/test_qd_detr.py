@@ -19,6 +19,8 @@ from tests.golden_moments import (
     official_options,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETS = ("qd-detr", "qd-detr-audio")
 NO_SPANS = {"span_loss_coef": 0, "giou_loss_coef": 0, "label_loss_coef": 0}
 
@@ -47,8 +49,8 @@ def test_official_weights_give_official_numbers(golden: Path, name: str) -> None
 def _middle(head: torch.nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """What encoder and decoder say, filled in by the next forward pass."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    head.encoder.register_forward_hook(lambda module, given, out: seen.update(memory=out))
-    head.decoder.register_forward_hook(lambda module, given, out: seen.update(decoded=out))
+    head.detr.encoder.register_forward_hook(lambda module, given, out: seen.update(memory=out))
+    head.detr.decoder.register_forward_hook(lambda module, given, out: seen.update(decoded=out))
     return seen
 
 
