@@ -71,7 +71,7 @@ def evaluate_retrieval(
         "stream": frames.stream,
         "num_frames": frames.num_frames,
         "annotations": str(annotations),
-        "missing_videos": len(missing),
+        "missing_videos": list(missing),
     }
     new = _novelty(record.priors, by_key)
     return retrieval_report(

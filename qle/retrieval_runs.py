@@ -22,7 +22,8 @@ def evaluate_ranking(request: EvaluationRequest, runs: Runs, on_progress: OnProg
             device=request.device, on_progress=on_progress,
         )  # fmt: skip
         measured.append(EvaluatedRun(folder=folder, report=report, novelty=_novelty(report)))
-    return Evaluation(protocol="retrieval", runs=tuple(measured))
+    missing = tuple(measured[0].report.settings["missing_videos"])
+    return Evaluation(protocol="retrieval", runs=tuple(measured), missing=missing)
 
 
 def _novelty(report: Report) -> Novelty | None:

@@ -110,6 +110,26 @@ def test_the_run_says_the_same_again(planted: PlantedRetrieval, trained: Path) -
     assert (found.argmax(1) == range(len(VAL))).mean() > 0.3
 
 
+def test_the_command_shows_the_numbers_beside_chance(
+    planted: PlantedRetrieval, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    known = read_annotations(planted.val, allow_unlabelled=True)
+    gone = replace(known[0], qid="gone", video="gone.mp4")
+    write_annotations(tmp_path / "val.jsonl", [*known, gone])
+    line = ["eval", "--checkpoint", str(trained), "--cache", str(planted.cache), "--annotations"]
+    app([*line, str(tmp_path / "val.jsonl"), "--allow-missing", "--device", "cpu", "-q"], standalone_mode=False)
+    shown = capsys.readouterr()
+    assert "chance" in shown.out
+    assert "text_to_video r@1" in shown.out
+    assert "1 videos are not in the cache" in shown.err
+    assert "published_leak" not in shown.out  # that score must be asked for by its name
+    flags = ["--published-leaking-score", "--json", "--device", "cpu", "-q"]
+    app([*line, str(planted.val), *flags], standalone_mode=False)
+    report = json.loads(capsys.readouterr().out)
+    assert report["metrics"]["text_to_video_published_leak"]["r@1"]["value"] is not None
+    assert "No measure of retrieval" in report["protocol"]["published_leak"]
+
+
 def test_a_killed_training_goes_on_to_the_same_numbers(planted: PlantedRetrieval, tmp_path: Path) -> None:
     whole, killed = (request_of(planted, tmp_path / name, *SHORT, WITH_DROPOUT) for name in ("whole", "killed"))
     train(whole)
