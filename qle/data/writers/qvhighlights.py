@@ -38,7 +38,7 @@ _WINDOW_KEYS = ("qid", "query", "duration", "vid", "relevant_windows")
 
 def encode_submission(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mapping[Path, bytes]:
     """What somebody would submit who knows the truth: every window with score 1, the mean rating of every clip (0 where
-    nobody rated). For checking an evaluator: nothing can score higher. `qle localize --format jsonl` makes real ones."""
+    nobody rated). For checking an evaluator, whose R1 must be 100. `qle localize --format jsonl` makes real ones."""
     rows: dict[str, dict[str, Any]] = {}
     for one, (start_s, end_s) in single_windows(annotations, ReadLog()):
         row = rows.setdefault(one.qid, _asked(one) | {"pred_relevant_windows": []})

@@ -16,6 +16,7 @@ from qle.data.readers import reader
 from qle.data.readlog import ReadLog
 from qle.data.writers import writer
 from qle.errors import AnnotationError
+from qle.eval.qvhighlights import evaluate_submission
 
 
 def encoded(name: str, annotations: Sequence[Annotation], out: str = "out.x") -> tuple[list[str], list[str]]:
@@ -103,6 +104,15 @@ def test_a_submission_of_the_truth(shared_annotations: Path) -> None:
         for clip, scores in zip(truth["relevant_clip_ids"], truth["saliency_scores"], strict=True):
             assert row["pred_saliency_scores"][clip] == round(sum(scores) / 3, 4)
         assert np.count_nonzero(row["pred_saliency_scores"]) <= len(truth["relevant_clip_ids"])
+
+
+def test_the_truth_scores_as_well_as_anything_can(shared_annotations: Path) -> None:
+    source = shared_annotations / "qvhighlights_val.jsonl"
+    (text,), _ = encoded("qvhighlights-submission", reader("qvhighlights")(source, ReadLog()))
+    truth, said = (list(map(json.loads, lines.splitlines())) for lines in (source.read_text(), text))
+    brief = evaluate_submission(truth, said)["brief"]
+    assert [brief[f"MR-full-{name}"] for name in ("R1@0.5", "R1@0.7", "mAP")] == [100.0] * 3
+    assert brief["HL-min-Fair-Hit1"] == 100.0
 
 
 def test_frames_are_found_again(shared_annotations: Path) -> None:
