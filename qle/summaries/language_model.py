@@ -38,6 +38,9 @@ class LanguageModel(Summariser):
         self._device = device
         self._is_chat = bool(self._tokenizer.chat_template)
         self._reads = _most_tokens(self._network.config, self._tokenizer)
+        self._marks = _marks(self._network.generation_config, self._tokenizer)
+        # Some versions of the library mix the model's own settings into what they are asked for: a temperature, penalties.
+        self._network.generation_config = GenerationConfig(**self._marks)
 
     def identity(self, level: Level) -> Mapping[str, Any]:
         return {
@@ -94,15 +97,9 @@ class LanguageModel(Summariser):
         return {name: tokens[name].to(self._device) for name in ("input_ids", "attention_mask")}
 
     def _answer(self, tokens: Mapping[str, torch.Tensor], level: Level) -> str:
-        own = self._network.generation_config
-        end = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
-        pad = self._tokenizer.pad_token_id
-        if pad is None:  # nothing is padded, but the library wants to be told
-            pad = end[0] if isinstance(end, list) else end
         greedy = GenerationConfig(
             max_new_tokens=level.max_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0, no_repeat_ngram_size=0,
-            eos_token_id=end, pad_token_id=pad, bos_token_id=own.bos_token_id,
-            decoder_start_token_id=own.decoder_start_token_id,
+            **self._marks,
         )  # fmt: skip
         with torch.inference_mode():
             written = self._network.generate(**tokens, generation_config=greedy)
@@ -131,6 +128,20 @@ def _check_vocabulary(tokenizer: Any, network: nn.Module, source: str) -> None:
             f"{source}: the tokenizer has {len(tokenizer)} word pieces, the network {rows}\n"
             "fetch the model again with its tokenizer"
         )
+
+
+def _marks(own: Any, tokenizer: Any) -> dict[str, Any]:
+    """Numbers of the word pieces that begin and end an answer: all that the model's own settings may decide."""
+    end = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id
+    if pad is None:  # nothing is padded, but the library wants to be told
+        pad = end[0] if isinstance(end, list) else end
+    return {
+        "eos_token_id": end,
+        "pad_token_id": pad,
+        "bos_token_id": own.bos_token_id,
+        "decoder_start_token_id": own.decoder_start_token_id,
+    }
 
 
 def _most_tokens(config: Any, tokenizer: Any) -> int | None:

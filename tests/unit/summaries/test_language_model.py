@@ -1,5 +1,6 @@
 """Answers of small random models: nonsense, but the same nonsense every time, and by the rules."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,24 @@ def test_decoding_is_greedy_and_stops_where_the_level_says(folders: dict[str, Pa
             ids = torch.cat([ids, torch.tensor([written[-1:]])], dim=1)
     expected = model._tokenizer.decode(written, skip_special_tokens=True)
     assert model._answer(tokens, TITLE) == expected
+
+
+def test_settings_of_the_model_that_would_sample_are_not_heard(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Instruction models are published with a temperature; the library mixes it into what it is asked for."""
+    folder = gpt2_folder(tmp_path / "hot")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings |= {
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_k": 5,
+        "top_p": 0.9,
+        "repetition_penalty": 3.0,
+        "num_beams": 2,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"max_new_tokens": 3}))
+    cool, hot = (LanguageModel(str(path), CPU) for path in (folders["causal"], folder))
+    assert hot.summarise(EGG, SENTENCE) == cool.summarise(EGG, SENTENCE)
+    assert hot.identity(SENTENCE)["weights"] == cool.identity(SENTENCE)["weights"]
 
 
 def test_the_chat_template_is_used_where_there_is_one(folders: dict[str, Path]) -> None:
