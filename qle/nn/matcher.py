@@ -37,7 +37,7 @@ class MatchCosts:
                 raise ConfigError(f"costs.{name} = {getattr(self, name)}: expected 0 or more")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Matches:
     """Pairs, ordered by layer, then item, then query: min(queries, targets) of every item in every layer."""
 
@@ -65,13 +65,16 @@ def match(
     place = np.minimum(first[:-1, None] + np.arange(max(counts)), first[-1] - 1)
     padded = target_spans[torch.from_numpy(place).to(logits.device, non_blocking=True)]
     cost = _costs(logits.float(), spans.float(), padded.float(), costs).cpu().numpy()
-    rows = []
-    for layer, of_layer in enumerate(cost):
-        for item, count in enumerate(counts):
-            query, target = linear_sum_assignment(of_layer[item, :, :count])
-            rows.append(np.stack([np.full_like(query, layer), np.full_like(query, item), query, target + first[item]]))
-    pairs = torch.from_numpy(np.concatenate(rows, axis=1)).to(logits.device, non_blocking=True)
-    return Matches(layer=pairs[0], item=pairs[1], query=pairs[2], target=pairs[3])
+    pairs = [
+        linear_sum_assignment(of_item[:, :count])
+        for of_layer in cost
+        for of_item, count in zip(of_layer, counts, strict=True)
+    ]
+    sizes = np.array([len(query) for query, _ in pairs])
+    layer, item = np.divmod(np.arange(len(pairs)).repeat(sizes), len(counts))
+    query, target = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    rows = torch.from_numpy(np.stack([layer, item, query, target + first[item]]))
+    return Matches(*rows.to(logits.device, non_blocking=True))
 
 
 def _costs(
