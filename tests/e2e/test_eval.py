@@ -137,6 +137,26 @@ def test_another_data_set_is_zero_shot(planted, seeds, tmp_path, capsys):
     assert "zero-shot" in capsys.readouterr().out
 
 
+def test_moments_of_a_head_that_scores_rows_go_by_the_protocols_of_moments(planted, seeds, tmp_path):
+    """The present queries alone: the file of predictions that `qle localize` writes knows no other."""
+    present = tmp_path / "present.jsonl"
+    write_annotations(present, [one for one in read_annotations(planted.val) if one.is_present])
+    asked = replace(request(planted, seeds / "seed-0", present), num_bootstrap=0)
+    moments = evaluate_runs(replace(asked, protocol="moments")).runs[0]
+    charades = evaluate_runs(replace(asked, protocol="charades")).runs[0]
+    rows = evaluate_runs(asked).runs[0]
+    assert moments.novelty == charades.novelty == rows.novelty
+    for level in (0.3, 0.5, 0.7):
+        of_rows = rows.report.metric(f"segment.r1@{level}").value
+        assert moments.report.metric(f"moments.r1@{level}").value == of_rows
+        assert charades.report.metric(f"charades.r1@{level}").value == of_rows
+    assert moments.report.metric("moments.miou").value == pytest.approx(
+        rows.report.metric("segment.miou").value, abs=1e-3
+    )
+    with pytest.raises(AnnotationError, match="cannot be measured"):
+        evaluate_runs(replace(asked, protocol="qvhighlights"))
+
+
 def request(planted: Planted, run: Path, annotations: Path | None = None) -> EvaluationRequest:
     return EvaluationRequest(
         checkpoints=(run,), cache=planted.cache, annotations=annotations or planted.val, device="cpu"

@@ -1,0 +1,156 @@
+"""`qle eval --predictions`: a file and annotations, no run, no cache, no torch."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qle.cli import app
+from qle.errors import AnnotationError, ConfigError, InputError
+
+TRUTH = [
+    {
+        "qid": 1, "query": "a", "vid": "a", "duration": 150, "relevant_windows": [[0, 8], [20, 44], [60, 148]],
+        "relevant_clip_ids": [0, 74], "saliency_scores": [[4, 4, 4], [3, 3, 3]],
+    },
+    {
+        "qid": 2, "query": "b", "vid": "b", "duration": 150, "relevant_windows": [[0, 20]],
+        "relevant_clip_ids": [0], "saliency_scores": [[4, 4, 4]],
+    },
+]  # fmt: skip
+SAID = [
+    {"qid": 1, "pred_relevant_windows": [[60, 140, 0.9], [0, 10, 0.5]], "pred_saliency_scores": [-1.0] + [-2.0] * 73},
+    {"qid": 2, "pred_relevant_windows": [[0, 18, 0.9]], "pred_saliency_scores": [1.0] + [-2.0] * 74},
+]
+
+
+def write(path: Path, rows: list) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    return write(tmp_path / "truth.jsonl", TRUTH), write(tmp_path / "said.jsonl", SAID)
+
+
+def command(truth: Path, said: Path, *arguments: object) -> None:
+    app(["eval", "--annotations", str(truth), "--predictions", str(said), *map(str, arguments)], standalone_mode=False)
+
+
+def test_the_official_numbers_of_shipped_predictions(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = golden / "qvh-eval"
+    case = next(case for case in json.loads((folder / "cases.json").read_text()) if case["queries"] > 1000)
+    truth, said = (tmp_path / f"{kind}.jsonl" for kind in ("truth", "said"))
+    truth.write_bytes(gzip.decompress((folder / case["ground_truth"]).read_bytes()))
+    said.write_bytes(gzip.decompress((folder / case["predictions"]).read_bytes()))
+    command(truth, said, "--protocol", "qvhighlights", "--json")
+    assert json.loads(capsys.readouterr().out) == json.loads((folder / case["metrics"]).read_text())
+
+
+def test_the_table_shows_floors_and_what_is_wrong_in_official_numbers(files, tmp_path, capsys) -> None:
+    out = tmp_path / "report.json"
+    command(*files, "--protocol", "qvhighlights", "--out", out)
+    shown = capsys.readouterr()
+    for words in ("official MR-full-mAP", "without_faults HL-min-Fair-mAP", "best span", "whole video", "uniform"):
+        assert words in shown.out, words
+    assert "1 queries have fewer saliency scores than clips" in shown.err
+    report = json.loads(out.read_text())
+    assert report["official"]["brief"]["MR-full-mAP"] == report["metrics"]["official"]["MR-full-mAP"]["value"]
+    command(*files, "--protocol", "charades", "--bootstrap", 0)
+    assert "charades r1@0.5" in capsys.readouterr().out
+    command(*files)
+    shown = capsys.readouterr().out
+    assert "moments middle_map" in shown
+    assert "highlights very_good_hit1" in shown
+
+
+def test_charades_takes_the_published_annotation_file(shared_annotations: Path, tmp_path: Path, capsys) -> None:
+    source = shared_annotations / "charades_sta_test.txt"
+    count = sum(bool(line.strip()) for line in source.read_text().splitlines())
+    said = write(tmp_path / "said.jsonl", [{"qid": k, "pred_relevant_windows": [[0, 10, 1]]} for k in range(count)])
+    command(source, said, "--protocol", "charades", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"]["pairs"] == count
+    assert 0 < found["metrics"]["charades"]["miou"]["value"] < 1
+
+
+def test_missing_queries_are_an_error_or_misses(files, tmp_path, capsys) -> None:
+    truth, _ = files
+    fewer = write(tmp_path / "fewer.jsonl", SAID[:1])
+    for protocol in ("moments", "charades", "qvhighlights"):
+        with pytest.raises(AnnotationError, match="have no prediction"):
+            command(truth, fewer, "--protocol", protocol)
+        command(truth, fewer, "--protocol", protocol, "--allow-missing", "--bootstrap", 0)
+        assert "1 annotated queries have no prediction" in capsys.readouterr().err
+
+
+ADVERSARIAL = {
+    "an empty file": ("", "is empty"),
+    "a document": (json.dumps(SAID, indent=1), "line 1: no JSON"),
+    "one list": (json.dumps(SAID), "line 1: expected one JSON object a line, got list"),
+    "twice the same query": (json.dumps(SAID[0]) + "\n" + json.dumps(SAID[0]), "stands in row 1 too"),
+    "NaN": (
+        json.dumps(SAID[0] | {"pred_relevant_windows": [[0, float("nan"), 1]]}),
+        "expected finite numbers, got nan",
+    ),
+    "text": (json.dumps(SAID[0] | {"pred_relevant_windows": [["0", 1, 1]]}), "expected finite numbers, got '0'"),
+    "brackets": ("[" * 100_000, "line 1: no JSON"),
+    "no predictions": (json.dumps({"qid": 1}), "pred_relevant_windows"),
+    "bytes": ("\x00\x01", "line 1: no JSON"),
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+@pytest.mark.parametrize("protocol", ["moments", "charades", "qvhighlights"])
+def test_a_wrong_file_is_one_clear_error(name, protocol, tmp_path) -> None:
+    text, message = ADVERSARIAL[name]
+    truth, said = write(tmp_path / "truth.jsonl", TRUTH[:1]), tmp_path / "said.jsonl"
+    said.write_text(text)
+    with pytest.raises(AnnotationError, match=message) as caught:
+        command(truth, said, "--protocol", protocol)
+    assert str(said) in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_a_hundred_thousand_windows_of_any_size_are_measured(tmp_path, capsys) -> None:
+    truth = write(tmp_path / "truth.jsonl", TRUTH[:1])
+    many = SAID[0] | {"pred_relevant_windows": [[-1e9, 1e9, 0.9], [0, 8, 0.8]] + [[1, 2, 0]] * 10**5}
+    said = write(tmp_path / "said.jsonl", [many])
+    for protocol in ("moments", "charades", "qvhighlights"):
+        command(truth, said, "--protocol", protocol, "--json")
+        assert json.loads(capsys.readouterr().out)
+
+
+def test_wrong_arguments_are_one_clear_error(files, tmp_path) -> None:
+    truth, said = files
+    with pytest.raises(ConfigError, match="measures runs; a file of predictions goes with moments, charades"):
+        command(truth, said, "--protocol", "rows")
+    with pytest.raises(ConfigError, match="not both at once"):
+        command(truth, said, "--checkpoint", tmp_path, "--cache", tmp_path)
+    with pytest.raises(ConfigError, match="--space"):
+        command(truth, said, "--space", "tiny")
+    with pytest.raises(ConfigError, match="nothing to evaluate: pass --checkpoint"):
+        app(["eval", "--annotations", str(truth)], standalone_mode=False)
+    with pytest.raises(InputError, match=r"nowhere\.jsonl"):
+        command(truth, tmp_path / "nowhere.jsonl")
+    with pytest.raises(InputError, match="this command reads that file"):
+        command(truth, said, "--out", said)
+
+
+def test_no_torch_is_needed(files) -> None:
+    line = [sys.executable, "-X", "importtime", "-m", "qle", "eval", "--json", "--protocol", "qvhighlights"]
+    done = subprocess.run(
+        [*line, "--annotations", str(files[0]), "--predictions", str(files[1])],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "qvhighlights" in done.stderr
+    assert not [text for text in done.stderr.splitlines() if text.endswith(("| torch", " torch", "transformers"))]
+    assert json.loads(done.stdout)["brief"]
