@@ -116,10 +116,11 @@ def main() -> None:
     if options.json:
         print(json.dumps({name: round(value, 4) for name, value in found.items()}))
         return
+    took, least = found["evaluation_s"], found["limit_s"]
     print(
-        f"{found['queries']:,} queries {found['evaluation_s']:.3f} s (target {TARGET_S} s; official program {OFFICIAL_S} s: "
-        f"{found['faster_than_official']:.0f} times as long), {found['ratio_to_limit']:.1f} times the limit of {found['limit_s']:.3f} s"
+        f"{found['queries']:,} queries {took:.3f} s (target {TARGET_S} s), {found['ratio_to_limit']:.1f} times the limit of {least:.3f} s"
     )
+    print(f"the official program takes {OFFICIAL_S} s for {1550:,}: {found['faster_than_official']:.0f} times as long")
 
 
 if __name__ == "__main__":
