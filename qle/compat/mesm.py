@@ -69,6 +69,17 @@ def official_options(head: MesmHead) -> dict[str, Any]:
     config = head.config
     found = detr.official_options(config, _OPTIONS)
     found |= {theirs: getattr(config.losses, mine) for theirs, mine in _LOSS_OPTIONS.items()}
+    found |= {
+        "rec_fw": config.enhances,
+        "rec_ss": config.sentence_layers > 0,
+        "share_MLP": not config.has_word_part,
+        "num_recfw_layers": config.enhance_layers,
+        "num_recss_layers": config.sentence_layers,
+        "t2v_layers": config.align_layers,
+        "max_words_l": config.max_words,
+        "vocab_size": len(config.vocabulary),
+        "tokenizer_type": "CLIP" if config.marks else "GloVeNLTK",
+    }
     return found | {"vocabulary": list(config.vocabulary), "marks": list(config.marks)}
 
 

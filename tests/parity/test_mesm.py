@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qle.compat.mesm import head_from_official, official_state
+from qle.compat.mesm import head_from_official, official_options, official_state
 from qle.data.moments.batch import MomentBatch, MomentTargets
 from qle.errors import CheckpointError
 from qle.heads.mesm import MesmHead
@@ -225,17 +225,19 @@ def _cut(words: Words | None, most: int) -> Words:
 @pytest.mark.parametrize("name", SETS)
 def test_weights_go_back_under_their_official_names(golden: Path, name: str) -> None:
     state = load_file(golden / name / "weights.safetensors")
-    back = official_state(_head(golden, name, published=True))
+    head = _head(golden, name, published=True)
+    assert head_from_official(state, official_options(head) | {"published": True}).config == head.config
+    back = official_state(head)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())
     fixed = official_state(_head(golden, name, published=False))
     assert {key: value.shape for key, value in fixed.items()} == {key: value.shape for key, value in state.items()}
     unused = {key for key, value in state.items() if not torch.equal(fixed[key], value)}
     parts = ("ss_reconstructor.output_sent_proj", "txt_position_embed", "enhance_encoder")
-    assert all(key.startswith(parts[: 2 if head_enhances(state) else 3]) for key in unused)
+    assert all(key.startswith(parts[: 2 if _enhances(state) else 3]) for key in unused)
 
 
-def head_enhances(state: Mapping[str, Tensor]) -> bool:
+def _enhances(state: Mapping[str, Tensor]) -> bool:
     return "masked_token" in state
 
 
