@@ -7,6 +7,8 @@ content, so that it looks *there*, and sharper the shorter the reference is; the
 span from the state of a layer and the reference that this layer started from.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -16,6 +18,28 @@ from qle.nn.clip_positions import span_positions
 from qle.nn.mlp import Mlp
 from qle.nn.residual import Residual
 from qle.nn.spans import inverse_sigmoid
+
+NARROWEST = 1e-6
+"""Width that a place is sharpened for at most: what a sigmoid says may round to 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is looked at."""
+
+    values: Float[Tensor, "items places dim"]
+    positions: Float[Tensor, "items places dim"]
+    mask: Bool[Tensor, "items places"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a query looks from."""
+
+    code: Float[Tensor, "items queries dim"]
+    """Of its reference, through a small network."""
+    sharp: Float[Tensor, "items queries dim"]
+    """The sines themselves, scaled by the state and by the width of the reference."""
 
 
 class ReferenceDecoder(nn.Module):
@@ -59,13 +83,13 @@ class ReferenceDecoder(nn.Module):
         num_items, num_queries = len(memory), self.anchors.num_embeddings
         states = memory.new_zeros(num_items, num_queries, self.dim)
         reference = self.anchors.weight.float().sigmoid().expand(num_items, -1, -1)
-        found, references = [], [reference]
+        found, references, seen = [], [reference], Memory(memory, memory_positions, memory_mask)
         for number, layer in enumerate(self.layers):
             code = span_positions(reference, self.dim // 2)
             place = self.place(code)
-            gain = torch.sigmoid(self.width_gain(states).float()) / reference[..., 1:]
+            gain = torch.sigmoid(self.width_gain(states).float()) / reference[..., 1:].clamp(min=NARROWEST)
             sharp = code * gain if number == 0 else code * self.place_gain(states) * gain
-            states = layer(states, place, sharp, memory, memory_positions, memory_mask)
+            states = layer(states, Place(place, sharp), seen)
             found.append(self.norm(states))
             if number < len(self.layers) - 1:  # what the last layer would move it to, nothing reads
                 moved = torch.sigmoid(self.refine(states).float() + inverse_sigmoid(reference))
@@ -89,20 +113,14 @@ class ReferenceLayer(nn.Module):
         )
 
     def forward(
-        self,
-        states: Float[Tensor, "items queries dim"],
-        place: Float[Tensor, "items queries dim"],
-        sharp_place: Float[Tensor, "items queries dim"],
-        memory: Float[Tensor, "items places dim"],
-        memory_positions: Float[Tensor, "items places dim"],
-        memory_mask: Bool[Tensor, "items places"],
+        self, states: Float[Tensor, "items queries dim"], place: Place, memory: Memory
     ) -> Float[Tensor, "items queries dim"]:
         def look_around(here: Tensor) -> Tensor:
-            around: Tensor = self.around(here, place)
+            around: Tensor = self.around(here, place.code)
             return around
 
         def look_there(here: Tensor) -> Tensor:
-            there: Tensor = self.there(here, place, sharp_place, memory, memory_positions, memory_mask)
+            there: Tensor = self.there(here, place, memory)
             return there
 
         states = self.residuals[0](states, look_around)
@@ -151,23 +169,17 @@ class PlacedCrossAttention(nn.Module):
         _begin_evenly(self)
 
     def forward(
-        self,
-        states: Float[Tensor, "items queries dim"],
-        place: Float[Tensor, "items queries dim"],
-        sharp_place: Float[Tensor, "items queries dim"],
-        memory: Float[Tensor, "items places dim"],
-        memory_positions: Float[Tensor, "items places dim"],
-        memory_mask: Bool[Tensor, "items places"],
+        self, states: Float[Tensor, "items queries dim"], place: Place, memory: Memory
     ) -> Float[Tensor, "items queries dim"]:
-        queries, key_place = self.content(states), self.key_place(memory_positions)
-        keys, values = self.keys_values(memory).chunk(2, dim=-1)
+        queries, key_place = self.content(states), self.key_place(memory.positions)
+        keys, values = self.keys_values(memory.values).chunk(2, dim=-1)
         if self.place is not None:
-            queries, keys = queries + self.place(place), keys + key_place
-        parts = (queries, self.sharp_place(sharp_place), keys, key_place, values)
+            queries, keys = queries + self.place(place.code), keys + key_place
+        parts = (queries, self.sharp_place(place.sharp), keys, key_place, values)
         of_queries, of_place, of_keys, of_key_place, of_values = (_split(part, self.num_heads) for part in parts)
         asked, offered = torch.cat([of_queries, of_place], dim=-1), torch.cat([of_keys, of_key_place], dim=-1)
         dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.out(mix_heads(asked, offered, of_values, over_heads(memory_mask), dropout))
+        out: Tensor = self.out(mix_heads(asked, offered, of_values, over_heads(memory.mask), dropout))
         return out
 
 
