@@ -117,9 +117,8 @@ def main() -> None:
         print(json.dumps({name: round(value, 4) for name, value in found.items()}))
         return
     took, least = found["evaluation_s"], found["limit_s"]
-    print(
-        f"{found['queries']:,} queries {took:.3f} s (target {TARGET_S} s), {found['ratio_to_limit']:.1f} times the limit of {least:.3f} s"
-    )
+    print(f"{found['queries']:,} queries {took:.3f} s (target {TARGET_S} s)")
+    print(f"{found['ratio_to_limit']:.1f} times the limit of {least:.3f} s")
     print(f"the official program takes {OFFICIAL_S} s for {1550:,}: {found['faster_than_official']:.0f} times as long")
 
 

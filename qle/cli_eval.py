@@ -19,12 +19,17 @@ EVAL_HELP = """Measure trained runs on annotated videos of a cache, or a file of
 Beside each number stand its 95 % interval (resampling videos) and its floors: what the same metric gives without looking.
 Thresholds come from the run; nothing is fitted to what is measured.
 
-Protocols (--protocol; without it a run is measured by the first that fits its head):
-rows: every row of a video, moments cut from them, calibration, absent queries.
-moments: ranked moments: R1, R5, mAP, mIoU, by length; highlights; absent queries.
-charades: R1 and R5 at overlaps 0.1 to 0.7, mIoU, as for Charades-STA.
-qvhighlights: exactly what the program of QVHighlights prints; where that errs, the number without the fault beside it.
-retrieval: which video a text is about, and the other way round, with honest ties.
+[bold]--protocol[/bold], by default what the head is for (rows, moments, retrieval), of a file moments:
+
+  rows: every row of a video, moments cut from them, calibration, absent queries
+
+  moments: ranked moments: R1, R5, mAP, mIoU, by length; highlights; absent queries
+
+  charades: R1 and R5 at overlaps 0.1 to 0.7, mIoU, as for Charades-STA
+
+  qvhighlights: exactly what the program of QVHighlights prints; where that errs, also without the fault
+
+  retrieval: which video a text is about, and the other way round, ties by chance
 
 --predictions measures a JSONL file in the QVHighlights submission format (qid, pred_relevant_windows, and if wanted
 pred_saliency_scores), as qle localize --format jsonl writes it, by moments, charades or qvhighlights: no run, no cache.
@@ -45,6 +50,7 @@ Several --checkpoint, or a folder of --seeds, give mean and deviation over the r
 """
 
 
+_LEAKING = "Retrieval: also by the score that T-MASS published, which knows the answer: no measure."
 _ALLOW_MISSING = "Leave out videos that are not cached. With --predictions: what is missing there is a miss."
 
 
@@ -62,7 +68,7 @@ def eval_(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help=_ALLOW_MISSING)] = False,
     dsl: Annotated[bool, typer.Option("--dsl", help="Retrieval: also with the dual softmax over all texts.")] = False,
-    published_leaking_score: Annotated[bool, typer.Option(help="Retrieval: also as published, which knows the answer.")] = False,
+    published_leaking_score: Annotated[bool, typer.Option("--published-leaking-score", help=_LEAKING)] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON (qvhighlights: what its program prints).")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
