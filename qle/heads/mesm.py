@@ -11,9 +11,9 @@ Sentences: a moment should be nearer to its own text than to others. Content wor
 Different by default, undone by `published`: every clip hears all real words of its own query (published: the mask of another
 item in some heads); the made-up sentence rests on the item's own window (published for QVHighlights, `sentence_clips =
 "source"`: on all windows of the recording that happen to be in the batch); moments are the same only within one window, not
-anywhere in the recording; items without a moment count in neither of the two losses (published: NaN); the negative term is
-finite for every score; queries longer than `max_words` are read whole. As published, clips do not see the token (`sees_token`
-changes that), and nothing rests on a rebuilt sentence of the negative query beyond what it says.
+anywhere in the recording; the negative term is finite for every score; queries longer than `max_words` are read whole. In both
+modes items without a moment count in neither of the two losses (the published program: NaN). As published, clips do not see the
+token (`sees_token` changes that), and a negative query brings the sentence of its own video along.
 """
 
 from collections import Counter
@@ -186,7 +186,8 @@ class MesmHead(MomentHead):
         words = self._read(batch)
         if self.classes is None or words.ids is None:
             return None
-        return draw_hidden(self.classes.weights(words.ids), words.mask)[batch.query_index]
+        weights = self.classes.weights(words.ids)[batch.query_index]
+        return draw_hidden(weights, words.mask[batch.query_index])
 
     def answer(self, batch: MomentBatch, hidden_words: Bool[Tensor, "items words"] | None) -> MomentOutput:
         """`forward`, with words hidden as told; without them none are rebuilt."""

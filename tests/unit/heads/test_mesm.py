@@ -70,6 +70,14 @@ def test_training_hides_words_and_reaches_all_that_rebuilds_them(variant: str) -
     assert "word" not in head.loss(head(unnumbered), unnumbered).terms
 
 
+def test_items_that_ask_the_same_have_other_words_hidden() -> None:
+    head, batch = head_of(), moment_batch()
+    assert batch.query_index[1] == batch.query_index[4]
+    torch.manual_seed(0)
+    drawn = [head.draw_hidden_words(batch) for _ in range(20)]
+    assert any((each[1] != each[4]).any() for each in drawn if each is not None)
+
+
 def test_hidden_words_are_told_from_the_clips_of_the_moment() -> None:
     """Of no others; an item without a moment counts for nothing."""
     head, batch = head_of(), moment_batch()
