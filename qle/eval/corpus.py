@@ -29,11 +29,11 @@ from qle.segments import iou
 DEPTHS = (1, 5, 10, 100)
 TIOU = (0.5, 0.7)
 PROTOCOL = {
-    "videos": "Stage 1: part of the queries with a right video among the first K (rK); ties count by chance.",
+    "videos": "Stage 1: part of the queries with a right video among the first K (r@K); ties count by chance.",
     "oracle": "Stage 2 alone: moments of the right video (of the first named, where several are right), as if stage 1 never "
     "erred. rN@m as of moment heads.",
     "chain": "Both: rK@m, part of the queries with a moment of a right video that overlaps a window there by tIoU >= m among "
-    "the first K of one list over all videos. video_rK: the same without the overlap.",
+    "the first K of one list over all videos. video_r@K: the same without the overlap.",
     "floors": "chance: videos in random order, in each the stretch that is right most often; in the right video just that.",
     "interval": f"{LEVEL:.0%} percentile interval, resampling videos.",
 }
@@ -136,7 +136,7 @@ def own_best_span(truth: Sequence[CorpusTruth]) -> tuple[float, float]:
 def _groups(truth: Sequence[CorpusTruth], answers: CorpusAnswers) -> dict[str, Values]:
     found: dict[str, Values] = {}
     if answers.videos is not None:
-        found["videos"] = {f"r{depth}": answers.videos.hit(depth) for depth in DEPTHS}
+        found["videos"] = {f"r@{depth}": answers.videos.hit(depth) for depth in DEPTHS}
     if answers.oracle is not None:
         found["oracle"] = _of_queries([_oracle(one, said) for one, said in zip(truth, answers.oracle, strict=True)])
     if answers.chain is not None:
@@ -147,7 +147,7 @@ def _groups(truth: Sequence[CorpusTruth], answers: CorpusAnswers) -> dict[str, V
 def _chain(one: CorpusTruth, said: CorpusList) -> dict[str, float]:
     """Right videos, then right moments, at every depth."""
     is_video = np.array([video in one.windows for video in said.videos], dtype=bool)
-    found = {f"video_r{depth}": chance_of_hit(said.score, is_video, depth) for depth in DEPTHS}
+    found = {f"video_r@{depth}": chance_of_hit(said.score, is_video, depth) for depth in DEPTHS}
     overlap = np.zeros(len(said.videos))
     for place in np.flatnonzero(is_video).tolist():
         overlap[place] = _best_overlap(said, place, one.windows[said.videos[place]])
@@ -204,14 +204,14 @@ def _floors(truth: Sequence[CorpusTruth], span: tuple[float, float], num_videos:
         }
         is_known = any(one.windows.values())
         by_video = {depth: _drawn(len(overlap), num_videos, depth) for depth in DEPTHS}
-        chain = {f"video_r{depth}": chance for depth, chance in by_video.items()}
+        chain = {f"video_r@{depth}": chance for depth, chance in by_video.items()}
         for level in TIOU:
             num_right = sum(value >= level - TIOU_SLACK for value in overlap.values())
             chain |= {
                 f"r{depth}@{level}": _drawn(num_right, num_videos, depth) if is_known else math.nan for depth in DEPTHS
             }
         rows["chain"].append(chain)
-        rows["videos"].append({f"r{depth}": chance for depth, chance in by_video.items()})
+        rows["videos"].append({f"r@{depth}": chance for depth, chance in by_video.items()})
         first = next(iter(one.windows))
         rows["oracle"].append(_oracle(one, _stretch(span, one.durations_s[first])))
     return {group: _of_queries(some) for group, some in rows.items()}

@@ -49,15 +49,15 @@ def test_stages_and_chain_by_hand() -> None:
     found = corpus_metrics(
         truth, CorpusAnswers(videos=ranks, oracle=oracle, chain=chain), num_videos=3, beside=QUICK
     ).metrics  # fmt: skip
-    assert found["videos"]["r1"].value == 0.5
-    assert found["videos"]["r5"].value == 1.0
+    assert found["videos"]["r@1"].value == 0.5
+    assert found["videos"]["r@5"].value == 1.0
     assert found["oracle"]["r1@0.5"].value == 0.5
     assert found["oracle"]["r1@0.7"].value == 0.5  # 10 of 14 s
     assert found["oracle"]["r5@0.7"].value == 1.0
     assert found["oracle"]["miou"].value == pytest.approx(10 / 14 / 2)
     assert found["chain"]["r1@0.5"].value == 0.5
     assert found["chain"]["r5@0.7"].value == 1.0
-    assert found["chain"]["video_r1"].value == 1.0
+    assert found["chain"]["video_r@1"].value == 1.0
 
 
 def test_the_floor_is_a_random_video_and_the_usual_stretch() -> None:
@@ -77,7 +77,7 @@ def test_the_floor_is_a_random_video_and_the_usual_stretch() -> None:
         truth, CorpusAnswers(chain=lists), num_videos=50, beside=Beside(span=(0.5, 0.6), num_bootstrap=0)
     )
     assert far.metric("chain.r100@0.5").floors["chance"] == 0.0
-    assert far.metric("chain.video_r1").floors["chance"] == pytest.approx(1 / 50)
+    assert far.metric("chain.video_r@1").floors["chance"] == pytest.approx(1 / 50)
 
 
 def test_one_score_for_everything_is_chance() -> None:
@@ -97,10 +97,10 @@ def test_several_right_videos_and_summaries_without_windows() -> None:
         truth, CorpusAnswers(oracle=oracle, chain=chain), num_videos=4, beside=QUICK
     )  # fmt: skip
     assert report.metric("chain.r1@0.7").value == 1.0  # of the first query alone
-    assert report.metric("chain.video_r1").value == 0.5
-    assert report.metric("chain.video_r5").value == 1.0
+    assert report.metric("chain.video_r@1").value == 0.5
+    assert report.metric("chain.video_r@5").value == 1.0
     assert report.metric("oracle.r1@0.5").value == 1.0
-    assert report.metric("chain.video_r1").floors["chance"] == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert report.metric("chain.video_r@1").floors["chance"] == pytest.approx((2 / 4 + 1 / 4) / 2)
     assert report.counts["queries_without_windows"] == 1
 
 
