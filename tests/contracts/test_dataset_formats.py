@@ -1,6 +1,7 @@
 """What every reader of a dataset and the writer of its format promise together, on small made-up files."""
 
 import dataclasses
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,30 @@ def test_names_that_lead_out_of_a_folder_are_refused(sample: Sample, tmp_path: P
         extra = sample.extra and (*sample.extra[:2], sample.extra[2].replace(video, name))
         with pytest.raises(AnnotationError, match=r"line \d+, .*expected a name below the folder of the videos, got"):
             read(dataclasses.replace(sample, content=changed, extra=extra), tmp_path)
+
+
+DAMAGE = (
+    b"NaN", b"null", b"-1", b"1e999", b"{}", b"[]", b'"', b"\\ud800", b"\x00", b"\xff", b",", b"\n", b"[", b"}", b"..", b"/",
+    b"true", b"\r", b"9" * 20, b"tensor([[", b"##", b'""', b"",
+)  # fmt: skip
+
+
+@samples
+def test_damaged_files_are_read_or_refused(sample: Sample, tmp_path: Path) -> None:
+    """Whatever stands in a file: annotations, or one error of at most three lines; never anything else."""
+    rng = random.Random(0)
+    path, options = sample.write(tmp_path)
+    whole = path.read_bytes()
+    errors: list[str] = []
+    for _ in range(60):
+        at = rng.randrange(len(whole))
+        path.write_bytes(whole[:at] + rng.choice(DAMAGE) + whole[at + rng.choice((0, 1, 5)) :])
+        try:
+            reader(sample.reader)(path, ReadLog(skip_bad=rng.random() < 0.3), **options)
+        except QleError as error:
+            errors.append(str(error))
+    assert errors, "some of the damage is always noticed"
+    assert max(len(error.splitlines()) for error in errors) <= 3
 
 
 @pytest.mark.parametrize("name", WRITERS)
