@@ -28,7 +28,7 @@ def usual_row_s(choice: RowChoice) -> float:
     """Usual distance between rows; all of the video where it has one row."""
     gaps_s = np.diff(choice.times_s)
     gaps_s = gaps_s[gaps_s > 0]
-    return float(np.median(gaps_s)) if len(gaps_s) else choice.duration_s
+    return float(np.sort(gaps_s)[len(gaps_s) // 2]) if len(gaps_s) else choice.duration_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,15 @@ def item_draws(seed: int, epoch: int, num_items: int, num_pairs: int) -> np.ndar
 
 
 def pick(allowed: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One of the True places of each row, every one as likely: (rows,) int64, and False where a row has none (then 0)."""
-    reached = np.cumsum(allowed, axis=1)
-    count = reached[:, -1]
-    wanted = np.minimum((draw * count).astype(np.int64), count - 1)
-    return np.argmax(reached > wanted[:, None], axis=1) * (count > 0), count > 0
+    """For every number of `draw`, (rows, ...), one of the True places of its row of `allowed`, (rows, places), each as likely:
+    int64 like `draw`, and (rows,) False where a row has none (then 0 stands there)."""
+    row, place = allowed.nonzero()
+    count = np.bincount(row, minlength=len(allowed))
+    if not len(place):
+        return np.zeros(draw.shape, dtype=np.int64), count > 0
+    across = (slice(None), *[None] * (draw.ndim - 1))
+    wanted = np.minimum((draw * count[across]).astype(np.int64), count[across] - 1) + (np.cumsum(count) - count)[across]
+    return place[np.minimum(wanted, len(place) - 1)] * (count > 0)[across], count > 0
 
 
 def pick_number(count: int, draw: float) -> int:

@@ -32,6 +32,8 @@ EPSILON = np.float32(1e-5)
 CHUNK_BYTES = 32 << 20
 """Of patch rows that are averaged at a time."""
 MAX_ROWS = 1 << 40
+MOST_KNOWN = 1 << 15
+"""Videos whose times are kept at hand."""
 SAME_TIME = 0.5
 """Rows of two spaces are the same clip when their times differ by less than this part of a row."""
 
@@ -89,6 +91,7 @@ class StreamSet:
         """spaces: of each part."""
         self.recipe = recipe
         self._of_part = tuple(spaces)
+        self._known_times: dict[str, ClipTimes] = {}
         self.spaces: tuple[Space, ...] = tuple({space.record.hash: space for space in spaces}.values())
         """Each once, in the order of the parts."""
         check_rates(recipe, self.spaces)
@@ -183,12 +186,12 @@ class StreamSet:
 
     def times(self, key: str) -> ClipTimes:
         """When the clips of a video are."""
-        return self._times(key, self._rows(key))
+        return self._known_times.get(key) or self._times(key, self._rows(key))
 
     def clips(self, key: str, first: int = 0, stop: int | None = None) -> VideoClips:
         """All clips of a video, or those from `first` to before `stop`, of which alone rows are read then."""
         rows = self._rows(key)
-        times = self._times(key, rows)
+        times = self._known_times.get(key) or self._times(key, rows)
         stop = times.num_clips if stop is None else stop
         features = np.zeros((stop - first, sum(part.dim for part in self.recipe.parts)), dtype=np.float32)
         valid, bad, column = np.ones(stop - first, dtype=bool), [], 0
@@ -229,7 +232,11 @@ class StreamSet:
         return {space.record.hash: choose_rows(space.video(self._own_key(key, space)), None) for space in self.spaces}
 
     def _times(self, key: str, rows: dict[str, RowChoice]) -> ClipTimes:
-        choices = list(rows.values())
+        if len(self._known_times) >= MOST_KNOWN:
+            self._known_times.clear()
+        return self._known_times.setdefault(key, self._find_times(key, list(rows.values())))
+
+    def _find_times(self, key: str, choices: Sequence[RowChoice]) -> ClipTimes:
         if self.recipe.clip_s is not None:
             duration_s = min(choice.duration_s for choice in choices)
             return ClipTimes(edges_s=clip_edges(duration_s, self.recipe.clip_s), duration_s=duration_s)

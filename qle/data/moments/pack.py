@@ -116,13 +116,14 @@ class HostClips(ClipSource):
     """Packed in memory of this process, or in a mapped file."""
 
     def __init__(self, reader: ClipReader, device: torch.device, rows: np.ndarray) -> None:
-        self._rows, self._columns = rows, reader.endpoint_columns
+        self._rows, self._columns, self._is_long = rows, reader.endpoint_columns, reader.is_long
         self._memory = BatchMemory(reader.dtype, device)
         self._begin = begins(reader)
         self._valid = np.zeros(len(rows), dtype=bool)
         for row, video, first, stop in pieces(reader):
-            part = slice(row, row + stop - first)
-            self._valid[part] = reader.read(video, first, stop, rows[part])
+            self._valid[row : row + stop - first] = read_into(
+                torch.from_numpy(rows[row : row + stop - first]), reader, video, first
+            )
 
     def gather(self, videos: np.ndarray, windows: Windows, length: int) -> tuple[Tensor, np.ndarray]:
         tensor, out = self._memory.take((len(videos), length, self._rows.shape[1]))
@@ -131,7 +132,7 @@ class HostClips(ClipSource):
             out[item, :count] = self._rows[begin : begin + count]
             out[item, count:] = 0
         mask = valid_clips(self._valid, row, windows.count, length)
-        add_endpoints(out, mask, windows.count, self._columns)
+        add_endpoints(out, mask, windows.count, self._columns, self._is_long[videos])
         return tensor, mask
 
     def close(self) -> None:
@@ -143,14 +144,15 @@ class DeviceClips(ClipSource):
 
     def __init__(self, reader: ClipReader, device: torch.device) -> None:
         self._begin, self._columns, self._device = begins(reader), reader.endpoint_columns, device
+        self._is_long = reader.is_long
         self._zeros = int(self._begin[-1])
         kind = getattr(torch, reader.dtype.name)
         self._rows = torch.zeros((self._zeros + 1, reader.dim), dtype=kind, device=device)
         self._valid = np.zeros(self._zeros, dtype=bool)
         for row, video, first, stop in pieces(reader):
-            out = np.empty((stop - first, reader.dim), reader.dtype)
-            self._valid[row : row + len(out)] = reader.read(video, first, stop, out)
-            self._rows[row : row + len(out)].copy_(torch.from_numpy(out))
+            self._valid[row : row + stop - first] = read_into(
+                self._rows[row : row + stop - first], reader, video, first
+            )
 
     def gather(self, videos: np.ndarray, windows: Windows, length: int) -> tuple[Tensor, np.ndarray]:
         row = self._begin[videos] + windows.first
@@ -158,10 +160,12 @@ class DeviceClips(ClipSource):
         index = np.where(mask, row[:, None] + np.arange(length), self._zeros)
         clips = self._rows.index_select(0, torch.from_numpy(index.ravel()).to(self._device, non_blocking=True))
         clips = clips.view(*index.shape, -1)
-        if self._columns:
-            ends = torch.from_numpy(endpoint_values(mask, windows.count)).to(self._device, clips.dtype)
+        long = self._is_long[videos]
+        if self._columns and long.any():
+            ends = torch.from_numpy(endpoint_values(mask[long], windows.count[long])).to(self._device, clips.dtype)
+            where = torch.from_numpy(long).to(self._device)
             for column in self._columns:
-                clips[:, :, column : column + NUM_ENDPOINTS] = ends
+                clips[where, :, column : column + NUM_ENDPOINTS] = ends
         return clips, mask
 
     def close(self) -> None:
@@ -173,6 +177,7 @@ class StreamedClips(ClipSource):
 
     def __init__(self, reader: ClipReader, device: torch.device) -> None:
         self._reader, self._memory = reader, BatchMemory(reader.dtype, device)
+        self._is_long = reader.is_long
 
     def gather(self, videos: np.ndarray, windows: Windows, length: int) -> tuple[Tensor, np.ndarray]:
         tensor, out = self._memory.take((len(videos), length, self._reader.dim))
@@ -183,15 +188,23 @@ class StreamedClips(ClipSource):
         ):
             known = done.setdefault((video, first), item)
             if known == item:
-                mask[item, :count] = self._reader.read(video, first, first + count, out[item, :count])
+                mask[item, :count] = read_into(tensor[item, :count], self._reader, video, first)
                 out[item, count:] = 0
             else:
                 out[item], mask[item] = out[known], mask[known]
-        add_endpoints(out, mask, windows.count, self._reader.endpoint_columns)
+        add_endpoints(out, mask, windows.count, self._reader.endpoint_columns, self._is_long[videos])
         return tensor, mask
 
     def close(self) -> None:
         pass
+
+
+def read_into(out: Tensor, reader: ClipReader, video: int, first: int) -> np.ndarray:
+    """As many clips as `out` has room for, in its type; (clips,) bool of those that may be used. (Rounding is torch's
+    business: numpy takes thirty times as long to make float16.)"""
+    features, valid = reader.read(video, first, first + len(out))
+    out.copy_(torch.from_numpy(features))
+    return valid
 
 
 def begins(reader: ClipReader) -> np.ndarray:
@@ -225,9 +238,11 @@ def endpoint_values(mask: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.asarray(ends, dtype=np.float32)
 
 
-def add_endpoints(out: np.ndarray, mask: np.ndarray, count: np.ndarray, columns: tuple[int, ...]) -> None:
-    """Into the columns that are theirs."""
-    if columns:
-        ends = endpoint_values(mask, count)
+def add_endpoints(
+    out: np.ndarray, mask: np.ndarray, count: np.ndarray, columns: tuple[int, ...], is_long: np.ndarray
+) -> None:
+    """Into the columns that are theirs, where the window is a part of a longer video."""
+    if columns and is_long.any():
+        ends = endpoint_values(mask[is_long], count[is_long])
         for column in columns:
-            out[:, :, column : column + NUM_ENDPOINTS] = ends
+            out[is_long, :, column : column + NUM_ENDPOINTS] = ends

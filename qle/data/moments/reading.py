@@ -1,4 +1,7 @@
-"""The clips of a training's videos as they are packed: in their columns, in the type of the pack. No torch.
+"""The clips of a training's videos as they are packed, every stream in its columns. No torch.
+
+Temporal endpoints belong to windows. Of a video that fits into one they are there from the beginning; those of windows of
+longer ones are set when a batch is gathered (`endpoint_values`).
 
 Everything that turns cached features into those of a batch is here, so that all placements give the same numbers.
 """
@@ -8,12 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from qle.data.moments.clip_grid import pooled
-from qle.data.moments.features import StreamSet, endpoint_columns, place_streams
+from qle.data.moments.features import StreamSet, endpoint_columns, endpoints, place_streams
 from qle.data.moments.items import seen_bounds
+from qle.data.moments.recipe import NUM_ENDPOINTS
 
 
 class ClipReader:
-    """Reads clips of videos, which are numbers here. Columns of endpoints are left at zero: they belong to windows."""
+    """Reads clips of videos, which are numbers here."""
 
     def __init__(self, streams: StreamSet, keys: Sequence[str]) -> None:
         self.recipe = streams.recipe
@@ -36,6 +40,11 @@ class ClipReader:
         return np.array([len(bounds) - 1 for bounds in self._bounds], dtype=np.int64)
 
     @property
+    def is_long(self) -> np.ndarray:
+        """(videos,) bool: it does not fit into a window."""
+        return self.num_clips > self.recipe.window_clips
+
+    @property
     def num_bytes(self) -> int:
         """Of all clips of all videos."""
         return int(self.num_clips.sum()) * self.dim * self.dtype.itemsize
@@ -45,16 +54,20 @@ class ClipReader:
         """Rows that were met so far and hold NaN or inf."""
         return sum(map(len, self._bad.values()))
 
-    def read(self, video: int, first: int, stop: int, out: np.ndarray) -> np.ndarray:
-        """Clips first .. stop - 1 into (clips, dim) `out`; (clips,) bool of those that may be used, the others are zeros."""
+    def read(self, video: int, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Clips first .. stop - 1 as (clips, dim) float32, and (clips,) bool of those that may be used, the others are
+        zeros."""
         bounds = self._bounds[video][first : stop + 1]
         clips = self._streams.clips(self._keys[video], int(bounds[0]), int(bounds[-1]))
         features, valid = clips.features, clips.valid
         if len(valid) > len(bounds) - 1:
             features, valid = pooled(features, valid, bounds - bounds[0])
+        out = np.empty((len(valid), self.dim), dtype=np.float32)
         place_streams(out, features, self.recipe)
+        count = len(self._bounds[video]) - 1
+        ends = endpoints(count)[first:stop] * valid[:, None] if count <= self.recipe.window_clips else 0
         for column in self.endpoint_columns:
-            out[:, column : column + 2] = 0
+            out[:, column : column + NUM_ENDPOINTS] = ends
         if clips.num_nonfinite:
             self._bad.setdefault(video, set()).update(clips.bad_rows.tolist())
-        return valid
+        return out, valid

@@ -128,11 +128,12 @@ class Labels:
     def _relevant(self, windows: Windows, length: int) -> np.ndarray:
         """(items, length) bool. Runs are disjoint, so their ends can be added up."""
         runs, owner = self._runs.of(windows.items)
-        steps = np.zeros((len(windows.items), length + 1), dtype=np.int32)
-        inside = np.clip(runs - windows.first[owner, None], 0, windows.count[owner, None])
-        np.add.at(steps, (owner, inside[:, 0]), 1)
-        np.add.at(steps, (owner, inside[:, 1]), -1)
-        return np.cumsum(steps, axis=1)[:, :length] > 0
+        inside = (
+            np.clip(runs - windows.first[owner, None], 0, windows.count[owner, None]) + (owner * (length + 1))[:, None]
+        )
+        size = len(windows.items) * (length + 1)
+        steps = np.bincount(inside[:, 0], minlength=size) - np.bincount(inside[:, 1], minlength=size)
+        return np.cumsum(steps).reshape(-1, length + 1)[:, :length] > 0
 
     def _rated(self, windows: Windows, length: int) -> np.ndarray:
         """(items, length) float32, NaN where nobody rated."""
@@ -168,47 +169,37 @@ class Labels:
         draw: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         """(items, pairs) each: better, worse, and whether there is such a pair."""
-        only_rated = self._only_rated[items]
-        pool = rated & (relevant | only_rated[:, None])
-        has_ratings = rated.any(axis=1)
-        found = []
-        for number in range(self._config.num_pairs):
-            one, two = draw[:, draws.PAIRS + 2 * number], draw[:, draws.PAIRS + 2 * number + 1]
-            better, is_inside = pick(relevant, one)
-            worse, is_outside = pick(mask & ~relevant, two)
-            is_pair = is_inside & is_outside
-            if has_ratings.any():
-                asked = has_ratings if number == 0 else only_rated
-                by_rating = _extremes(pool, saliency, one, two) if number == 0 else _ordered(pool, saliency, one, two)
-                better, worse, is_pair = (
-                    np.where(asked, rating, window)
-                    for rating, window in zip(by_rating, (better, worse, is_pair), strict=True)
+        ends = draw[:, draws.PAIRS :].reshape(len(items), -1, 2)
+        (better, is_inside), (worse, is_outside) = pick(relevant, ends[..., 0]), pick(mask & ~relevant, ends[..., 1])
+        pair_mask = np.repeat((is_inside & is_outside)[:, None], ends.shape[1], axis=1)
+        if rated.any():
+            only_rated = self._only_rated[items]
+            pool, has_ratings = rated & (relevant | only_rated[:, None]), rated.any(axis=1)
+            better[has_ratings, 0], worse[has_ratings, 0], pair_mask[has_ratings, 0] = (
+                part[has_ratings] for part in _extremes(pool, saliency, ends[:, 0])
+            )
+            if only_rated.any():
+                better[only_rated, 1:], worse[only_rated, 1:], pair_mask[only_rated, 1:] = (
+                    part[only_rated] for part in _ordered(pool, saliency, ends[:, 1:])
                 )
-            found.append((better, worse, is_pair))
-        better, worse, pair_mask = (np.stack(part, axis=1) for part in zip(*found, strict=True))
         return better, worse, pair_mask
 
 
-def _extremes(
-    pool: np.ndarray, saliency: np.ndarray, one: np.ndarray, two: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One of the highest and one of the lowest clips of each pool."""
-    highest = np.where(pool, saliency, -np.inf).max(axis=1, keepdims=True)
-    lowest = np.where(pool, saliency, np.inf).min(axis=1, keepdims=True)
-    better, _ = pick(pool & (saliency == highest), one)
-    worse, _ = pick(pool & (saliency == lowest), two)
-    return better, worse, (highest > lowest)[:, 0]
+def _extremes(pool: np.ndarray, saliency: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(items,) each: one of the highest and one of the lowest clips of the pool, and whether they differ."""
+    highest = np.where(pool, saliency, -np.inf).max(axis=1)
+    lowest = np.where(pool, saliency, np.inf).min(axis=1)
+    better, _ = pick(pool & (saliency == highest[:, None]), ends[:, 0])
+    worse, _ = pick(pool & (saliency == lowest[:, None]), ends[:, 1])
+    return better, worse, highest > lowest
 
 
-def _ordered(
-    pool: np.ndarray, saliency: np.ndarray, one: np.ndarray, two: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two clips of each pool, the higher one first."""
-    (left, is_there), (right, _) = pick(pool, one), pick(pool, two)
-    rows = np.arange(len(pool))
-    is_left = saliency[rows, left] > saliency[rows, right]
-    differ = saliency[rows, left] != saliency[rows, right]
-    return np.where(is_left, left, right), np.where(is_left, right, left), is_there & differ
+def _ordered(pool: np.ndarray, saliency: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(items, pairs) each: two clips of the pool, the higher one first, and whether they differ."""
+    (left, is_there), (right, _) = pick(pool, ends[..., 0]), pick(pool, ends[..., 1])
+    left_score, right_score = (np.take_along_axis(saliency, side, axis=1) for side in (left, right))
+    better = np.where(left_score > right_score, left, right)
+    return better, left + right - better, (left_score != right_score) & is_there[:, None]
 
 
 def _relevant_runs(annotation: Annotation, edges_s: np.ndarray) -> np.ndarray:
