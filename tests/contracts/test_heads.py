@@ -15,6 +15,8 @@ from qle.heads.qle import QleConfig
 from qle.text.base import Words
 from tests.small_heads import QLE_VARIANTS, SHAPES, TINY, random_batch, random_words, small_head
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ORDERED = [name for name in QLE_VARIANTS if name not in ("published", "no-mixer")]
 
 
