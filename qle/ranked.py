@@ -42,6 +42,7 @@ class Ranking:
     round_s: float = 0.0
     """Ends become multiples of this (published: the length of a clip); 0: as they are."""
     max_moments: int = 10
+    """In a stretch as long as a window: of a video that needs several windows there may be as many times more."""
     threshold: float = 0.0
     """People are shown spans from this probability on (`shown`); benchmarks get all."""
     saliency_temperature: float = 1.0
@@ -123,12 +124,14 @@ def ranked_spans(candidates: Candidates, ranking: Ranking) -> RankedSpans:
     log_odds = candidates.logit / ranking.temperature + ranking.bias
     log_probability = -np.logaddexp(0.0, -log_odds)
     start_s, end_s, window = candidates.start_s, candidates.end_s, candidates.window
+    most = ranking.max_moments
     if candidates.windows_s is not None and len(candidates.windows_s) > 1:
+        most *= math.ceil(candidates.duration_s / np.diff(candidates.windows_s).max() - 1e-6)
         spans = merged(start_s, end_s, log_probability, window, candidates.windows_s)
         start_s, end_s, log_probability, window = spans.start_s, spans.end_s, spans.log_probability, spans.window
     start_s, end_s = within(start_s, end_s, candidates.duration_s, ranking.round_s)
     order = np.argsort(-log_probability, kind="stable")
-    kept = suppress(start_s[order], end_s[order], window[order], ranking.nms_tiou, ranking.max_moments)
+    kept = suppress(start_s[order], end_s[order], window[order], ranking.nms_tiou, most)
     chosen = order[kept]
     return RankedSpans(start_s=start_s[chosen], end_s=end_s[chosen], score=np.exp(log_probability[chosen]))
 
