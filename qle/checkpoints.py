@@ -220,10 +220,11 @@ def _features(
         recipe = source.recipe
         spaces: tuple[Space, ...] = (source.space,)
     else:
-        longest = options.get("max_v_l")
+        longest = options.get("max_v_l", options.get("max_video_l"))
         config = MomentDataConfig()
         if isinstance(longest, int) and longest > 0:
-            config = MomentDataConfig(window_clips=longest)
+            # MESM averages what is longer, the others are asked in windows that overlap.
+            config = MomentDataConfig(window_clips=longest, long_videos="pool" if head.name == "mesm" else "windows")
         streams = StreamSet.open(cache, with_endpoints(choices), config)
         recipe, spaces = streams.recipe, tuple(streams.spaces)
     if recipe.dim != dim:

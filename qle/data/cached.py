@@ -33,6 +33,7 @@ from qle.data.tokens import TokenReader
 from qle.data.upload import Uploader
 from qle.data.windows import EpochPlan, WindowBatch
 from qle.errors import AnnotationError, CacheMissingError, ConfigError
+from qle.runtime import num_tenants
 from qle.segments import rows_of
 
 __all__ = ["DataConfig", "TrainingBatches", "training_batches"]
@@ -230,7 +231,7 @@ def _place(reader: TokenReader, config: DataConfig, device: torch.device, num_pr
     return place(
         config.placement,
         sum(reader.num_rows) * reader.row_bytes,
-        ram_bytes=available_ram_bytes(),
+        ram_bytes=available_ram_bytes(num_tenants()),
         device_bytes=device_bytes,
         num_processes=num_processes,
     )

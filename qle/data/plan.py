@@ -15,7 +15,6 @@ from pathlib import Path
 
 from qle.data.config import PlacementName
 from qle.errors import ConfigError
-from qle.runtime import num_tenants
 
 DEVICE_SHARE = 0.5
 """Of the device's free memory: weights, activations and optimiser need the rest."""
@@ -75,7 +74,7 @@ def place(
     return Placement(name="streamed", size_bytes=size_bytes, reason=f"{size} are more than {free} hold")
 
 
-def available_ram_bytes() -> int:
+def available_ram_bytes(num_tenants: int = 1) -> int:
     """Memory that could be used now, page cache included; in a container what its limit leaves. Of several trainings that
     begin at the same time, each has its part."""
     free = _meminfo("MemAvailable")
@@ -84,7 +83,7 @@ def available_ram_bytes() -> int:
     limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
     if limit is not None and used is not None:
         free = max(0, min(free, limit - used + (_file_cache() or 0)))
-    return free // num_tenants()
+    return free // num_tenants
 
 
 def _meminfo(name: str) -> int | None:

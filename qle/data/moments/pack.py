@@ -25,6 +25,7 @@ from qle.data.moments.recipe import NUM_ENDPOINTS
 from qle.data.moments.targets import Windows
 from qle.data.plan import Placement, available_ram_bytes, place
 from qle.errors import ConfigError
+from qle.runtime import num_tenants
 
 CHUNK_ROWS = 4096
 """Clips of a video that are read at a time while packing."""
@@ -62,7 +63,7 @@ def place_pack(
     chosen = place(
         wanted,
         size_bytes,
-        ram_bytes=available_ram_bytes() if ram_bytes is None else ram_bytes,
+        ram_bytes=available_ram_bytes(num_tenants()) if ram_bytes is None else ram_bytes,
         device_bytes=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None,
         num_processes=num_processes,
         advice=ADVICE,

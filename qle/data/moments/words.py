@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qle.data.plan import RAM_SHARE, available_ram_bytes
+from qle.runtime import num_tenants
 from qle.text.bank import QueryBank
 from qle.text.base import Words
 
@@ -60,7 +61,7 @@ def packed_words(
         return None
     sample = bank.encode(list(queries[:CHUNK_QUERIES]))
     bytes_each = (sample.states.nbytes + sample.sentence.nbytes) / len(sample.mask)
-    if bytes_each * len(queries) * num_processes > RAM_SHARE * available_ram_bytes():
+    if bytes_each * len(queries) * num_processes > RAM_SHARE * available_ram_bytes(num_tenants()):
         return None
     return PackedWords(bank, queries, device)
 

@@ -24,6 +24,7 @@ from qle.data.retrieval.order import epoch_order, num_batches
 from qle.data.retrieval.pairs import PairTable, pair_table
 from qle.data.retrieval.sentences import sentences_of
 from qle.errors import AnnotationError, ConfigError
+from qle.runtime import num_tenants
 from qle.text.bank import QueryBank
 from qle.text.base import Words
 
@@ -189,7 +190,7 @@ def _place(
     return place(
         config.placement,
         len(pairs.described) * source.num_frames * source.dim * source.dtype.itemsize,
-        ram_bytes=available_ram_bytes(),
+        ram_bytes=available_ram_bytes(num_tenants()),
         device_bytes=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None,
         num_processes=num_processes,
     )
