@@ -77,12 +77,14 @@ def annotations() -> list[Annotation]:
 def make(root: Path, annotations: list[Annotation]) -> Iterator[Make]:
     opened: list[MomentBatches] = []
 
-    def open_batches(text: QueryBank | None = None, shard: tuple[int, int] = (0, 1), **config: Any) -> MomentBatches:
+    def open_batches(
+        text: QueryBank | None = None, shard: tuple[int, int] = (0, 1), device: str = "cpu", **config: Any
+    ) -> MomentBatches:
         settings = MomentDataConfig(**({"window_clips": 12, "items_per_batch": 4, "placement": "ram"} | config))
         streams = StreamSet.open(
             open_cache(root / "cache"), [StreamChoice.parse("motion"), StreamChoice.parse("image+tef")], settings
         )
-        opened.append(moment_batches(streams, annotations, settings, text=text, seed=7, shard=shard))
+        opened.append(moment_batches(streams, annotations, settings, text=text, seed=7, device=device, shard=shard))
         return opened[-1]
 
     yield open_batches
@@ -126,6 +128,19 @@ def test_all_placements_give_the_same(make: Make, long_videos: str) -> None:
         assert batches.placement.name == placement
         for epoch in range(2):
             assert_equal(epoch_of(batches, epoch), expected[epoch])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_devices_get_the_same(make: Make, tmp_path: Path, annotations: list[Annotation], placement: str) -> None:
+    expected = epoch_of(make(text=bank_of(tmp_path, annotations)), 1)
+    found = epoch_of(make(text=bank_of(tmp_path, annotations), placement=placement, device="cuda"), 1)
+    assert all(batch["clips"].is_cuda and batch["words.states"].is_cuda for batch in found)
+    on_host = [
+        {name: value.cpu() if isinstance(value, Tensor) else value for name, value in one.items()} for one in found
+    ]
+    assert_equal(on_host, expected)
 
 
 def test_features_are_those_that_localize_sees(make: Make, root: Path) -> None:
