@@ -13,7 +13,7 @@ train with (13 of 1,550 videos of QVHighlights have a feature less than their le
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,12 +21,15 @@ import numpy as np
 from qle.cache.reader import Cache, Space, Video
 from qle.data.annotations import Annotation
 from qle.data.lookup import match_keys
-from qle.data.moments.clip_grid import averaged, clip_edges, clip_rows, pool_bounds, pooled, usual_row_s
+from qle.data.moments.clip_grid import averaged, clip_edges, clip_rows, usual_row_s
 from qle.data.moments.config import MomentDataConfig
 from qle.data.moments.opening import VideoNames, check_rates, part_of, width
-from qle.data.moments.recipe import NUM_ENDPOINTS, FeaturePart, FeatureRecipe, StreamChoice
+from qle.data.moments.recipe import FeaturePart, FeatureRecipe, StreamChoice
+from qle.data.moments.windows import VideoClips, WindowClips, window_features, window_of, windows_of
 from qle.data.rows import RowChoice, choose_rows
 from qle.errors import CacheMismatchError, CacheMissingError, ConfigError
+
+__all__ = ["ClipTimes", "StreamSet", "VideoClips", "WindowClips", "window_features", "window_of", "windows_of"]
 
 EPSILON = np.float32(1e-5)
 CHUNK_BYTES = 32 << 20
@@ -39,29 +42,6 @@ SAME_TIME = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoClips:
-    """All clips of one video."""
-
-    features: np.ndarray
-    """(clips, dim) float32: normalised and joined, without endpoints; zeros where not valid."""
-    edges_s: np.ndarray
-    """(clips + 1,) float64: clip k stands for edges_s[k] .. edges_s[k + 1]; together they are the whole video."""
-    valid: np.ndarray
-    """(clips,) bool: every stream has a row there that was on screen and holds finite numbers."""
-    duration_s: float
-    bad_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """(bad,) int64: valid rows that hold NaN or inf; each its own number in the video and the streams."""
-
-    @property
-    def num_clips(self) -> int:
-        return len(self.valid)
-
-    @property
-    def num_nonfinite(self) -> int:
-        return len(self.bad_rows)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipTimes:
     """When the clips of a video are; known without reading a feature."""
 
@@ -71,17 +51,6 @@ class ClipTimes:
     @property
     def num_clips(self) -> int:
         return len(self.edges_s) - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowClips:
-    """One window as the head sees it."""
-
-    features: np.ndarray
-    """(clips, recipe.dim) float32, with the endpoints of the window."""
-    edges_s: np.ndarray
-    """(clips + 1,)"""
-    valid: np.ndarray
 
 
 class StreamSet:
@@ -275,72 +244,6 @@ class StreamSet:
                 f"their keys differ: {first.keys()[:1]} and {[space.keys()[:1] for space in others]}"
             )
         return found
-
-
-def windows_of(num_clips: int, recipe: FeatureRecipe) -> tuple[tuple[int, int], ...]:
-    """(first, stop) of the windows in which a video is read: one where it fits, else overlapping by half or more and evenly
-    spread ("windows"), the first alone ("truncate"), all of it at once, to be averaged ("pool")."""
-    length = recipe.window_clips
-    if num_clips <= length or recipe.long_videos == "pool":
-        return ((0, num_clips),)
-    if recipe.long_videos == "truncate":
-        return ((0, length),)
-    count = 1 + -(-(num_clips - length) // max(1, length // 2))
-    firsts = np.round(np.linspace(0, num_clips - length, count)).astype(np.int64).tolist()
-    return tuple((first, first + length) for first in firsts)
-
-
-def window_of(clips: VideoClips, first: int, stop: int, recipe: FeatureRecipe) -> WindowClips:
-    """A window as the head sees it: averaged to `recipe.window_clips` where it has more, then with endpoints."""
-    features, valid = clips.features[first:stop], clips.valid[first:stop]
-    edges_s = clips.edges_s[first : stop + 1]
-    if stop - first > recipe.window_clips:
-        bounds = pool_bounds(stop - first, recipe.window_clips)
-        features, valid = pooled(features, valid, bounds)
-        edges_s = edges_s[bounds]
-    joined = np.empty((len(valid), recipe.dim), dtype=np.float32)
-    place_streams(joined, features, recipe)
-    place_endpoints(joined, recipe)
-    joined[~valid] = 0
-    return WindowClips(features=joined, edges_s=edges_s, valid=valid)
-
-
-def window_features(clips: VideoClips, first: int, stop: int, recipe: FeatureRecipe) -> np.ndarray:
-    """(clips, recipe.dim) float32: the features of `window_of`."""
-    return window_of(clips, first, stop, recipe).features
-
-
-def place_streams(out: np.ndarray, features: np.ndarray, recipe: FeatureRecipe) -> None:
-    """Features without endpoints into the columns that are theirs."""
-    column = begin = 0
-    for part in recipe.parts:
-        out[:, column : column + part.dim] = features[:, begin : begin + part.dim]
-        column += part.dim + NUM_ENDPOINTS * part.has_endpoints
-        begin += part.dim
-
-
-def place_endpoints(out: np.ndarray, recipe: FeatureRecipe) -> None:
-    """Begin and end of each clip, as fractions of the window that `out` is, into the columns that are theirs."""
-    ends = endpoints(len(out))
-    for column in endpoint_columns(recipe):
-        out[:, column : column + NUM_ENDPOINTS] = ends
-
-
-def endpoints(num_clips: int) -> np.ndarray:
-    """(clips, 2) float32: k / clips and (k + 1) / clips."""
-    count = np.arange(num_clips, dtype=np.float32)
-    return np.stack([count / num_clips, (count + 1) / num_clips], axis=1).astype(np.float32)
-
-
-def endpoint_columns(recipe: FeatureRecipe) -> tuple[int, ...]:
-    """Where endpoints begin in a row."""
-    columns, column = [], 0
-    for part in recipe.parts:
-        column += part.dim
-        if part.has_endpoints:
-            columns.append(column)
-            column += NUM_ENDPOINTS
-    return tuple(columns)
 
 
 def _means(video: Video, stream: str, begin: int, end: int) -> np.ndarray:

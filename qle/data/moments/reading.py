@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from qle.data.moments.clip_grid import pooled
-from qle.data.moments.features import StreamSet, endpoint_columns, endpoints, place_streams
+from qle.data.moments.features import StreamSet
 from qle.data.moments.items import seen_bounds
 from qle.data.moments.recipe import NUM_ENDPOINTS
+from qle.data.moments.windows import endpoint_columns, endpoints, place_streams
 
 
 class ClipReader:

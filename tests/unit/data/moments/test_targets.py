@@ -1,13 +1,16 @@
 """Targets are where the annotations say, for every window; what is drawn changes from epoch to epoch."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qle.data.annotations import Annotation
+from qle.data.annotations import Annotation, read_annotations
 from qle.data.moments import draws
 from qle.data.moments.config import MomentDataConfig
 from qle.data.moments.items import Corpus, open_corpus
@@ -219,3 +222,27 @@ def test_picks_are_even() -> None:
     assert counts[[1, 3, 4]].min() > 900
     assert draws.pick(np.zeros((1, 3), dtype=bool), np.array([0.5]))[1].tolist() == [False]
     assert draws.pick(np.ones((1, 3), dtype=bool), np.array([np.nextafter(1, 0)]))[0].tolist() == [2]
+
+
+def test_clips_and_ratings_of_qvhighlights_are_those_of_its_file(shared_annotations: Path) -> None:
+    path = shared_annotations / "qvhighlights_val.jsonl"
+    rows = {str(row["qid"]): row for row in map(json.loads, path.read_text().splitlines())}
+    annotations = read_annotations(path)
+    by_key = {one.qid: [replace(one, video=one.qid)] for one in annotations}
+    edges = {one.qid: np.arange(0, (one.duration_s or 0) + 1, 2.0) for one in annotations}
+    corpus = open_corpus(by_key, edges, "$")
+    labels, items = Labels(corpus, MomentDataConfig(max_moments=99), seed=0), np.arange(len(annotations))
+    chances = draws.item_draws(0, 0, len(items), 2)
+    windows = labels.windows(items, chances)
+    targets = labels.targets(windows, np.arange(75) < windows.count[:, None], chances, 0)
+    assert len(items) > 20
+    done = 0
+    for item, annotation in enumerate(annotations):
+        row = rows[annotation.qid]
+        assert targets.relevant[item].nonzero()[0].tolist() == sorted(row["relevant_clip_ids"])
+        scores = dict(zip(row["relevant_clip_ids"], map(sum, row["saliency_scores"]), strict=True))
+        assert targets.saliency[item].tolist() == [scores.get(clip, 0) for clip in range(75)]
+        centre, width = targets.spans[done : done + targets.counts[item]].T.astype(np.float64) * row["duration"]
+        found = np.stack([centre - width / 2, centre + width / 2], axis=1)
+        np.testing.assert_allclose(found, sorted(row["relevant_windows"]), atol=1e-4)
+        done += targets.counts[item]
