@@ -50,7 +50,8 @@ class MomentTask(Task):
         self.notes = (*streams.notes, *annotations.notes)
         check_measurable(self.val, settings.train.select)
         self.score_name = f"val_{settings.train.select}"
-        self.where = streams.where
+        recipe = streams.recipe
+        self.where = f"{streams.where}: {recipe.dim:,} numbers a clip, {recipe.window_clips:,} clips a window"
         first, *more = streams.spaces
         self.identity: dict[str, Any] = {
             **annotations.identity,
@@ -58,7 +59,7 @@ class MomentTask(Task):
             "more_spaces": {str(place): space_identity(space) for place, space in enumerate(more, start=1)},
             "streams": [
                 f"{part.space[:12]}:{part.stream}{ENDPOINTS if part.has_endpoints else ''}"
-                for part in streams.recipe.parts
+                for part in recipe.parts
             ],
         }
         self._streams, self._settings = streams, settings
