@@ -16,12 +16,12 @@ from qle.cache.reader import open_cache
 from qle.data.moments.config import MomentDataConfig
 from qle.data.moments.features import StreamSet
 from qle.data.moments.recipe import StreamChoice
-from qle.errors import CacheMismatchError, CacheMissingError, ConfigError, InputError
+from qle.errors import CacheMismatchError, CacheMissingError, CheckpointError, ConfigError, InputError
 from qle.eval.qvhighlights import evaluate_submission
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
-from qle.heads import HEADS, build_head
+from qle.heads import HEADS, build_head, head_class
 from qle.heads.base import TokenShapes
 from qle.localize import localize
 from qle.localize_request import LocalizeRequest, LocalizeResult
@@ -49,8 +49,9 @@ def make_run(
     """As training would leave it, with weights that nobody trained."""
     torch.manual_seed(0)
     encoder = build_text_encoder(TextRequest(name=text, dim=8 if text == "tiny" else None), "cpu")
+    (stream,) = head_class(head).streams
     shapes = TokenShapes(
-        streams={"clips": (streams.recipe.dim,)}, text_dim=encoder.dim, sentence_dim=encoder.sentence_dim
+        streams={stream: (streams.recipe.dim,)}, text_dim=encoder.dim, sentence_dim=encoder.sentence_dim
     )
     built = build_head(head, settings, shapes)
     with torch.no_grad():
@@ -239,6 +240,21 @@ def test_stored_queries_are_the_only_ones(imported: Path, tmp_path: Path) -> Non
     assert len(_ask(run, "a polyp", cache=imported, video_ids=("short",)).predictions) == 1
     with pytest.raises(InputError, match="smoke"):
         _ask(run, "smoke", cache=imported)
+
+
+def test_runs_that_find_no_moments_are_told_from_those_that_lack_something(imported: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", planted_streams(imported, "planted"), "tmass", {"dim": 8, "num_frames": 4})
+    with pytest.raises(ConfigError, match="head tmass finds videos, not moments in them"):
+        _ask(run, "a polyp", cache=imported)
+    bare = make_run(tmp_path / "bare", planted_streams(imported, "planted+tef"), "moment_detr", SMALL)
+    record = json.loads((bare / "config.json").read_text())
+    for lacks in ("recipe", "ranking"):
+        (bare / "config.json").write_text(json.dumps(record | {lacks: None}))
+        if lacks == "recipe":
+            with pytest.raises(CheckpointError, match="no head can be built"):
+                _ask(bare, "a polyp", cache=imported)
+        else:
+            assert len(_ask(bare, "a polyp", cache=imported, video_ids=("short",)).predictions) == 1
 
 
 # Extracted tokens: films may come in by themselves.
