@@ -31,11 +31,12 @@ from qle.nn.detr_encoder import Encoder, EncoderLayer
 from qle.nn.dummy_attention import CalibratedLayer
 from qle.nn.losses import masked_mean
 from qle.nn.moment_inputs import MomentInputs
-from qle.nn.moment_losses import margin_loss, negative_loss, rank_loss
+from qle.nn.moment_losses import negative_loss, rank_loss
 from qle.nn.moment_outputs import SpanPredictor, TokenSaliency
 from qle.nn.reference_decoder import ReferenceDecoder
+from qle.nn.saliency_losses import pair_term
 from qle.nn.saliency_token import SaliencyToken
-from qle.nn.set_losses import set_loss_counts, set_losses, weighted
+from qle.nn.set_losses import set_losses, weighted
 from qle.nn.text_to_video import published_mask
 
 TEXT_HEADS = 8
@@ -197,8 +198,7 @@ class CgDetrHead(MomentHead):
         }
         if batch.negative_mask is not None:
             counts |= dict.fromkeys(("saliency_negative", "attention_negative"), batch.negative_mask.sum())
-        layers, device = self.config.decoder_layers, batch.clips.device
-        return counts | set_loss_counts(targets.counts, self.config.num_queries, layers, device)
+        return counts
 
     def _video(self, batch: MomentBatch) -> _Video:
         clips = self.inputs.enter_clips(batch.clips) + self.kinds[1]
@@ -326,8 +326,7 @@ class CgDetrHead(MomentHead):
             )
             for part in parts
         ]  # fmt: skip
-        margin = margin_loss(scores, targets.better, targets.worse, targets.pair_mask, margin=config.margin)
-        return {"rank": torch.stack(order).sum(), "margin": margin}
+        return {"rank": torch.stack(order).sum(), "margin": pair_term(scores, targets, config)}
 
     def _alignment_terms(self, output: MomentOutput, batch: MomentBatch, targets: MomentTargets) -> dict[str, Tensor]:
         extras, published = output.extras, self.config.published
