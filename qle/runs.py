@@ -197,7 +197,8 @@ def load_head(folder: Path) -> "tuple[Head, RunRecord]":
     record = read_run(folder)
     try:
         head = build_head(record.head, record.head_config, record.token_shapes)
-    except (ConfigError, KeyError, ValueError, RuntimeError, MemoryError) as error:  # no such head, or shapes that none can have
+    # No such head, shapes that none can have, or no recipe for one that needs it.
+    except (ConfigError, KeyError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: no head can be built from this record ({error})") from error
     load_exactly(head, _tensors(folder, MODEL_FILE, record), where=f"{folder / MODEL_FILE} (head {record.head})")
     return head, record
