@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qle.nn.attention import Attention, FeedForward
 from qle.nn.residual import Residual
+from qle.nn.xavier import begin_as_published
 
 
 class DecoderLayer(nn.Module):
@@ -23,6 +24,7 @@ class DecoderLayer(nn.Module):
         self.memory_attention = Attention(dim, num_heads, dropout=dropout)
         self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
         self.residuals = nn.ModuleList(Residual(dim, dropout=dropout, pre_norm=pre_norm) for _ in range(3))
+        begin_as_published(self)
 
     def forward(
         self,

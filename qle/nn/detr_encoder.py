@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qle.nn.attention import Activation, Attention, FeedForward
 from qle.nn.residual import Residual
+from qle.nn.xavier import begin_as_published
 
 
 class EncoderLayer(nn.Module):
@@ -33,6 +34,7 @@ class EncoderLayer(nn.Module):
         self.residuals = nn.ModuleList(
             Residual(dim, dropout=dropout, pre_norm=pre_norm, stochastic_depth=stochastic_depth) for _ in range(2)
         )
+        begin_as_published(self)
 
     def forward(
         self,

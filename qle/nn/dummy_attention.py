@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qle.nn.dropout import dropout as drop
 from qle.nn.text_to_video import Absorb
+from qle.nn.xavier import begin_as_published
 
 
 class DummyAttention(nn.Module):
@@ -53,6 +54,7 @@ class CalibratedLayer(nn.Module):
         super().__init__()
         self.attention = DummyAttention(dim, num_heads, dropout=dropout)
         self.absorb = Absorb(dim, hidden, dropout=dropout, stochastic_depth=True)
+        begin_as_published(self)
 
     def forward(
         self,

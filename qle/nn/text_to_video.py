@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qle.nn.attention import Attention, FeedForward
 from qle.nn.residual import branch_dropout
+from qle.nn.xavier import begin_as_published
 
 
 class Absorb(nn.Module):
@@ -41,6 +42,7 @@ class TextToVideoLayer(nn.Module):
         super().__init__()
         self.attention = Attention(dim, num_heads, dropout=dropout)
         self.absorb = Absorb(dim, hidden, dropout=dropout, stochastic_depth=stochastic_depth)
+        begin_as_published(self)
 
     def forward(
         self,
