@@ -207,7 +207,10 @@ def best_rows(prediction: Prediction, most: int) -> np.ndarray:
     share = -(-most // max(1, len(spans)))
     ranked = [_spread_peaks(usable, span, share) for span in spans or [slice(0, len(usable))]]
     chosen = [rows[place] for place in range(share) for rows in ranked if place < len(rows)][:most]
-    return np.unique(np.array(chosen, np.int64))
+    if len(set(chosen)) < len(chosen):  # moments that overlap have their best row in common
+        more = [_spread_peaks(usable, span, most) for span in spans]
+        chosen += [rows[place] for place in range(most) for rows in more if place < len(rows)]
+    return np.array(sorted(list(dict.fromkeys(chosen))[:most]), np.int64)
 
 
 def region_of(video: Video, preprocess: Mapping[str, Any]) -> Region:

