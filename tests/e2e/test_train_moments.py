@@ -191,6 +191,29 @@ def test_seeds_that_were_trained_at_once_and_killed_go_on_to_the_same_numbers(fe
     assert not same_bytes(killed / "seed-0", alone)
 
 
+def test_ratings_alone_can_be_learned(features, tmp_path):
+    """As TVSum has them: clips that twenty people rated, and no moments."""
+    changes: dict[str, object] = {}
+    for name in ("train", "val"):
+        path = tmp_path / f"{name}.jsonl"
+        write_annotations(path, [rated(one) for one in read_annotations(getattr(features, name))])
+        changes["annotations" if name == "train" else "val"] = path
+    no_spans = ("head.losses.span=0.0", "head.losses.giou=0.0", "head.losses.label=0.0")
+    settings = (*no_spans, "train.steps=30", "train.lr=3e-3", "train.eval_every=15", "train.select=top5-mAP")
+    run = train(features, tmp_path / "run", *settings, **changes)
+    found = run.metrics["validation"]["metrics"]["highlights"]["top5_map"]
+    assert run.metrics["selection"]["val_top5-mAP"] == found["value"] > max(found["floors"].values()) + 0.3
+
+
+def rated(annotation: Annotation) -> Annotation:
+    assert annotation.duration_s is not None
+    rng = np.random.default_rng(len(annotation.qid))
+    ratings = rng.integers(1, 3, (int(annotation.duration_s / CLIP_S), 20)).astype(np.float32)
+    for start_s, end_s in annotation.windows:
+        ratings[int(start_s / CLIP_S) : int(end_s / CLIP_S)] += 3
+    return replace(annotation, windows=(), is_labelled=False, saliency=ratings, clip_s=CLIP_S)
+
+
 def test_the_plan_shows_what_is_joined_and_where_it_will_lie(features, tmp_path, capsys):
     app(["train-heads", *features.arguments(tmp_path / "run", *EVENTFUL), "--dry-run"], standalone_mode=False)
     shown = capsys.readouterr().out
