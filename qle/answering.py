@@ -10,6 +10,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ from qle.predict import RowScorer, predict
 from qle.predict_moments import MomentScorer
 from qle.predict_moments import predict as predict_moments
 from qle.query_files import Query
-from qle.ranked import Ranking, shown
+from qle.ranked import Candidates, Ranking, shown
 from qle.run_spaces import streams_of
 from qle.runs import LoadedRun
 from qle.scoring import MEMORY_BYTES, OnProgress, Precision
@@ -77,6 +78,10 @@ class Answerer(ABC):
         self, found: Found, queries: Sequence[Query], on_progress: OnProgress | None = None
     ) -> list[Prediction]:
         """Of each query, in their order."""
+
+    def predictions_of_videos(self, asked: Sequence[tuple[Found, Sequence[Query]]]) -> list[list[Prediction]]:
+        """The same for several videos, each with its queries. An error of one video ends all."""
+        return [self.predictions(found, queries) for found, queries in asked]
 
     @abstractmethod
     def explained(self, found: Found, predictions: Sequence[Prediction], showing: Showing) -> list[ExplainedPrediction]:
@@ -170,25 +175,44 @@ class MomentAnswerer(Answerer):
     def predictions(
         self, found: Found, queries: Sequence[Query], on_progress: OnProgress | None = None
     ) -> list[Prediction]:
-        scorer = MomentScorer(
-            self._head, self.run.text, self._streams_of(found.spaces), device=self._device, precision=self._precision,
-            memory_bytes=self._memory_bytes,
-        )  # fmt: skip
+        scorer = self._scorer_of(found.spaces)
         all_candidates = scorer.score(found.key, [query.text for query in queries], on_progress)
-        valid = all_candidates[0].track.valid
-        if not valid.all():
-            self.notes.append(f"{int((~valid).sum())} of {len(valid)} clips of {found.key} are not usable or not seen")
-        predictions = []
-        for query, candidates in zip(queries, all_candidates, strict=True):
-            one = predict_moments(found.key, query.text, candidates, self._ranking, query.qid)
-            predictions.append(one if self._keeps_all else replace(one, moments=shown(candidates, self._ranking)))
-        return predictions
+        return self._told(found.key, queries, all_candidates)
+
+    def predictions_of_videos(self, asked: Sequence[tuple[Found, Sequence[Query]]]) -> list[list[Prediction]]:
+        """Short videos share passes."""
+        told: list[list[Prediction]] = []
+        for spaces, group in groupby(asked, key=lambda one: one[0].spaces):
+            videos = list(group)
+            texts: dict[str, list[str]] = {}
+            for found, queries in videos:
+                texts.setdefault(found.key, []).extend(query.text for query in queries)
+            scored = self._scorer_of(spaces).score_videos(texts)
+            for found, queries in videos:
+                told.append(self._told(found.key, queries, [scored[found.key, query.text] for query in queries]))
+        return told
 
     def explained(self, found: Found, predictions: Sequence[Prediction], showing: Showing) -> list[ExplainedPrediction]:
         return show_frames(
             self._streams_of(found.spaces).videos(found.key), predictions, num_frames=showing.num_frames,
             source=showing.source, max_side=showing.max_side,
         )  # fmt: skip
+
+    def _scorer_of(self, spaces: tuple[Space, ...]) -> MomentScorer:
+        return MomentScorer(
+            self._head, self.run.text, self._streams_of(spaces), device=self._device, precision=self._precision,
+            memory_bytes=self._memory_bytes,
+        )  # fmt: skip
+
+    def _told(self, key: str, queries: Sequence[Query], all_candidates: Sequence[Candidates]) -> list[Prediction]:
+        valid = all_candidates[0].track.valid
+        if not valid.all():
+            self.notes.append(f"{int((~valid).sum())} of {len(valid)} clips of {key} are not usable or not seen")
+        predictions = []
+        for query, candidates in zip(queries, all_candidates, strict=True):
+            one = predict_moments(key, query.text, candidates, self._ranking, query.qid)
+            predictions.append(one if self._keeps_all else replace(one, moments=shown(candidates, self._ranking)))
+        return predictions
 
     def _streams_of(self, spaces: tuple[Space, ...]) -> StreamSet:
         """Which videos several spaces have in common is found once."""

@@ -21,6 +21,7 @@ from qle.cli_eval import EVAL_HELP, eval_
 from qle.cli_explain import EXPLAIN_HELP, explain
 from qle.cli_localize import LOCALIZE_HELP, localize
 from qle.cli_prepare import prepare_app
+from qle.cli_search import SEARCH_HELP, search
 from qle.cli_train import TRAIN_HELP, train_heads
 from qle.cli_words import WORDS_HELP, words
 from qle.errors import ConfigError
@@ -43,6 +44,7 @@ prepare_app.command("words", help=WORDS_HELP)(words)
 app.add_typer(checkpoint_app, name="checkpoint")
 app.command("train-heads", help=TRAIN_HELP)(train_heads)
 app.command(help=LOCALIZE_HELP)(localize)
+app.command(help=SEARCH_HELP)(search)
 app.command(help=EXPLAIN_HELP)(explain)
 app.command("eval", help=EVAL_HELP)(eval_)
 

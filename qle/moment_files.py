@@ -33,7 +33,7 @@ def to_table(predictions: Sequence[Prediction]) -> str:
             # Presence has constants of its own: a query may be likely somewhere and no moment sure enough.
             rows.append((*names, "no moment" if prediction.presence >= 0.5 else "absent", "", presence))
         for rank, moment in enumerate(prediction.moments):
-            span = f"{_short_clock(moment.start_s)} - {_short_clock(moment.end_s)}"
+            span = f"{short_clock(moment.start_s)} - {short_clock(moment.end_s)}"
             rows.append(
                 (*(names if rank == 0 else ("", "")), span, f"{moment.score:.2f}", presence if rank == 0 else "")
             )
@@ -66,7 +66,7 @@ def to_jsonl(predictions: Sequence[Prediction], names: Mapping[str, str] | None 
     lines = []
     for number, prediction in enumerate(predictions):
         moments = prediction.moments or (() if prediction.best is None else (prediction.best,))
-        qid = number if prediction.qid is None else _as_number(prediction.qid)
+        qid = number if prediction.qid is None else qid_value(prediction.qid)
         values = {
             "qid": qid,
             "query": prediction.query,
@@ -74,8 +74,8 @@ def to_jsonl(predictions: Sequence[Prediction], names: Mapping[str, str] | None 
             "pred_relevant_windows": [_span(moment) for moment in moments],
             # More digits than people need: evaluators order clips by them, and ties cost.
             "pred_saliency_scores": [round(float(score), 9) for score in saliency(prediction)],
-            "pred_exist_score": _probability(prediction.presence),
-            "qle": {"video": prediction.video, "duration_s": _ms(prediction.duration_s), "clip_s": SALIENCY_CLIP_S},
+            "pred_exist_score": six_digits(prediction.presence),
+            "qle": {"video": prediction.video, "duration_s": to_ms(prediction.duration_s), "clip_s": SALIENCY_CLIP_S},
         }
         lines.append(json.dumps(values, allow_nan=False))
     return "".join(line + "\n" for line in lines)
@@ -90,8 +90,8 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["video", "qid", "query", "rank", "start_s", "end_s", "score", "presence"])
     for prediction in predictions:
-        names = [_cell(name) for name in (prediction.video, prediction.qid or "", prediction.query)]
-        presence = _probability(prediction.presence)
+        names = [cell(name) for name in (prediction.video, prediction.qid or "", prediction.query)]
+        presence = six_digits(prediction.presence)
         if not prediction.moments:
             writer.writerow([*names, 0, "", "", "", presence])
         for rank, moment in enumerate(prediction.moments, start=1):
@@ -113,7 +113,7 @@ def to_vtt(predictions: Sequence[Prediction]) -> str:
         if not prediction.moments:  # "-->" cannot stand in a note either, so it is escaped as cue text is
             blocks.append(f"NOTE absent ({prediction.presence:.2f}): {_escaped(prediction.query)}")
         for moment in prediction.moments:
-            start, end = _ms(moment.start_s), _ms(moment.end_s)
+            start, end = to_ms(moment.start_s), to_ms(moment.end_s)
             cues.append((start, max(end, start + 0.001), f"{_escaped(prediction.query)} ({moment.score:.2f})"))
     for number, (start, end, text) in enumerate(sorted(cues), start=1):
         blocks.append(f"{number}\n{_vtt_clock(start)} --> {_vtt_clock(end)}\n{text}")
@@ -169,11 +169,11 @@ def _prediction(prediction: Prediction, *, with_tracks: bool) -> dict[str, Any]:
         "video": prediction.video,
         "query": prediction.query,
         "qid": prediction.qid,
-        "duration_s": _ms(prediction.duration_s),
-        "presence": _probability(prediction.presence),
-        "absent": _probability(1 - prediction.presence),
+        "duration_s": to_ms(prediction.duration_s),
+        "presence": six_digits(prediction.presence),
+        "absent": six_digits(1 - prediction.presence),
         "moments": [
-            {"start_s": _ms(moment.start_s), "end_s": _ms(moment.end_s), "score": _probability(moment.score)}
+            {"start_s": to_ms(moment.start_s), "end_s": to_ms(moment.end_s), "score": six_digits(moment.score)}
             for moment in prediction.moments
         ],
     }
@@ -187,8 +187,8 @@ def _track(prediction: Prediction) -> dict[str, Any] | None:
     if track is None:
         return None
     values: dict[str, Any] = {
-        "times_s": [_ms(time) for time in track.times_s],
-        "edges_s": [_ms(edge) for edge in track.edges_s],
+        "times_s": [to_ms(time) for time in track.times_s],
+        "edges_s": [to_ms(edge) for edge in track.edges_s],
         "valid": track.valid.tolist(),
         "logit": _numbers(track.logit),
     }
@@ -201,7 +201,7 @@ def _track(prediction: Prediction) -> dict[str, Any] | None:
 
 
 def _span(moment: Moment) -> list[float]:
-    return [_ms(moment.start_s), _ms(moment.end_s), _probability(moment.score)]
+    return [to_ms(moment.start_s), to_ms(moment.end_s), six_digits(moment.score)]
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
@@ -209,20 +209,20 @@ def _numbers(values: np.ndarray) -> list[float | None]:
     return [round(value, 6) if np.isfinite(value) else None for value in np.asarray(values, np.float64).tolist()]
 
 
-def _ms(seconds: float) -> float:
+def to_ms(seconds: float) -> float:
     return round(float(seconds), 3) + 0.0  # + 0.0: never "-0.0"
 
 
-def _probability(value: float) -> float:
+def six_digits(value: float) -> float:
     return round(float(value), 6) + 0.0
 
 
-def _as_number(qid: str) -> int | str:
+def qid_value(qid: str) -> int | str:
     """Official annotation files number their queries, and official evaluators compare numbers."""
     return int(qid) if qid.isascii() and qid.isdigit() and str(int(qid)) == qid else qid
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """A lone carriage return is not quoted by Python before 3.13, and readers would end the line there."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return f"'{lines}" if lines.startswith(FORMULA_SIGNS) else lines
@@ -237,7 +237,7 @@ def _escaped(text: str) -> str:
     return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _short_clock(seconds: float) -> str:
+def short_clock(seconds: float) -> str:
     """12.3 -> "0:12.3", 3723.4 -> "1:02:03.4"."""
     tenths = round(seconds * 10)
     minutes, rest = divmod(tenths, 600)

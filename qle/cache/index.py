@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,6 +132,20 @@ def load_index(space: SpaceFolder, on_progress: Callable[[int], None] = lambda n
     if table is not stored.table or dict(mtimes) != dict(stored.mtimes_ns):
         _write(space, _Stored(table, mtimes))
     return Index(space, _with_packed(space, table))
+
+
+def commit_folders(space: Path) -> dict[str, int]:
+    """mtimes of every folder that a commit, a removal or a pack changes, by name: while they stay, so do the videos."""
+    found = {f"{shelf:02x}": mtime for shelf, mtime in _shelves(space).items()}
+    with suppress(FileNotFoundError):
+        found[packs.PACKS] = (space / packs.PACKS).stat().st_mtime_ns
+    return found
+
+
+def settled(space: Path, mtimes_ns: Mapping[str, int]) -> dict[str, int]:
+    """The same to be stored: -1 for a folder that changed so lately that it may change again without showing it."""
+    now_ns = _clock_of(space)
+    return {name: mtime if now_ns - mtime > RACY_NS else -1 for name, mtime in mtimes_ns.items()}
 
 
 def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""Stage 1: which videos is a query about? A shortlist by mean frames, then the exact similarity of its videos.
+
+    query -> unit vector x coarse vectors of all videos -> the best `shortlist` -> frames -> head.similarity -> RankedVideos
+
+With a shortlist as long as the corpus nothing is rough: then it is the order in which `qle eval --protocol retrieval` puts them.
+Videos that are exactly as similar are ordered by key.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qle.cache.reader import open_cache
+from qle.data.retrieval.frames import FrameSource
+from qle.data.retrieval.sentences import sentences_of
+from qle.errors import CacheMissingError, CheckpointError
+from qle.heads import head_class
+from qle.heads.retrieval_base import RetrievalHead
+from qle.runs import LoadedRun, check_space, load_run, read_run
+from qle.scoring import OnProgress, scoring
+from qle.search.coarse import CoarseVectors, open_coarse
+from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folder_of
+from qle.search.pooled_update import OpenedIndex, open_pooled
+from qle.text.base import Words
+
+VIDEOS_PER_PASS = 512
+"""Whose frames are in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedVideos:
+    """The videos of a shortlist for one query, best first."""
+
+    place: np.ndarray
+    """(videos,) int64: numbers in the index."""
+    similarity: np.ndarray
+    """(videos,) float32, falling."""
+
+
+class VideoSearch:
+    """Ranks the videos of an index with a trained retriever."""
+
+    def __init__(
+        self, run: LoadedRun, opened: OpenedIndex, *, device: torch.device, on_progress: OnProgress | None = None
+    ) -> None:
+        assert isinstance(run.head, RetrievalHead), run.head.name
+        self.run, self.head, self.text, self.device = run, run.head.to(device), run.text, device
+        self.index: PooledIndex = opened.index
+        self._opened = opened  # keeps a temporary folder
+        with scoring((self.head,), device, "float32"):
+            self._coarse: CoarseVectors = open_coarse(self.index, self.head, run.record, device, on_progress)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self._opened.notes, *(f"{key}: {why}" for key, why in self.index.damaged.items()))
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Videos that could not be read, and why."""
+        return dict(self.index.record.failures)
+
+    def rank(
+        self,
+        queries: Sequence[str],
+        shortlist: int,
+        among: np.ndarray | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> list[RankedVideos]:
+        """Of each query. among: places of the videos that take part, rising; None: all. Progress in queries."""
+        every = np.arange(len(self.index)) if among is None else among
+        found = []
+        with scoring((self.head, self.text.encoder), self.device, "float32"):
+            words = sentences_of(self.text, queries, self.device)
+            for number in range(len(queries)):
+                own = words.select(torch.tensor([number], device=self.device))
+                places = every if shortlist >= len(every) else self._shortlist(own, shortlist, every)
+                found.append(_ordered(places, self._exact(own, places)[0]))
+                if on_progress is not None:
+                    on_progress(number + 1, len(queries), "ranking videos")
+        return found
+
+    def similarity(
+        self, queries: Sequence[str], places: np.ndarray, on_progress: OnProgress | None = None
+    ) -> np.ndarray:
+        """(queries, videos) float32: every query with every one of these videos, exactly. Progress in videos."""
+        with scoring((self.head, self.text.encoder), self.device, "float32"):
+            return self._exact(sentences_of(self.text, queries, self.device), places, on_progress)
+
+    def shortlists(self, queries: Sequence[str], sizes: int, among: np.ndarray) -> list[np.ndarray]:
+        """The places that each query's shortlist of this length holds."""
+        with scoring((self.head, self.text.encoder), self.device, "float32"):
+            words = sentences_of(self.text, queries, self.device)
+            parts = (words.select(torch.tensor([number], device=self.device)) for number in range(len(queries)))
+            return [among if sizes >= len(among) else self._shortlist(own, sizes, among) for own in parts]
+
+    def _shortlist(self, words: Words, length: int, every: np.ndarray) -> np.ndarray:
+        product = self._coarse.products(self.head.coarse(words))[0][self.index.table.row[every]]
+        chosen: np.ndarray = every[best_of(np.nan_to_num(product, nan=-np.inf), length)]
+        return chosen
+
+    def _exact(self, words: Words, places: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
+        found = np.empty((len(words.sentence), len(places)), dtype=np.float32)
+        for first in range(0, len(places), VIDEOS_PER_PASS):
+            part = places[first : first + VIDEOS_PER_PASS]
+            frames = torch.from_numpy(self.index.frames(part)).to(self.device)
+            found[:, first : first + len(part)] = self.head.similarity(words, frames).float().cpu().numpy()
+            if on_progress is not None:
+                on_progress(first + len(part), len(places), "scoring videos")
+        if not np.isfinite(found).all():
+            raise CheckpointError(
+                f"{self.run.folder}: head {self.head.name} gives scores that are not finite on finite frames\n"
+                "its weights are damaged or its training diverged: use another checkpoint"
+            )
+        return found
+
+
+def open_search(
+    folder: Path, cache: Path, *, device: torch.device, on_progress: OnProgress | None = None
+) -> VideoSearch:
+    """A run and the videos of its space; everything that can be wrong with names is said before a frame is read."""
+    record = read_run(folder)
+    if head_class(record.head).task != "retrieval" or record.recipe is None:
+        raise CheckpointError(
+            f"--retriever {folder}: head {record.head} ranks no videos\n"
+            "train one that does: qle train-heads --head tmass"
+        )
+    frames = FrameSource.from_recipe(open_cache(cache), record.recipe)
+    check_space(record, frames.space)
+    run = load_run(folder, device)
+    unkept = FrameSource(frames.space, frames.stream, frames.num_frames, keep_bytes=0)
+    opened = open_pooled(unkept, on_progress)
+    _refuse_nothing(opened, cache)
+    try:
+        return VideoSearch(run, opened, device=device, on_progress=on_progress)
+    except DamagedIndexError:  # found where its bytes are first read
+        (folder_of(unkept) / RECORD_FILE).unlink(missing_ok=True)
+        return VideoSearch(run, open_pooled(unkept, on_progress), device=device, on_progress=on_progress)
+
+
+def _refuse_nothing(opened: OpenedIndex, cache: Path) -> None:
+    if not len(opened.index):
+        failures = opened.index.record.failures
+        raise CacheMissingError(
+            f"{opened.index.space} holds no video that can be searched"
+            + (f", {len(failures)} cannot be read: {next(iter(failures.values()))}" if failures else " yet")
+            + f"\nfill it with: qle extract --cache {cache} ..."
+        )
+
+
+def best_of(score: np.ndarray, length: int) -> np.ndarray:
+    """Rising places of the highest scores; of equal ones at the end of the list the first."""
+    if length >= len(score):
+        return np.arange(len(score))
+    edge = np.partition(score, len(score) - length)[len(score) - length]
+    above = np.flatnonzero(score > edge)
+    level = np.flatnonzero(score == edge)[: length - len(above)]
+    return np.sort(np.concatenate([above, level]))
+
+
+def _ordered(places: np.ndarray, similarity: np.ndarray) -> RankedVideos:
+    """Places rise with the key, so a stable order settles ties by key."""
+    order = np.argsort(-similarity, kind="stable")
+    return RankedVideos(place=places[order], similarity=similarity[order])
