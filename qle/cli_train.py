@@ -36,6 +36,13 @@ frame: --stream names spaces of the cache, joined in this order, +tef puts the c
   accelerate launch --num_processes 2 -m qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --out runs/two
 """
 
+USES = {
+    "rows": "qle localize --checkpoint {run} --cache ... --query '...'",
+    "moments": "qle localize --checkpoint {run} --cache ... --query '...'",
+    "retrieval": "qle search --retriever {run} --cache ... --query '...'",
+}
+"""What a trained head is for, by its task."""
+
 
 def train_heads(
     annotations: Annotated[Path, typer.Option(help="Annotations to train on (JSONL, see qle prepare).")],
@@ -58,6 +65,7 @@ def train_heads(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.heads import head_class
     from qle.runtime import is_main_process
     from qle.train.request import TrainRequest
     from qle.train.run import plan
@@ -76,7 +84,7 @@ def train_heads(
     with console.TrainProgress(is_quiet=quiet or not is_main_process()) as progress:
         summary = run(request, progress.update, progress.note)
     if is_main_process():
-        console.print_json(summary.to_json()) if json else _show_summary(summary)
+        console.print_json(summary.to_json()) if json else _show_summary(summary, USES[head_class(request.head).task])
 
 
 def _settings(
@@ -120,7 +128,7 @@ def _show_plan(plan: "TrainPlan") -> None:
         console.note(note)
 
 
-def _show_summary(summary: "TrainSummary") -> None:
+def _show_summary(summary: "TrainSummary", use: str) -> None:
     for run in summary.runs:
         if run.state == "finished before":
             console.print_text(f"{run.folder}: finished before with these settings, nothing to do")
@@ -148,7 +156,7 @@ def _show_summary(summary: "TrainSummary") -> None:
         {
             "kept": f"step {selection['step']:,} of {selection['steps']:,}, "
             f"validation {score_label(score)} {selection[score]:.4f}",
-            "use it": f"qle localize --checkpoint {summary.runs[0].folder} --cache ... --query '...'",
+            "use it": use.format(run=summary.runs[0].folder),
         }
     )
 
