@@ -31,6 +31,9 @@ Thresholds come from the run; nothing is fitted to what is measured.
 
   retrieval: which video a text is about, and the other way round, ties by chance
 
+  corpus: moments of all annotated videos in one list: --retriever finds the videos, --checkpoint the moments in them (see
+  qle search); each stage alone too, and --fit chooses how much either counts, on validation annotations
+
 --predictions measures a JSONL file in the QVHighlights submission format (qid, pred_relevant_windows, and if wanted
 pred_saliency_scores), as qle localize --format jsonl writes it, by moments, charades or qvhighlights: no run, no cache.
 
@@ -45,6 +48,7 @@ Several --checkpoint, or a folder of --seeds, give mean and deviation over the r
   qle eval --checkpoint runs/first --cache cache --annotations test.jsonl --per-query --out report.json
   qle eval --checkpoint runs/seed-0 --checkpoint runs/seed-1 --cache cache --annotations test.jsonl --json
   qle eval --checkpoint runs/qd --cache qvh --annotations highlight_val_release.jsonl --protocol qvhighlights
+  qle eval --checkpoint runs/qd --retriever runs/tmass --cache cache --annotations val.jsonl --protocol corpus --fit fusion.json
   qle eval --predictions hl_val_submission.jsonl --annotations highlight_val_release.jsonl --protocol qvhighlights
   qle eval --predictions charades.jsonl --annotations charades_sta_test.txt --protocol charades
 """
@@ -58,7 +62,7 @@ def eval_(
     annotations: Annotated[Path, typer.Option(help="What is true (JSONL, see qle prepare).")],
     checkpoint: Annotated[list[Path] | None, typer.Option(help="Folder of a run; may be repeated.", show_default=False)] = None,
     predictions: Annotated[Path | None, typer.Option(help="A file of predictions instead of runs.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="rows, moments, charades, qvhighlights or retrieval; see above.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="rows, moments, charades, qvhighlights, retrieval or corpus.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: $QLE_CACHE.", show_default=False)] = None,
     space: Annotated[str | None, typer.Option(help="The space, by a beginning of its name.  [default: that of the run]")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the whole report there as JSON.")] = None,
@@ -69,14 +73,21 @@ def eval_(
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help=_ALLOW_MISSING)] = False,
     dsl: Annotated[bool, typer.Option("--dsl", help="Retrieval: also with the dual softmax over all texts.")] = False,
     published_leaking_score: Annotated[bool, typer.Option("--published-leaking-score", help=_LEAKING)] = False,
+    retriever: Annotated[Path | None, typer.Option(help="Corpus: folder of a run that ranks videos.")] = None,
+    top_videos: Annotated[int, typer.Option(help="Corpus: videos in which moments are looked for.")] = 20,
+    shortlist: Annotated[int, typer.Option(help="Corpus: videos that are compared exactly.")] = 1000,
+    fusion: Annotated[Path | None, typer.Option(help="Corpus: fitted weights of both stages.")] = None,
+    fit: Annotated[Path | None, typer.Option(help="Corpus: fit them on these annotations, and write them there.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON (qvhighlights: what its program prints).")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
     folder = cache_folder(cache) if checkpoint or cache is not None else None
-    check_output(
-        "--out", out, inputs=[path for path in (annotations, predictions) if path is not None],
-        folders=[*(checkpoint or ()), *([] if folder is None else [folder])], suffixes=MEASURES_SUFFIXES,
-    )  # fmt: skip
+    for option, path in (("--out", out), ("--fit", fit)):
+        check_output(
+            option, path, inputs=[path for path in (annotations, predictions, fusion) if path is not None],
+            folders=[one for one in (*(checkpoint or ()), retriever, folder) if one is not None],
+            suffixes=MEASURES_SUFFIXES,
+        )  # fmt: skip
 
     from qle.evaluation import EvaluationRequest, evaluate_runs
     from qle.runs import write_json
@@ -84,10 +95,12 @@ def eval_(
     request = EvaluationRequest(
         checkpoints=tuple(checkpoint or ()), cache=folder, predictions=predictions, protocol=protocol, space=space,
         annotations=annotations, allow_missing=allow_missing, num_bootstrap=bootstrap, seed=seed, device=device,
-        with_dsl=dsl, published_leaking_score=published_leaking_score,
+        with_dsl=dsl, published_leaking_score=published_leaking_score, retriever=retriever, top_videos=top_videos,
+        shortlist=shortlist, fusion=fusion, fit=fit,
     )  # fmt: skip
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+    for option, path in (("--out", out), ("--fit", fit)):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"{option} {path}: there is no folder {path.parent}")
     with console.StepProgress("scored", is_quiet=quiet) as progress:
         evaluation = evaluate_runs(request, progress.update)
     if out is not None:
@@ -125,6 +138,9 @@ def _note(evaluation: "Evaluation") -> None:
 
 
 _TOLD = {
+    "videos_not_localized": "videos have no moments (not in the spaces of the run, or damaged): misses",
+    "videos_of_retriever": "of the videos were trained on by the retriever: the numbers are too hopeful",
+    "queries_fitted_on": "queries were fitted on (--fit): the chain is too hopeful",
     "unanswered": "annotated queries have no prediction",
     "unasked": "predictions are about queries that are not annotated, and left out",
     "reversed_spans": "spans end before they start, and overlap nothing",

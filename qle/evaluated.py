@@ -47,6 +47,16 @@ class EvaluationRequest:
     """Retrieval: also with the dual softmax."""
     published_leaking_score: bool = False
     """parity: retrieval also by the score that T-MASS published, which knows the answer."""
+    retriever: Path | None = None
+    """Corpus: the run that ranks videos; the checkpoints localize in them."""
+    top_videos: int = 20
+    """Corpus: in which moments are looked for."""
+    shortlist: int = 1000
+    """Corpus: videos whose similarity is taken exactly."""
+    fusion: Path | None = None
+    """Corpus: fitted weights of both stages."""
+    fit: Path | None = None
+    """Corpus: fit these weights on what is measured, and write them there."""
 
     def __post_init__(self) -> None:
         if self.checkpoints and self.predictions is not None:
@@ -55,6 +65,8 @@ class EvaluationRequest:
             )
         if not self.checkpoints and self.predictions is None:
             raise ConfigError("nothing to evaluate: pass --checkpoint RUN, or --predictions FILE")
+        if self.fusion is not None and self.fit is not None:
+            raise ConfigError("--fusion uses fitted weights and --fit fits them: pass one of the two")
         if self.num_bootstrap < 0:
             raise ConfigError(f"--bootstrap {self.num_bootstrap}: expected 0 (no intervals) or more")
         if self.seed < 0:

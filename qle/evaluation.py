@@ -7,8 +7,9 @@
     charades      moment_evaluation.py      R1 and R5 as of Charades-STA
     qvhighlights  moment_evaluation.py      exactly what the program of QVHighlights prints
     retrieval     retrieval_evaluation.py   which video a text is about, and the other way round
+    corpus        corpus_evaluation.py      moments of a whole corpus: a retriever finds the videos, the run the moments
 
-Nothing is fitted here: thresholds, temperature and priors come from the runs. The same call on another cache and other
+Nothing is fitted here (but the weights of a corpus search, where --fit asks for them): thresholds, temperature and priors come from the runs. The same call on another cache and other
 annotations measures transfer, and the report says how much of them was new to the run.
 """
 
@@ -41,6 +42,7 @@ PROTOCOLS = {
     "charades": Protocol("qle.moment_evaluation:evaluate_moments", ("moments", "rows")),
     "qvhighlights": Protocol("qle.moment_evaluation:evaluate_moments", ("moments", "rows")),
     "retrieval": Protocol("qle.retrieval_runs:evaluate_ranking", ("retrieval",)),
+    "corpus": Protocol("qle.corpus_evaluation:evaluate_corpus", ("moments", "rows")),
 }
 """What --protocol may be. A run is measured by the one that is called as its head's task unless another is asked for."""
 
@@ -56,6 +58,9 @@ def evaluate_runs(request: EvaluationRequest, on_progress: OnProgress | None = N
     name = _protocol_of(request.protocol, runs)
     if (request.published_leaking_score or request.with_dsl) and name != "retrieval":
         raise ConfigError(f"--published-leaking-score and --dsl belong to --protocol retrieval, this is {name}")
+    is_corpus = [request.retriever, request.fusion, request.fit] != [None] * 3
+    if is_corpus and name != "corpus":
+        raise ConfigError(f"--retriever, --fusion and --fit belong to --protocol corpus, this is {name}")
     module, _, function = PROTOCOLS[name].function.partition(":")
     measure: Callable[[EvaluationRequest, Runs, OnProgress | None], Evaluation] = getattr(
         import_module(module), function

@@ -29,11 +29,16 @@ from qle.segments import iou
 DEPTHS = (1, 5, 10, 100)
 TIOU = (0.5, 0.7)
 PROTOCOL = {
-    "videos": "Stage 1: part of the queries with a right video among the first K (r@K); ties count by chance.",
+    "videos": "Stage 1: part of the queries with a right video among the first K (r@K); medr: median rank of the best right "
+    "video, counted from 1; ties count by chance, and so does the order of videos behind the shortlist.",
+    "shortlist": "What a shortlist by mean frames loses: topN_in_S, part of the N best videos of exhaustive scoring that a "
+    "shortlist of S holds; exhaustive_r@K: stage 1 without a shortlist.",
     "oracle": "Stage 2 alone: moments of the right video (of the first named, where several are right), as if stage 1 never "
     "erred. rN@m as of moment heads.",
     "chain": "Both: rK@m, part of the queries with a moment of a right video that overlaps a window there by tIoU >= m among "
     "the first K of one list over all videos. video_r@K: the same without the overlap.",
+    "chain_video_only": "The chain with lambda 1: videos by similarity, moments of a video among themselves.",
+    "chain_moment_only": "The chain with lambda 0: moments of the best videos by their probability alone.",
     "floors": "chance: videos in random order, in each the stretch that is right most often; in the right video just that.",
     "interval": f"{LEVEL:.0%} percentile interval, resampling videos.",
 }
@@ -97,18 +102,27 @@ def corpus_metrics(
     span = own_best_span(truth) if beside.span is None else beside.span
     floors = _floors(truth, span, num_videos)
     groups = {name: values for name, values in _groups(truth, answers).items() if values}
+    metrics = {
+        group: {
+            name: Metric(
+                value=mean_known(own),
+                interval=None if draws is None else interval(mean_draws(draws, own, video)),
+                floors={"chance": mean_known(floors[_kind(group)][name])}
+                if name in floors.get(_kind(group), {})
+                else {},
+            )
+            for name, own in values.items()
+        }
+        for group, values in groups.items()
+    }
+    if answers.videos is not None:
+        chance = answers.videos.by_chance()
+        metrics["videos"]["medr"] = Metric(
+            value=float(np.median(answers.videos.expected() + 1)),
+            floors={"chance": float(np.median(chance.expected() + 1))},
+        )
     return Report(
-        metrics={
-            group: {
-                name: Metric(
-                    value=mean_known(own),
-                    interval=None if draws is None else interval(mean_draws(draws, own, video)),
-                    floors={"chance": mean_known(floors[group][name])} if name in floors.get(group, {}) else {},
-                )
-                for name, own in values.items()
-            }
-            for group, values in groups.items()
-        },
+        metrics=metrics,
         per_query=(),
         counts={
             "pairs": len(truth),
@@ -128,9 +142,19 @@ def corpus_metrics(
     )
 
 
+def chain_values(truth: Sequence[CorpusTruth], said: Sequence[CorpusList]) -> Values:
+    """The numbers of `CorpusAnswers.chain` for each query, for further chains (`more`) and for fitting."""
+    return _of_queries([_chain(one, answer) for one, answer in zip(truth, said, strict=True)])
+
+
 def own_best_span(truth: Sequence[CorpusTruth]) -> tuple[float, float]:
     """Of what is measured itself: no constant answer is right more often."""
     return best_span([(windows, one.durations_s[video]) for one in truth for video, windows in one.windows.items()])
+
+
+def _kind(group: str) -> str:
+    """Whose floors stand beside it."""
+    return "chain" if group.startswith("chain_") else group
 
 
 def _groups(truth: Sequence[CorpusTruth], answers: CorpusAnswers) -> dict[str, Values]:
@@ -140,7 +164,7 @@ def _groups(truth: Sequence[CorpusTruth], answers: CorpusAnswers) -> dict[str, V
     if answers.oracle is not None:
         found["oracle"] = _of_queries([_oracle(one, said) for one, said in zip(truth, answers.oracle, strict=True)])
     if answers.chain is not None:
-        found["chain"] = _of_queries([_chain(one, said) for one, said in zip(truth, answers.chain, strict=True)])
+        found["chain"] = chain_values(truth, answers.chain)
     return found | {group: dict(values) for group, values in answers.more.items()}
 
 

@@ -126,7 +126,7 @@ class PooledIndex:
     def __init__(
         self, folder: Path, record: PooledRecord, table: Table, frames: FrameSource, *, is_kept: bool = True
     ) -> None:
-        self.folder, self.record, self.table, self._frames, self.is_kept = folder, record, table, frames, is_kept
+        self.folder, self.record, self.table, self.frames_of, self.is_kept = folder, record, table, frames, is_kept
         if len(table) and not 0 <= int(table.row.min()) <= int(table.row.max()) < record.num_rows:
             raise DamagedIndexError(f"{folder / record.table}: names rows that are not there")
         shape = (record.num_rows, record.num_frames, record.dim)
@@ -140,7 +140,7 @@ class PooledIndex:
 
     @property
     def space(self) -> Path:
-        return self._frames.space.path
+        return self.frames_of.space.path
 
     @property
     def num_rows(self) -> int:
@@ -186,7 +186,7 @@ class PooledIndex:
         self.damaged[key] = f"its frames in {self.folder.name} are damaged: read from the video again"
         if self.is_kept:
             (self.folder / RECORD_FILE).unlink(missing_ok=True)
-        again: np.ndarray = to_float16(self._frames.frames([key]))[0].astype(np.float32)
+        again: np.ndarray = to_float16(self.frames_of.frames([key]))[0].astype(np.float32)
         return again
 
 

@@ -28,6 +28,8 @@ from qle.text.base import Words
 
 VIDEOS_PER_PASS = 512
 """Whose frames are in memory at a time."""
+QUERIES_PER_PASS = 64
+"""That are compared with the mean frames of all videos at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +73,18 @@ class VideoSearch:
     ) -> list[RankedVideos]:
         """Of each query. among: places of the videos that take part, rising; None: all. Progress in queries."""
         every = np.arange(len(self.index)) if among is None else among
-        found = []
-        with scoring((self.head, self.text.encoder), self.device, "float32"):
-            words = sentences_of(self.text, queries, self.device)
-            for number in range(len(queries)):
-                own = words.select(torch.tensor([number], device=self.device))
-                places = every if shortlist >= len(every) else self._shortlist(own, shortlist, every)
-                found.append(_ordered(places, self._exact(own, places)[0]))
-                if on_progress is not None:
-                    on_progress(number + 1, len(queries), "ranking videos")
+        found: list[RankedVideos] = []
+        for first in range(0, len(queries), QUERIES_PER_PASS):
+            part = queries[first : first + QUERIES_PER_PASS]
+            rough = self.rough(part, every) if shortlist < len(every) else None
+            with scoring((self.head, self.text.encoder), self.device, "float32"):
+                words = sentences_of(self.text, part, self.device)
+                for number in range(len(part)):
+                    own = words.select(torch.tensor([number], device=self.device))
+                    places = every if rough is None else every[best_of(rough[number], shortlist)]
+                    found.append(ordered(places, self._exact(own, places)[0]))
+                    if on_progress is not None:
+                        on_progress(len(found), len(queries), "ranking videos")
         return found
 
     def similarity(
@@ -89,17 +94,12 @@ class VideoSearch:
         with scoring((self.head, self.text.encoder), self.device, "float32"):
             return self._exact(sentences_of(self.text, queries, self.device), places, on_progress)
 
-    def shortlists(self, queries: Sequence[str], sizes: int, among: np.ndarray) -> list[np.ndarray]:
-        """The places that each query's shortlist of this length holds."""
+    def rough(self, queries: Sequence[str], places: np.ndarray) -> np.ndarray:
+        """(queries, videos) float32: what the shortlist is made by."""
         with scoring((self.head, self.text.encoder), self.device, "float32"):
-            words = sentences_of(self.text, queries, self.device)
-            parts = (words.select(torch.tensor([number], device=self.device)) for number in range(len(queries)))
-            return [among if sizes >= len(among) else self._shortlist(own, sizes, among) for own in parts]
-
-    def _shortlist(self, words: Words, length: int, every: np.ndarray) -> np.ndarray:
-        product = self._coarse.products(self.head.coarse(words))[0][self.index.table.row[every]]
-        chosen: np.ndarray = every[best_of(np.nan_to_num(product, nan=-np.inf), length)]
-        return chosen
+            texts = self.head.coarse(sentences_of(self.text, queries, self.device))
+            found: np.ndarray = self._coarse.products(texts)[:, self.index.table.row[places]]
+        return np.nan_to_num(found, nan=-np.inf)
 
     def _exact(self, words: Words, places: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
         found = np.empty((len(words.sentence), len(places)), dtype=np.float32)
@@ -160,7 +160,7 @@ def best_of(score: np.ndarray, length: int) -> np.ndarray:
     return np.sort(np.concatenate([above, level]))
 
 
-def _ordered(places: np.ndarray, similarity: np.ndarray) -> RankedVideos:
+def ordered(places: np.ndarray, similarity: np.ndarray) -> RankedVideos:
     """Places rise with the key, so a stable order settles ties by key."""
     order = np.argsort(-similarity, kind="stable")
     return RankedVideos(place=places[order], similarity=similarity[order])
