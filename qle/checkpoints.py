@@ -110,6 +110,7 @@ def import_checkpoint(request: ImportRequest) -> ImportSummary:
     text = _text(request, text_dim)
     unbound = SpaceUse(name="", hash="", hashed={}, streams={head.streams[0]: (features_dim,)}, rate_fps=None)
     uses = [space_use(space, None) for space in spaces] or [unbound]
+    left_out = _left_out(opened.state, upstream, head)
     record = RunRecord(
         head=upstream.head,
         head_config=config_to_dict(head.config),
@@ -132,7 +133,7 @@ def import_checkpoint(request: ImportRequest) -> ImportSummary:
         head=upstream.head,
         num_parameters=sum(parameter.numel() for parameter in head.parameters()),
         num_tensors=len(opened.state),
-        left_out=_left_out(opened.state, upstream, head),
+        left_out=left_out,
         options_from=opened.options_from,
         notes=_notes(recipe, text),
     )
@@ -251,7 +252,7 @@ def _left_out(state: Mapping[str, Tensor], upstream: Upstream, head: Head) -> tu
     if upstream.head == "tmass":
         return tmass.left_out(state)
     back = import_module(upstream.module).official_state(head)
-    return tuple(name for name, tensor in state.items() if not torch.equal(back[name].float(), tensor))
+    return tuple(name for name, tensor in state.items() if name not in back or not torch.equal(back[name].float(), tensor))
 
 
 def _notes(recipe: FeatureRecipe | None, text: TextEncoder | None) -> tuple[str, ...]:

@@ -105,6 +105,18 @@ def test_a_file_of_another_system_is_told(tmp_path: Path, golden: Path) -> None:
         import_checkpoint(ImportRequest(upstream="qd-detr", file=path, out=tmp_path / "run"))
 
 
+def test_a_text_encoder_in_the_file_is_left_out_by_name(tmp_path: Path, golden: Path) -> None:
+    """Some files of MESM hold the frozen encoder of their queries beside the head: importing them ended in a KeyError."""
+    path = official_file(tmp_path, golden, "mesm")
+    content = load_file(path)
+    content["model"] |= {"text_encoder.token_embedding.weight": torch.ones(5, 4, dtype=torch.float16)}
+    torch.save(content, tmp_path / "whole.ckpt")
+    plain = import_checkpoint(ImportRequest(upstream="mesm", file=path, out=tmp_path / "plain"))
+    whole = import_checkpoint(ImportRequest(upstream="mesm", file=tmp_path / "whole.ckpt", out=tmp_path / "whole"))
+    assert set(whole.left_out) - set(plain.left_out) == {"text_encoder.token_embedding.weight"}
+    assert whole.num_tensors == plain.num_tensors + 1
+
+
 def test_what_is_not_bound_says_so(tmp_path: Path, golden: Path) -> None:
     path = official_file(tmp_path, golden, "qd-detr")
     summary = import_checkpoint(ImportRequest(upstream="qd-detr", file=path, out=tmp_path / "run"))
