@@ -214,12 +214,13 @@ def begins(reader: ClipReader) -> np.ndarray:
 
 
 def pieces(reader: ClipReader) -> list[tuple[int, int, int, int]]:
-    """(row in the pack, video, first clip, the one behind the last): what is read at a time."""
+    """(row in the pack, video, first clip, the one behind the last): what is read at a time. From the last video on, since
+    those are still open: their times were asked for just before."""
     return [
         (row + first, video, first, min(first + CHUNK_ROWS, count))
         for video, (row, count) in enumerate(zip(begins(reader).tolist(), reader.num_clips.tolist(), strict=False))
         for first in range(0, count, CHUNK_ROWS)
-    ]
+    ][::-1]
 
 
 def valid_clips(valid: np.ndarray, row: np.ndarray, count: np.ndarray, length: int) -> np.ndarray:

@@ -137,12 +137,13 @@ class Labels:
 
     def _rated(self, windows: Windows, length: int) -> np.ndarray:
         """(items, length) float32, NaN where nobody rated."""
-        rated = np.full((len(windows.items), length), np.nan, dtype=np.float32)
-        begin = self._ratings.begin[windows.items]
-        for place in np.flatnonzero(self._ratings.begin[windows.items + 1] > begin).tolist():
-            count, row = windows.count[place], begin[place] + windows.first[place]
-            rated[place, :count] = self._ratings.rows[row : row + count]
-        return rated
+        begin, end = self._ratings.begin[windows.items], self._ratings.begin[windows.items + 1]
+        if not (end > begin).any():
+            return np.full((len(windows.items), length), np.nan, dtype=np.float32)
+        place = np.arange(length)
+        is_there = (place < windows.count[:, None]) & (end > begin)[:, None]
+        row = np.where(is_there, (begin + windows.first)[:, None] + place, 0)
+        return np.where(is_there, self._ratings.rows[row], np.float32(np.nan))
 
     def _spans(self, windows: Windows, is_seen: np.ndarray, epoch: int) -> tuple[np.ndarray, tuple[int, ...]]:
         """Cut to the windows, `max_moments` of an item at most."""
