@@ -41,15 +41,22 @@ class PairTable:
         return np.unique(self.video)
 
     @cached_property
-    def _true(self) -> np.ndarray:
-        """(concepts, videos) bool"""
-        table = np.zeros((int(self.concept.max(initial=-1)) + 1, len(self.videos)), dtype=bool)
-        table[self.concept, self.video] = True
-        return table
+    def _true(self) -> tuple[np.ndarray, np.ndarray]:
+        """(concepts + 1,) int64 where the videos of each concept begin, and (true,) int64 those videos. A table of all concepts
+        and videos would take gigabytes: 180,000 captions are true of one video each."""
+        concept, video = np.unique(np.stack([self.concept, self.video]), axis=1)
+        return np.searchsorted(concept, np.arange(self.concept.max(initial=-1) + 2)), video
 
     def is_true(self, pairs: np.ndarray, videos: np.ndarray) -> np.ndarray:
-        """(pairs, videos) bool: the text of the pair is known to be true of the video."""
-        found: np.ndarray = self._true[np.ix_(self.concept[pairs], videos)]
+        """(pairs, videos) bool: the text of the pair is known to be true of the video. No video twice."""
+        begin, true_of = self._true
+        first, count = begin[self.concept[pairs]], np.diff(begin)[self.concept[pairs]]
+        row = np.repeat(np.arange(len(pairs)), count)
+        column = np.full(len(self.videos), -1, dtype=np.int64)
+        column[videos] = np.arange(len(videos))
+        place = column[true_of[np.arange(len(row)) + np.repeat(first - np.cumsum(count) + count, count)]]
+        found = np.zeros((len(pairs), len(videos)), dtype=bool)
+        found[row[place >= 0], place[place >= 0]] = True
         return found
 
 
