@@ -252,7 +252,9 @@ def _left_out(state: Mapping[str, Tensor], upstream: Upstream, head: Head) -> tu
     if upstream.head == "tmass":
         return tmass.left_out(state)
     back = import_module(upstream.module).official_state(head)
-    return tuple(name for name, tensor in state.items() if name not in back or not torch.equal(back[name].float(), tensor))
+    return tuple(
+        name for name, tensor in state.items() if name not in back or not torch.equal(back[name].float(), tensor)
+    )
 
 
 def _notes(recipe: FeatureRecipe | None, text: TextEncoder | None) -> tuple[str, ...]:
