@@ -2,7 +2,7 @@
 
 That the query belongs to another item does not say that it does not happen here: two cuts of one recording show the same, and
 the same thing is asked in other words. So the other item must be of another recording and of another concept, and its concept
-must not be one that happens, or that nobody was asked about, in this item's video.
+must not be one that happens, or that nobody was asked about, in this item's recording: in this cut of it or in another.
 """
 
 import numpy as np
@@ -23,6 +23,7 @@ class Negatives:
         sources = np.concatenate([corpus.source, source_of[video]])
         pairs = np.unique(np.stack([np.concatenate([corpus.concept, concept]), sources]), axis=1)
         self._is_shared = np.bincount(pairs[0], minlength=corpus.num_concepts) > 1
+        self._happening = np.unique(source_of[video] * corpus.num_concepts + concept)
 
     def draw(self, items: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(items,) int64 places in the batch, an item itself where there is none; and (items,) bool."""
@@ -30,8 +31,8 @@ class Negatives:
         allowed = (source[:, None] != source) & (concept[:, None] != concept)
         shared = np.flatnonzero(self._is_shared[concept])
         if len(shared):
-            asked = self._corpus.video[items][:, None] * self._corpus.num_concepts + concept[shared]
-            allowed[:, shared] &= ~_contains(self._corpus.happening, asked)
+            asked = source[:, None] * self._corpus.num_concepts + concept[shared]
+            allowed[:, shared] &= ~_contains(self._happening, asked)
         place, is_there = pick(allowed, draw)
         return np.where(is_there, place, np.arange(len(items))), is_there
 

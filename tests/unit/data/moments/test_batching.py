@@ -174,8 +174,9 @@ def test_negatives_do_not_happen() -> None:
         assert is_there.all()
         for name, other in zip(names, place.tolist(), strict=True):
             found[name].add(names[other])
-    assert found["a_0_1 cat"] == {"b dog", "b hen", "c pig"}
-    assert found["a_2_3 dog"] == {"b a kitten", "b hen", "c pig"}  # "b dog" asks for the same, elsewhere
+    # What happens in the other cut of a recording may well happen in this one: no dog for the cat, and no kitten for the dog.
+    assert found["a_0_1 cat"] == {"b hen", "c pig"}
+    assert found["a_2_3 dog"] == {"b hen", "c pig"}  # "b dog" asks for the same, elsewhere
     assert found["b a kitten"] == {"a_0_1 cow", "a_2_3 dog", "c pig"}  # the dog is known to be absent from b
     assert found["b hen"] == {"a_0_1 cow", "a_2_3 dog", "c pig"}
     assert found["c pig"] == {"a_0_1 cat", "a_2_3 dog", "b a kitten", "b dog", "b hen"}  # perhaps there is a cow
