@@ -3,7 +3,8 @@
     QueryBank + queries -> rows of word vectors back to back -> Words of the queries of a batch
 
 They are kept in 16 bits where that changes nothing (features that came in 16 bits), and come back in 32. Batches are padded to
-multiples of eight words, so that shapes come again.
+multiples of eight words, so that shapes come again, and no further than the longest query of all: heads that know places for
+so many words must not be asked for more.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class PackedWords:
         parts = [_Encoded(bank.encode(part)) for part in _chunks(queries)]
         self._device = device
         self._count = torch.cat([part.count for part in parts]).numpy()
-        self._begin = np.cumsum(self._count) - self._count
+        self._begin, self._longest = np.cumsum(self._count) - self._count, int(self._count.max())
         self._states = _Rows(torch.cat([part.states for part in parts]), device)
         self._sentence = _Rows(torch.cat([part.sentence for part in parts]), device)
         norms = [part.norm for part in parts if part.norm is not None]
@@ -40,7 +41,7 @@ class PackedWords:
     def of(self, queries: np.ndarray) -> Words:
         """Of these queries, in their order."""
         count = self._count[queries]
-        length = -(-int(count.max()) // STEP_WORDS) * STEP_WORDS
+        length = min(-(-int(count.max()) // STEP_WORDS) * STEP_WORDS, self._longest)
         place = np.arange(length)
         mask = place < count[:, None]
         index = np.where(mask, self._begin[queries][:, None] + place, -1)
