@@ -29,6 +29,7 @@ from qle.search.pooled import (
     append_rows,
     digest_of,
     mapped,
+    with_rows,
     write_lock,
 )
 
@@ -47,7 +48,7 @@ class CoarseRecord(BaseModel):
     dim: int
     num_rows: int
     digests: tuple[tuple[int, int, str], ...]
-    """(first row, row behind the last, xxh3-128) of every append."""
+    """(first row, row behind the last, xxh3-128) of all rows, part by part."""
 
 
 class CoarseVectors:
@@ -105,7 +106,7 @@ def _extended(
     for first, stop in _ranges(0 if known is None else known.num_rows, index.num_rows):
         made = _made(index, head, first, stop, device)
         append_rows(path, made, first)
-        digests.append((first, stop, digest_of(made)))
+        digests = with_rows(digests, path, made, first)
         dim = made.shape[1]
         if on_progress is not None:
             on_progress(stop, index.num_rows, "mean frames through the retriever")

@@ -32,6 +32,8 @@ FORMAT = 1
 RECORD_FILE = "pooled.json"
 LOCK_FILE = ".lock"
 FLOAT16 = np.dtype("<f2")
+DIGEST_ROWS = 4096
+"""Most rows of one digest that grew out of several appends."""
 OPEN_TRIES = 5
 """Whoever compacts the index takes files away between the record and their opening."""
 
@@ -62,7 +64,7 @@ class PooledRecord(BaseModel):
     table: str
     table_digest: str
     mean_digests: tuple[tuple[int, int, str], ...] = ()
-    """(first row, row behind the last, xxh3-128) of every append."""
+    """(first row, row behind the last, xxh3-128) of all rows, part by part."""
     folders: dict[str, int] = {}
     """mtimes of the folders of commits (cache/index.py): while they stay, nothing has to be listed."""
     failures: dict[str, str] = {}
@@ -217,6 +219,20 @@ def append_rows(path: Path, rows: np.ndarray, first: int) -> None:
             file.write(content.data.cast("B"))
     except OSError as error:
         raise CannotWriteError(*error.args) from error
+
+
+def with_rows(
+    digests: Sequence[tuple[int, int, str]], path: Path, rows: np.ndarray, first: int
+) -> list[tuple[int, int, str]]:
+    """Digests of a file of vectors after `rows` were written behind row `first`. Small neighbours become one, so that many
+    small appends leave few; not where the older bytes are no longer what they were."""
+    stop = first + len(rows)
+    if digests and digests[-1][1] == first and stop - digests[-1][0] <= DIGEST_ROWS:
+        start, _, digest = digests[-1]
+        before = mapped(path, (stop, *rows.shape[1:]))[start:first]
+        if digest_of(before) == digest:
+            return [*digests[:-1], (start, stop, digest_of(np.concatenate([before, rows])))]
+    return [*digests, (first, stop, digest_of(rows))]
 
 
 def folder_of(frames: FrameSource) -> Path:

@@ -11,6 +11,7 @@ folder, that goes when the process ends.
 import secrets
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,11 @@ from qle.search.pooled import (
     PooledRecord,
     Table,
     append_rows,
-    digest_of,
     folder_of,
     read_index,
     short_digest,
     to_float16,
+    with_rows,
     write_lock,
 )
 
@@ -52,8 +53,16 @@ class OpenedIndex:
 
     index: PooledIndex
     notes: tuple[str, ...] = ()
-    temporary: tempfile.TemporaryDirectory | None = None
-    """Keeps the folder of an index that could not be kept."""
+    temporary: "_TemporaryFolder | None" = None
+    """Of an index that could not be kept; goes with this."""
+
+
+class _TemporaryFolder:
+    """Deleted when nobody holds it any more; what is mapped goes on."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="qle-pooled-"))
+        weakref.finalize(self, shutil.rmtree, self.path, True)
 
 
 def open_pooled(frames: FrameSource, on_progress: OnProgress | None = None) -> OpenedIndex:
@@ -67,10 +76,10 @@ def open_pooled(frames: FrameSource, on_progress: OnProgress | None = None) -> O
     except CannotWriteError as error:
         if index is not None and not _Wanted.of(frames).news(index):
             return OpenedIndex(index=index)
-        temporary = tempfile.TemporaryDirectory(prefix="qle-pooled-")
+        temporary = _TemporaryFolder()
         if index is not None:
-            shutil.copytree(folder, temporary.name, dirs_exist_ok=True)
-        made = _update(Path(temporary.name), frames, on_progress, is_kept=False)
+            shutil.copytree(folder, temporary.path, dirs_exist_ok=True)
+        made = _update(temporary.path, frames, on_progress, is_kept=False)
         note = (
             f"{folder} cannot be written ({error.strerror or error}): made in a temporary folder, for this command only"
         )
@@ -119,7 +128,7 @@ def _update(folder: Path, frames: FrameSource, on_progress: OnProgress | None, *
         raise CannotWriteError(*error.args) from error
     try:
         wanted = _Wanted.of(frames)  # by now: another may have written while we waited
-        writer = _Writer(folder, frames, read_index(folder, frames, is_kept=is_kept))
+        writer = IndexWriter(folder, frames, read_index(folder, frames, is_kept=is_kept))
         writer.keep(wanted.commit)
         writer.read(wanted, on_progress)
         return writer.finish(wanted, is_kept=is_kept)
@@ -127,7 +136,7 @@ def _update(folder: Path, frames: FrameSource, on_progress: OnProgress | None, *
         lock.release()
 
 
-class _Writer:
+class IndexWriter:
     """Appends to an index, or begins one."""
 
     def __init__(self, folder: Path, frames: FrameSource, index: PooledIndex | None) -> None:
@@ -139,7 +148,8 @@ class _Writer:
         if index is None:
             name = secrets.token_hex(4)
             self._vectors, self._means = f"vectors-{name}.f16", f"means-{name}.f16"
-            self._num_rows, self._digests = 0, []
+            self._num_rows = 0
+            self._digests: list[tuple[int, int, str]] = []
         else:
             record = index.record
             self._vectors, self._means = record.vectors, record.means
@@ -163,17 +173,17 @@ class _Writer:
             part = todo[first : first + VIDEOS_PER_READ]
             found = [(key, values) for key in part if (values := self._read(key)) is not None]
             if found:
-                self._append([key for key, _ in found], np.stack([values for _, values in found]), wanted.commit)
+                self.append([key for key, _ in found], np.stack([values for _, values in found]), wanted.commit)
             since += len(part)
             if since >= VIDEOS_PER_COMMIT:
-                self._commit({})
+                self.commit({})
                 since = 0
             if on_progress is not None:
                 on_progress(first + len(part), len(todo), "reading frames of videos")
 
     def finish(self, wanted: _Wanted, *, is_kept: bool) -> PooledIndex:
         self._failures |= wanted.unusable
-        self._commit(wanted.folders)
+        self.commit(wanted.folders)
         index = read_index(self._folder, self._frames, is_kept=is_kept)
         if index is None:
             raise CannotWriteError(0, "what was written there is not what is read")
@@ -188,13 +198,13 @@ class _Writer:
             return None
         return values
 
-    def _append(self, keys: Sequence[str], vectors: np.ndarray, commit: Mapping[str, int]) -> None:
-        """vectors: (videos, frames, dim) float16."""
+    def append(self, keys: Sequence[str], vectors: np.ndarray, commit: Mapping[str, int]) -> None:
+        """vectors: (videos, frames, dim) float16. commit: when each was committed, in microseconds."""
         means = to_float16(vectors.astype(np.float32).mean(axis=1))
         first, stop = self._num_rows, self._num_rows + len(keys)
         append_rows(self._folder / self._vectors, vectors, first)
         append_rows(self._folder / self._means, means, first)
-        self._digests.append((first, stop, digest_of(means)))
+        self._digests = with_rows(self._digests, self._folder / self._means, means, first)
         for place, key in enumerate(keys):
             self._of[key] = (commit[key], first + place, short_digest(vectors[place]))
         self._num_rows = stop
@@ -208,28 +218,30 @@ class _Writer:
         self._num_rows, self._digests, self._of = 0, [], {}
         for first in range(0, len(kept), VIDEOS_PER_READ):
             part = slice(first, first + VIDEOS_PER_READ)
-            self._append(kept[part], to_float16(old.frames(places[part])), commit)
+            self.append(kept[part], to_float16(old.frames(places[part])), commit)
 
-    def _commit(self, folders: Mapping[str, int]) -> None:
+    def commit(self, folders: Mapping[str, int]) -> None:
         """Everything appended so far counts from here on. Without `folders` it is known to be behind."""
         values = list(self._of.values())
         commit, row, digest = zip(*values, strict=True) if values else ((), (), ())
         table = Table.of(list(self._of), np.array(commit), np.array(row), np.array(digest, dtype=np.uint64))
         content = table.to_bytes()
         table_digest = xxhash.xxh3_128_hexdigest(content)
+        is_known = self._written is not None and self._written.table_digest == table_digest
+        name = self._written.table if is_known and self._written is not None else f"table-{secrets.token_hex(8)}.npz"
         record = PooledRecord(
             space=self._frames.space.record.hash, stream=self._frames.stream, num_frames=self._frames.num_frames,
             dim=self._frames.dim, num_rows=self._num_rows, vectors=self._vectors, means=self._means,
-            table=f"table-{table_digest[:16]}.npz", table_digest=table_digest, mean_digests=tuple(self._digests),
+            table=name, table_digest=table_digest, mean_digests=tuple(self._digests),
             folders=dict(folders), failures=self._failures,
         )  # fmt: skip
         if record == self._written:
             return
         try:
-            for name in (self._vectors, self._means):
+            for grown in (self._vectors, self._means):
                 if self._num_rows:
-                    sync_file(self._folder / name, "full")
-            if not (self._folder / record.table).exists():
+                    sync_file(self._folder / grown, "full")
+            if not is_known:
                 replace_file(self._folder / record.table, content)
             replace_file(self._folder / RECORD_FILE, record.model_dump_json().encode())
         except OSError as error:

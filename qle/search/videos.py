@@ -26,7 +26,7 @@ from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folde
 from qle.search.pooled_update import OpenedIndex, open_pooled
 from qle.text.base import Words
 
-VIDEOS_PER_PASS = 512
+VIDEOS_PER_PASS = 64
 """Whose frames are in memory at a time."""
 QUERIES_PER_PASS = 64
 """That are compared with the mean frames of all videos at a time."""
@@ -99,7 +99,8 @@ class VideoSearch:
         with scoring((self.head, self.text.encoder), self.device, "float32"):
             texts = self.head.coarse(sentences_of(self.text, queries, self.device))
             found: np.ndarray = self._coarse.products(texts)[:, self.index.table.row[places]]
-        return np.nan_to_num(found, nan=-np.inf)
+        finite: np.ndarray = np.nan_to_num(found, nan=-np.inf)
+        return finite
 
     def _exact(self, words: Words, places: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
         found = np.empty((len(words.sentence), len(places)), dtype=np.float32)
