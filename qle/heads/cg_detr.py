@@ -16,33 +16,27 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qle.data.moments.batch import MomentBatch, MomentTargets
+from qle.data.moments.batch import MomentBatch
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
+from qle.heads.cg_detr_losses import alignment_terms, attention_terms, saliency_terms, term_counts
 from qle.heads.moment_base import FEATURES, MomentHead, MomentOutput
-from qle.nn.alignment_losses import distillation_loss, membership_loss, moment_sentence_loss, orthogonality_loss
 from qle.nn.clip_positions import clip_positions
 from qle.nn.detr_config import DetrConfig, check_weights
 from qle.nn.detr_encoder import Encoder, EncoderLayer
 from qle.nn.dummy_attention import CalibratedLayer
-from qle.nn.losses import masked_mean
 from qle.nn.moment_inputs import MomentInputs
-from qle.nn.moment_losses import negative_loss, rank_loss
 from qle.nn.moment_outputs import SpanPredictor, TokenSaliency
 from qle.nn.reference_decoder import ReferenceDecoder
-from qle.nn.saliency_losses import pair_term
 from qle.nn.saliency_token import SaliencyToken
 from qle.nn.set_losses import set_losses, weighted
 from qle.nn.text_to_video import published_mask
 
 TEXT_HEADS = 8
 """parity: of the encoders of dummies and sentences, whatever `num_heads` is."""
-SURE = 1 - 1e-6
-"""Attention on a wrong query that costs most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +169,9 @@ class CgDetrHead(MomentHead):
         targets, config = batch.targets, self.config
         assert targets is not None
         terms, _ = set_losses(output.logits, output.spans, targets, config.losses)
-        terms |= self._saliency_terms(output, batch, targets)
-        terms |= self._attention_terms(output, batch, targets)
-        terms |= self._alignment_terms(output, batch, targets)
+        terms |= saliency_terms(output, batch, config.losses, published=config.published)
+        terms |= attention_terms(output, batch, config.losses, published=config.published)
+        terms |= alignment_terms(output.extras, batch, self.token.prompts, published=config.published)
         weights = {
             **config.losses.weights(),
             "attention": config.losses.saliency * config.attention_weight,
@@ -189,16 +183,7 @@ class CgDetrHead(MomentHead):
         return Losses(total=torch.stack(list(scaled.values())).sum(), terms=scaled)
 
     def loss_counts(self, batch: MomentBatch) -> Mapping[str, Tensor]:
-        targets = batch.targets
-        assert targets is not None
-        counts = {
-            **super().loss_counts(batch),
-            "distill": targets.relevant.sum(),
-            "attention_bce": batch.clip_mask.sum(),
-        }
-        if batch.negative_mask is not None:
-            counts |= dict.fromkeys(("saliency_negative", "attention_negative"), batch.negative_mask.sum())
-        return counts
+        return {**super().loss_counts(batch), **term_counts(batch)}
 
     def _video(self, batch: MomentBatch) -> _Video:
         clips = self.inputs.enter_clips(batch.clips) + self.kinds[1]
@@ -240,14 +225,25 @@ class CgDetrHead(MomentHead):
         """Saliency and attention under a query that does not happen; zeros where the batch has none for an item."""
         assert batch.negative is not None
         assert batch.negative_mask is not None
-        items = batch.negative_mask.nonzero().flatten()
-        zeros = video.clips.new_zeros(batch.clip_mask.shape)
-        if not len(items):
-            return zeros, zeros
         # parity: words of the negative query stand where those of the true one stood.
         positions = text.positions if self.config.published else text.positions[batch.negative]
         other = _Text(text.values[batch.negative], positions, text.mask[batch.negative])
-        memory = self._read(video.of(items), other.of(items))
+        if self.config.published:
+            return self._read_some(batch.negative_mask.nonzero().flatten(), video, other)
+        memory = self._read(video, other)
+        saliency, attention = (
+            found.masked_fill(~batch.negative_mask[:, None], 0.0) for found in (memory.saliency, memory.attention)
+        )
+        return saliency, attention
+
+    def _read_some(
+        self, items: Int[Tensor, " some"], video: _Video, text: _Text
+    ) -> tuple[Float[Tensor, "items clips"], Float[Tensor, "items clips"]]:
+        """parity: published masks depend on who else is read, so items without a negative are not."""
+        zeros = video.clips.new_zeros(video.mask.shape)
+        if not len(items):
+            return zeros, zeros
+        memory = self._read(video.of(items), text.of(items))
         saliency, attention = (
             zeros.to(found.dtype).index_copy(0, items, found) for found in (memory.saliency, memory.attention)
         )
@@ -278,78 +274,6 @@ class CgDetrHead(MomentHead):
             "frames": torch.where(relevant[..., None], seen["moment"][:, 1:], seen["rest"][:, 1:]),
             "source_mask": text.mask,
         }
-
-    def _saliency_terms(self, output: MomentOutput, batch: MomentBatch, targets: MomentTargets) -> dict[str, Tensor]:
-        negative, published = output.negative_saliency, self.config.published
-        terms = self._order_terms(output.saliency, negative, batch, targets, sums_all=True)
-        if negative is not None and batch.negative_mask is not None:
-            items = batch.negative_mask.nonzero().flatten()
-            terms["negative"] = negative_loss(negative[items], batch.clip_mask[items], published=published)
-        return {f"saliency_{name}": term for name, term in terms.items()}
-
-    def _attention_terms(self, output: MomentOutput, batch: MomentBatch, targets: MomentTargets) -> dict[str, Tensor]:
-        """The losses of saliency once more, on the share of attention that words get."""
-        attention, negative = output.extras["attention"], output.extras.get("negative_attention")
-        # parity: items without a negative are added to a sum that nothing reads.
-        terms = self._order_terms(attention, negative, batch, targets, sums_all=False)
-        if negative is not None and batch.negative_mask is not None:
-            items = batch.negative_mask.nonzero().flatten()
-            share = negative[items] if self.config.published else negative[items].clamp(max=SURE)
-            each = -torch.log(1 - share).masked_fill(~batch.clip_mask[items], 0.0)
-            terms["negative"] = each.sum() / max(len(items), 1)
-        taught = torch.ones_like(batch.clip_mask) if self.config.published else batch.clip_mask
-        each = F.binary_cross_entropy(attention, targets.saliency.clamp(0, 1), reduction="none")
-        return {f"attention_{name}": term for name, term in terms.items()} | {
-            "attention_bce": masked_mean(each, taught)
-        }
-
-    def _order_terms(
-        self, scores: Tensor, negative: Tensor | None, batch: MomentBatch, targets: MomentTargets, *, sums_all: bool
-    ) -> dict[str, Tensor]:
-        """Pairs, and the order of ratings against all that does not happen."""
-        config, labels, mask = self.config.losses, targets.saliency, batch.clip_mask
-        parts: list[Tensor | slice] = [slice(None)]
-        if negative is not None and batch.negative_mask is not None:
-            scores_of_all = torch.cat([scores, negative], dim=1)
-            labels = torch.cat([labels, torch.zeros_like(labels)], dim=1)
-            mask = torch.cat([mask, mask & batch.negative_mask[:, None]], dim=1)
-            if self.config.published and batch.negative_mask.any():
-                alone = (~batch.negative_mask).nonzero().flatten()
-                # parity: a mean of its own for items without a negative; of a single one it is a softmax over nothing.
-                parts = [batch.negative_mask, *([alone] if sums_all and len(alone) > 1 else [])]
-        else:
-            scores_of_all = scores
-        order = [
-            rank_loss(
-                scores_of_all[part], labels[part], mask[part],
-                temperature=config.rank_temperature, divisor=config.rank_divisor,
-            )
-            for part in parts
-        ]  # fmt: skip
-        return {"rank": torch.stack(order).sum(), "margin": pair_term(scores, targets, config)}
-
-    def _alignment_terms(self, output: MomentOutput, batch: MomentBatch, targets: MomentTargets) -> dict[str, Tensor]:
-        extras, published = output.extras, self.config.published
-        items = torch.arange(batch.num_items, device=batch.clips.device)
-        moments, rest = extras["moment"], extras["rest"]
-        align = moment_sentence_loss(moments, rest, extras["sentence"], items)
-        align = align + moment_sentence_loss(moments, rest, extras["dummy_sentence"], self._dummy_targets(items))
-        align = align + membership_loss(
-            moments, extras["frames"], targets.relevant, batch.clip_mask, published=published
-        )
-        words = None if published else extras["source_mask"]
-        return {
-            "align": align,
-            "distill": distillation_loss(extras["weights"], extras["similarity"], targets.relevant, words),
-            "orthogonal": orthogonality_loss(extras["dummies"]) + orthogonality_loss(self.token.prompts),
-        }
-
-    def _dummy_targets(self, items: Tensor) -> Tensor:
-        """Dummies belong to everything but the item's own moment; parity: the first such column alone."""
-        if self.config.published:
-            return (items == 0).long()
-        other = ~torch.eye(len(items), 2 * len(items), dtype=torch.bool, device=items.device)
-        return other / other.sum(1, keepdim=True)
 
     @staticmethod
     def _context(video: _Video) -> Float[Tensor, "items dim"]:
