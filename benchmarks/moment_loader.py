@@ -14,6 +14,15 @@ moments, saliency, pairs, negatives. For each placement
 The other way is what moment_detr, QD-DETR and CG-DETR do in `__getitem__` and collate: three np.load, float32, unit length,
 cut, joined, endpoints, a loop of padding; some hundred items, scaled to the epoch. One process; their workers share the time
 among cores and pay for the way back.
+
+On a shared virtual machine of 2 cores (AMD EPYC, 32 MB of L3), Python 3.11, torch 2.13, epochs of 3.05 GB:
+
+    plain copy 0.15 s    three .npz an item 12.1 s
+    ram        0.51 s (3.5 copies; 0.38 s when nobody else works there), in float32 0.80 s, packed in 30 s before the first step
+    mapped     0.59 s, in float32 1.07 s, packed in 34 s
+    streamed   13.5 s: it opens, reads and normalises every window again, so it is for sets that no memory and no disk hold
+
+Of the 2.2 ms of a batch of `ram` the features take 1.3, targets 0.4, words 0.2.
 """
 
 import argparse
