@@ -2,10 +2,13 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from qle.config import build_config
@@ -13,6 +16,7 @@ from qle.data.moments.batch import MomentBatch
 from qle.errors import ConfigError
 from qle.heads import HEADS, head_class
 from qle.heads.moment_base import MomentHead, MomentOutput
+from qle.nn.matcher import Matches
 from tests.small_moments import (
     VARIANTS,
     Variant,
@@ -160,6 +164,40 @@ def test_half_precision_is_near(head: MomentHead) -> None:
     assert output.spans.dtype == output.saliency.dtype == torch.float32
     torch.testing.assert_close(output.spans, exact.spans, atol=0.1, rtol=0)
     torch.testing.assert_close(losses.total, head.loss(exact, batch).total, atol=0, rtol=0.1)
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses what a GPU refuses, or waits for: tensors of two devices in one step, an index from the host among them."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [part for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor) and part.ndim]
+        devices = {part.device.type for part in given}
+        assert len(devices) < 2, f"{func} was given tensors of {' and '.join(sorted(devices))}"
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_training_step_waits_for_the_matching_alone(
+    head: MomentHead, variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device without numbers nothing can be asked for, as by `item` and `nonzero`. CG-DETR did so three times a step."""
+    if variant.groups_sources:
+        pytest.skip("how many clips a source has decides about shapes")
+    waits = []
+
+    def match(logits: Tensor, spans: Tensor, target_spans: Tensor, counts: tuple[int, ...], costs: object) -> Matches:
+        waits.append(len(logits))
+        nothing = torch.zeros(sum(counts) * len(logits), dtype=torch.int64, device=logits.device)
+        return Matches(layer=nothing, item=nothing, query=nothing, target=nothing)
+
+    monkeypatch.setattr("qle.nn.set_losses.match", match)
+    nowhere = torch.device("meta")
+    head, batch = head.to(nowhere).train(), moment_batch().to(nowhere)
+    with OneDevice():
+        head.loss_counts(batch)
+        output = head(batch)
+        head.loss(output, batch).total.backward()
+        head.decode(output)
+    assert waits == [2]  # both layers at once
 
 
 def test_a_small_head_answers_at_once(head: MomentHead) -> None:

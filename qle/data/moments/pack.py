@@ -164,7 +164,8 @@ class DeviceClips(ClipSource):
         long = self._is_long[videos]
         if self._columns and long.any():
             ends = torch.from_numpy(endpoint_values(mask[long], windows.count[long])).to(self._device, clips.dtype)
-            where = torch.from_numpy(long).to(self._device)
+            # Numbers, not a mask: how many are True would have to be asked for, and the device would be waited for.
+            where = torch.from_numpy(np.flatnonzero(long)).to(self._device, non_blocking=True)
             for column in self._columns:
                 clips[where, :, column : column + NUM_ENDPOINTS] = ends
         return clips, mask

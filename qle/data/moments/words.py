@@ -47,7 +47,7 @@ class PackedWords:
         index = np.where(mask, self._begin[queries][:, None] + place, -1)
         return Words(
             states=self._states.take(index),
-            mask=torch.from_numpy(mask).to(self._device),
+            mask=torch.from_numpy(mask).to(self._device, non_blocking=True),
             sentence=self._sentence.take(queries),
             sentence_norm=None if self._norm is None else self._norm.take(queries),
             ids=None if self._ids is None else self._ids.take(index),
