@@ -26,7 +26,7 @@ LOCALIZER = (
     *("head.dim=32", "head.num_heads=2", "head.hidden=64", "head.encoder_layers=1", "head.num_queries=4"),
     *("head.text_to_video_layers=1", "head.input_dropout=0.0", "head.dropout=0.0", "text.dim=16"),
     *("data.window_clips=32", "data.items_per_batch=16", "train.precision=float32"),
-    *("train.steps=280", "train.lr=4e-3", "train.text_lr=1e-2", "train.eval_every=140"),
+    *("train.steps=220", "train.lr=4e-3", "train.text_lr=1e-2", "train.eval_every=110"),
 )
 
 
