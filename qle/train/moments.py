@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -20,6 +21,8 @@ from qle.data.moments.loader import MomentBatches, moment_batches
 from qle.data.moments.recipe import ENDPOINTS, StreamChoice, with_endpoints
 from qle.errors import AnnotationError, ConfigError
 from qle.eval.floors import Priors, priors_of
+from qle.eval.highlights import LEVELS
+from qle.eval.moment_metrics import MOST_LEVEL_RATERS
 from qle.eval.ranked import RankedQuery
 from qle.eval.ranked_fitting import fit_ranking
 from qle.eval.ranked_report import evaluate_ranked, validation_value
@@ -35,8 +38,16 @@ from qle.train.request import Settings, TrainRequest
 from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use
 from qle.train.task import Kept, Task, Validation
 
-OF_RATINGS = ("HL-mAP", "HIT@1", "top5-mAP")
-"""Choices of train.select that are of highlights."""
+_LIKED = (
+    f"a clip that one of at most {MOST_LEVEL_RATERS} raters gave {LEVELS['VeryGood']} or more",
+    "has such a clip",
+)
+LACKS: dict[str, tuple[str, str]] = {
+    "HL-mAP": _LIKED,
+    "HIT@1": _LIKED,
+    "top5-mAP": (f"ratings by more than {MOST_LEVEL_RATERS} people", "has them"),
+}
+"""Choices of train.select that are of highlights: what annotations may lack for them, and what those have that do not."""
 
 
 class MomentTask(Task):
@@ -58,8 +69,7 @@ class MomentTask(Task):
             "space": space_identity(first),
             "more_spaces": {str(place): space_identity(space) for place, space in enumerate(more, start=1)},
             "streams": [
-                f"{part.space[:12]}:{part.stream}{ENDPOINTS if part.has_endpoints else ''}"
-                for part in recipe.parts
+                f"{part.space[:12]}:{part.stream}{ENDPOINTS if part.has_endpoints else ''}" for part in recipe.parts
             ],
         }
         self._streams, self._settings = streams, settings
@@ -171,11 +181,22 @@ def check_known(annotations: Sequence[Annotation], flag: str) -> None:
 
 def check_measurable(annotations: Sequence[Annotation], select: Select) -> None:
     """AnnotationError before the first step rather than after it, where validation could not tell good from bad."""
-    is_rated = select in OF_RATINGS
-    if any(one.saliency is not None if is_rated else one.is_present for one in annotations):
+    if any(_can_tell(one, select) for one in annotations):
         return
-    lacks, gives = ("ratings of clips", "has ratings") if is_rated else ("a window", "happens in its video")
+    lacks, gives = LACKS.get(select, ("a window", "happens in its video"))
     raise AnnotationError(
         f"validation: none of the {len(annotations)} annotated queries has {lacks}, which train.select={select} needs\n"
         f"give a --val file in which some query {gives}, or another train.select"
     )
+
+
+def _can_tell(annotation: Annotation, select: Select) -> bool:
+    """Whether some answer to it is better than another by that number (eval/moment_metrics.py)."""
+    if select not in LACKS:
+        return annotation.is_present
+    if annotation.saliency is None:
+        return False
+    has_many_raters = annotation.saliency.shape[1] > MOST_LEVEL_RATERS
+    if select == "top5-mAP":
+        return has_many_raters and bool(np.isfinite(annotation.saliency).any())
+    return not has_many_raters and bool((np.nan_to_num(annotation.saliency) >= LEVELS["VeryGood"]).any())
