@@ -3,8 +3,8 @@
     Corpus -> Labels (once) -> windows of a batch -> TargetArrays of a batch
 
 Times are compared with the edges of the clips, by the rule of evaluation (segments.mask_of): a clip is relevant when moments
-cover half of it, and no moment is without a clip. A moment that a window cuts is the part inside, unless hardly anything is
-left of it. Spans are fractions of the window's own extent.
+cover half of it, and no moment is without a clip. A moment that a window cuts, or the end of what can be seen, is the part
+inside, unless hardly anything is left of it: then it has neither span nor clip. Spans are fractions of the window's own extent.
 
 Raters: the mean of their scores, so scaled that three who give 4 make 12, and twenty who give 1 to 5 (TVSum) make 0 to 12.
 Pairs for the margin loss, after Moment-DETR: the first from the extremes of the raters inside the moments, the others one
@@ -29,6 +29,7 @@ RATER_RANGE = 4.0
 """From the lowest to the highest score that a rater can give."""
 LEAST_PART = 0.5
 """A moment must reach into a window by this part of itself, or of a clip."""
+Seconds = float | np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ class Labels:
             if rows.stop - rows.start <= self._length:
                 low, high = rows.stop - self._length, rows.start
             else:
-                low, high = rows.start - self._length // 2, rows.stop - self._length // 2
+                low, high = rows.start - self._length // 2, rows.stop - (self._length + 1) // 2
         low, high = min(max(low, 0), last), min(max(high, 0), last)
         return low + pick_number(high - low + 1, draw[draws.PLACE])
 
@@ -153,8 +154,8 @@ class Labels:
         extent_s = np.maximum(end_s - start_s, np.finfo(np.float64).tiny)
         cut = np.clip(moments, start_s[owner, None], end_s[owner, None])
         inside_s = cut[:, 1] - cut[:, 0]
-        least_s = LEAST_PART * np.minimum(moments[:, 1] - moments[:, 0], (extent_s / windows.count)[owner])
-        kept = (inside_s > 0) & (inside_s >= least_s * (1 - 1e-9)) & is_seen[owner]
+        is_enough = _is_enough(inside_s, moments[:, 1] - moments[:, 0], (extent_s / windows.count)[owner])
+        kept = (inside_s > 0) & is_enough & is_seen[owner]
         counts = np.bincount(owner[kept], minlength=len(windows.items))
         for place in np.flatnonzero(counts > self._config.max_moments).tolist():
             mine = np.flatnonzero(kept & (owner == place))
@@ -203,15 +204,21 @@ def _ordered(pool: np.ndarray, saliency: np.ndarray, ends: np.ndarray) -> tuple[
     return better, left + right - better, (left_score != right_score) & is_there[:, None]
 
 
+def _is_enough(inside_s: Seconds, moment_s: Seconds, clip_s: Seconds) -> np.ndarray:
+    """What is left of a moment is a moment."""
+    return np.asarray(inside_s >= LEAST_PART * np.minimum(moment_s, clip_s) * (1 - 1e-9))
+
+
 def _relevant_runs(annotation: Annotation, edges_s: np.ndarray) -> np.ndarray:
     """(runs, 2) int64: stretches of relevant clips."""
     if not annotation.windows:
         return np.zeros((0, 2), dtype=np.int64)
     mask = mask_of(annotation.windows, edges_s)
+    clip_s = edges_s[-1] / (len(edges_s) - 1)
     for start_s, end_s in annotation.windows:
-        rows = rows_of(start_s, end_s, edges_s)
-        if start_s < edges_s[-1] and not mask[rows].any():
-            middle_s = (start_s + min(end_s, edges_s[-1])) / 2
+        rows, inside_s = rows_of(start_s, end_s, edges_s), min(end_s, edges_s[-1]) - start_s
+        if inside_s > 0 and _is_enough(inside_s, end_s - start_s, clip_s) and not mask[rows].any():
+            middle_s = start_s + inside_s / 2
             mask[rows_of(middle_s, middle_s, edges_s)] = True
     numbers = np.arange(len(edges_s))
     return spans_of(mask, numbers).astype(np.int64)

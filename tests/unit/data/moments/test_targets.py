@@ -72,6 +72,21 @@ def test_what_lies_behind_the_last_clip_is_cut() -> None:
     assert targets.counts == (1, 0)
 
 
+def test_a_moment_that_lies_behind_the_end_but_for_a_trace_is_none() -> None:
+    """It had a relevant clip and no span: to be scored high, and not to be found."""
+    _, targets = drawn(
+        labels_of([annotation("a", (39.2, 42)), annotation("b", (38.9, 42)), annotation("c", (39.9, 40))])
+    )
+    assert targets.counts == (0, 1, 1)
+    assert targets.relevant.any(axis=1).tolist() == [False, True, True]
+
+
+def test_a_long_moment_fills_half_of_the_windows_that_are_drawn_for_it() -> None:
+    made = labels_of([annotation("a", (100, 140))], 100, window_clips=5, empty_share=0.0)
+    found = {int(drawn(made, epoch)[1].relevant.sum()) for epoch in range(200)}
+    assert found == {3, 4, 5}
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 380), st.floats(0.5, 90)), max_size=6),
     st.integers(1, 200),
