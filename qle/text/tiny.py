@@ -65,11 +65,11 @@ class TinyText(TextEncoder):
         mask = torch.arange(width) < torch.tensor([len(words) for words in split])[:, None]
         places = torch.zeros(mask.shape, dtype=torch.long)
         places[mask] = index  # row by row, as `index` runs through the queries
+        ids = torch.zeros_like(places)
+        ids[mask] = torch.tensor([number_of(word) for words in split for word in words])
         mask = mask.to(self.device)
         states = vectors[places.to(self.device)] + _positions(width, self.dim).to(vectors)
         states = self.norm(self.layer(states, mask)).masked_fill(~mask[..., None], 0.0)
-        ids = torch.zeros_like(places)
-        ids[mask.cpu()] = torch.tensor([number_of(word) for words in split for word in words])
         # The mean of the words. A sum: normalising takes out the number of words.
         sentence = F.normalize(states.sum(dim=1).float(), dim=-1)
         return Words(states=states, mask=mask, sentence=sentence, ids=ids.to(self.device))
