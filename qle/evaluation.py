@@ -9,8 +9,9 @@
     retrieval     retrieval_evaluation.py   which video a text is about, and the other way round
     corpus        corpus_evaluation.py      moments of a whole corpus: a retriever finds the videos, the run the moments
 
-Nothing is fitted here (but the weights of a corpus search, where --fit asks for them): thresholds, temperature and priors come from the runs. The same call on another cache and other
-annotations measures transfer, and the report says how much of them was new to the run.
+Nothing is fitted here (but the weights of a corpus search, where --fit asks for them): thresholds, temperature and priors come
+from the runs. The same call on another cache and other annotations measures transfer, and the report says how much of them
+was new to the run.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from pathlib import Path
 from qle.errors import CheckpointError, ConfigError
 from qle.evaluated import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
 from qle.runs import CONFIG_FILE, read_run
-from qle.submission_evaluation import evaluate_file
+from qle.submission_evaluation import DEFAULT, evaluate_file
 
 __all__ = ["PROTOCOLS", "EvaluatedRun", "Evaluation", "EvaluationRequest", "evaluate_runs", "run_folders"]
 
@@ -52,15 +53,12 @@ def evaluate_runs(request: EvaluationRequest, on_progress: OnProgress | None = N
     if request.protocol is not None and request.protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol {request.protocol}: choose one of {', '.join(PROTOCOLS)}")
     if request.predictions is not None:
+        _check_options(request, request.protocol or DEFAULT)
         return evaluate_file(request, request.predictions)
     folders = [found for path in request.checkpoints for found in run_folders(path)]
     runs = [(folder, read_run(folder)) for folder in folders]
     name = _protocol_of(request.protocol, runs)
-    if (request.published_leaking_score or request.with_dsl) and name != "retrieval":
-        raise ConfigError(f"--published-leaking-score and --dsl belong to --protocol retrieval, this is {name}")
-    is_corpus = [request.retriever, request.fusion, request.fit] != [None] * 3
-    if is_corpus and name != "corpus":
-        raise ConfigError(f"--retriever, --fusion and --fit belong to --protocol corpus, this is {name}")
+    _check_options(request, name)
     module, _, function = PROTOCOLS[name].function.partition(":")
     measure: Callable[[EvaluationRequest, Runs, OnProgress | None], Evaluation] = getattr(
         import_module(module), function
@@ -76,6 +74,17 @@ def run_folders(path: Path) -> tuple[Path, ...]:
         (found for found in path.glob("seed-*") if found.name[5:].isdigit()), key=lambda found: int(found.name[5:])
     )
     return tuple(seeds) or (path,)
+
+
+def _check_options(request: EvaluationRequest, name: str) -> None:
+    """ConfigError for options that the protocol would not listen to."""
+    if (request.published_leaking_score or request.with_dsl) and name != "retrieval":
+        raise ConfigError(f"--published-leaking-score and --dsl belong to --protocol retrieval, this is {name}")
+    is_corpus = [request.retriever, request.fusion, request.fit] != [None] * 3
+    if is_corpus and name != "corpus":
+        raise ConfigError(f"--retriever, --fusion and --fit belong to --protocol corpus, this is {name}")
+    if request.space is not None and name == "retrieval":
+        raise ConfigError(f"--space {request.space}: runs that rank videos find the space that they read by themselves")
 
 
 def _protocol_of(asked: str | None, runs: Runs) -> str:

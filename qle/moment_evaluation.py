@@ -7,6 +7,7 @@ The rows are those that `qle localize --format jsonl` writes, so that both ways 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from qle.data.lookup import match_videos
 from qle.data.moments.features import StreamSet
 from qle.errors import CheckpointError, ConfigError
 from qle.eval.floors import Novelty, Priors, novelty
+from qle.eval.moment_answers import moment_table
+from qle.eval.official_report import check_truth
 from qle.eval.ranked_report import evaluate_ranked
 from qle.eval.submissions import SALIENCY, Row, read_rows
 from qle.evaluated import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
@@ -55,6 +58,8 @@ def evaluate_moments(request: EvaluationRequest, runs: Runs, on_progress: OnProg
     if protocol == "qvhighlights":
         truth = Truth(path=truth.path, annotations=truth.annotations, rows=read_rows(request.annotations))
     opened = [_open(folder, record, truth.annotations, request) for folder, record in runs]
+    for one in opened:
+        _check_measurable(one, truth)
     measured = tuple(_evaluate(one, truth, request, protocol, on_progress) for one in opened)
     missing = dict.fromkeys(name for one in opened for name in one.missing)
     return Evaluation(protocol=protocol, runs=measured, missing=tuple(missing))
@@ -74,6 +79,16 @@ def _open(folder: Path, record: RunRecord, annotations: Sequence[Annotation], re
     streams = streams_of(record, spaces)
     _, names = streams.match(annotations, allow_missing=request.allow_missing)
     return _Opened(folder=folder, record=record, spaces=spaces, streams=streams, missing=names)
+
+
+def _check_measurable(one: _Opened, truth: Truth) -> None:
+    """AnnotationError for annotations that can be answered and not measured: before they are answered."""
+    left_out = set(one.missing)
+    kept = [annotation for annotation in truth.annotations if annotation.video not in left_out]
+    moment_table(kept, [annotation.video for annotation in kept], [math.nan] * len(kept))
+    if truth.rows:
+        rows = _rows_about(truth, kept)
+        check_truth(rows, str(truth.path), with_clips=_is_rated(rows))
 
 
 def _evaluate(
@@ -128,9 +143,8 @@ def _measured(
     """As the file that would hold these predictions."""
     new = _novelty(priors, asked)
     annotations = [annotation for annotation, _ in asked]
-    qids = {annotation.qid for annotation in annotations}
     rows = [json.loads(line) for line in to_jsonl(said).splitlines()]
-    true_rows = [row for row in truth.rows if str(row.get("qid")) in qids]
+    true_rows = _rows_about(truth, annotations)
     if true_rows:
         rows = _as_asked(rows, said, true_rows)
     official, report = measure_rows(
@@ -147,10 +161,19 @@ def _measured(
     return EvaluatedRun(folder=one.folder, report=report, novelty=new, official=official)
 
 
+def _rows_about(truth: Truth, annotations: Sequence[Annotation]) -> list[Row]:
+    qids = {annotation.qid for annotation in annotations}
+    return [row for row in truth.rows if str(row.get("qid")) in qids]
+
+
+def _is_rated(rows: Sequence[Row]) -> bool:
+    return all(row.get("saliency_scores") and row.get("relevant_clip_ids") for row in rows)
+
+
 def _as_asked(rows: Sequence[Row], said: Sequence[Prediction], true_rows: Sequence[Row]) -> list[Row]:
     """qids as the annotation file writes them; no saliency where clips are not rated there."""
     qids = {str(row["qid"]): row["qid"] for row in true_rows}
-    is_rated = all(row.get("saliency_scores") and row.get("relevant_clip_ids") for row in true_rows)
+    is_rated = _is_rated(true_rows)
     return [
         {key: value for key, value in row.items() if is_rated or key != SALIENCY} | {"qid": qids[str(one.qid)]}
         for row, one in zip(rows, said, strict=True)

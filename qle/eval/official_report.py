@@ -68,6 +68,15 @@ def official_report(
     return official, report
 
 
+def check_truth(ground_truth: Sequence[Row], name: str, *, with_clips: bool) -> None:
+    """AnnotationError for what this protocol cannot measure, whatever is answered: before anybody scores hours of video for it.
+
+    `name`: of the file. `with_clips`: highlights will be measured too.
+    """
+    answer: dict[str, Any] = {WINDOWS: [[0.0, 1.0, 1.0]], **({SALIENCY: [0.0]} if with_clips else {})}
+    evaluate_submission(ground_truth, [{"qid": row.get("qid"), **answer} for row in ground_truth], names=(name, name))
+
+
 def _metrics(brief: Mapping[str, float], floors: Mapping[str, Mapping[str, float]]) -> dict[str, Metric]:
     return {
         name: Metric(value=value, floors={floor: values[name] for floor, values in floors.items()})

@@ -144,6 +144,24 @@ def test_an_annotation_file_without_ratings_has_official_moments_alone(run, cach
     assert list(official) == ["brief", "full", "long", "middle", "short"]
 
 
+def test_what_cannot_be_measured_is_said_before_anything_is_scored(run, cache, present, tmp_path):
+    def on_progress(done: int, total: int, what: str) -> None:
+        raise AssertionError("scored")
+
+    rows = [json.loads(line) for line in present.read_text().splitlines()]
+    hidden = [{key: row[key] for key in ("qid", "query", "vid", "duration")} for row in rows]
+    brief = [{**row, "relevant_windows": [[0, 4]]} for row in hidden]
+    for kind, protocol, said, match in (
+        ("hidden", "moments", hidden, "is not labelled"), ("hidden", "charades", hidden, "is not labelled"),
+        ("brief", "qvhighlights", brief, "so the class 'middle' cannot be measured"),
+    ):  # fmt: skip
+        path = tmp_path / f"{kind}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in said))
+        request = EvaluationRequest(checkpoints=(run,), cache=cache, annotations=path, protocol=protocol, device="cpu")
+        with pytest.raises(AnnotationError, match=match):
+            evaluate_runs(request, on_progress)
+
+
 def test_wrong_requests_are_one_clear_error(run, cache, present, tmp_path):
     request = EvaluationRequest(checkpoints=(run,), cache=cache, annotations=present, device="cpu")
     with pytest.raises(CheckpointError, match="its head is for moments, which does not go with --protocol rows"):

@@ -135,6 +135,10 @@ def test_wrong_arguments_are_one_clear_error(files, tmp_path) -> None:
         command(truth, said, "--checkpoint", tmp_path, "--cache", tmp_path)
     with pytest.raises(ConfigError, match="--space"):
         command(truth, said, "--space", "tiny")
+    with pytest.raises(ConfigError, match="belong to --protocol retrieval, this is moments"):
+        command(truth, said, "--dsl")
+    with pytest.raises(ConfigError, match="belong to --protocol corpus, this is charades"):
+        command(truth, said, "--protocol", "charades", "--fusion", tmp_path / "fusion.json")
     with pytest.raises(ConfigError, match="nothing to evaluate: pass --checkpoint"):
         app(["eval", "--annotations", str(truth)], standalone_mode=False)
     with pytest.raises(InputError, match=r"nowhere\.jsonl"):

@@ -168,6 +168,12 @@ def test_a_run_is_not_measured_on_another_space(planted: PlantedRetrieval, train
         evaluate_retrieval(tmp_path / "none", planted.cache, planted.val, device="cpu")
 
 
+def test_a_space_that_would_not_be_listened_to_is_refused(planted: PlantedRetrieval, trained: Path) -> None:
+    line = ["eval", "--checkpoint", trained, "--cache", planted.cache, "--annotations", planted.val, "-q"]
+    with pytest.raises(ConfigError, match="--space nonsense: runs that rank videos find the space"):
+        app([*map(str, line), "--space", "nonsense"], standalone_mode=False)
+
+
 def test_a_training_can_be_planned(planted: PlantedRetrieval, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     line = ["train-heads", *planted.arguments(tmp_path / "run", *LEARN), "--dry-run", "--json", "-q"]
     app(line, standalone_mode=False)
