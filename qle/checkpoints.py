@@ -8,7 +8,7 @@ text encoder are named, the run is bound to them and works like any other; else 
 
 import argparse
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -108,25 +108,8 @@ def import_checkpoint(request: ImportRequest) -> ImportSummary:
     features_dim, text_dim = _widths(opened.state, upstream)
     recipe, spaces = _features(request, opened.options, head, features_dim)
     text = _text(request, text_dim)
-    unbound = SpaceUse(name="", hash="", hashed={}, streams={head.streams[0]: (features_dim,)}, rate_fps=None)
-    uses = [space_use(space, None) for space in spaces] or [unbound]
     left_out = _left_out(opened.state, upstream, head)
-    record = RunRecord(
-        head=upstream.head,
-        head_config=config_to_dict(head.config),
-        text={} if text is None else text.spec(),
-        text_dim=text_dim,
-        sentence_dim=text_dim if text is None else text.sentence_dim,
-        space=uses[0],
-        more_spaces=tuple(uses[1:]),
-        recipe=recipe,
-        ranking=Ranking() if head.task == "moments" else None,
-        priors=None,
-        settings={"imported": {"from": request.upstream, "file": request.file.name, "options": _plain(opened.options)}},
-        selection={},
-        versions=versions(),
-        created=datetime.now(UTC),
-    )
+    record = _record(request, opened, head, text, recipe, spaces)
     save_run(request.out, record, head, {} if text is None else text.train_state(), {})
     return ImportSummary(
         run=str(request.out),
@@ -235,6 +218,33 @@ def _features(
             "name the streams that they were trained on, in their order (+tef puts two temporal endpoints behind one)"
         )
     return recipe, spaces
+
+
+def _record(
+    request: ImportRequest, opened: _Opened, head: Head, text: TextEncoder | None, recipe: FeatureRecipe | None,
+    spaces: Sequence[Space],
+) -> RunRecord:  # fmt: skip
+    """Of a run that was never trained here."""
+    features_dim, text_dim = _widths(opened.state, UPSTREAMS[request.upstream])
+    unbound = SpaceUse(name="", hash="", hashed={}, streams={head.streams[0]: (features_dim,)}, rate_fps=None)
+    first, *more = [space_use(space, None) for space in spaces] or [unbound]
+    imported = {"from": request.upstream, "file": request.file.name, "options": _plain(opened.options)}
+    return RunRecord(
+        head=head.name,
+        head_config=config_to_dict(head.config),
+        text={} if text is None else text.spec(),
+        text_dim=text_dim,
+        sentence_dim=text_dim if text is None else text.sentence_dim,
+        space=first,
+        more_spaces=tuple(more),
+        recipe=recipe,
+        ranking=Ranking() if head.task == "moments" else None,
+        priors=None,
+        settings={"imported": imported},
+        selection={},
+        versions=versions(),
+        created=datetime.now(UTC),
+    )
 
 
 def _text(request: ImportRequest, text_dim: int) -> TextEncoder | None:
