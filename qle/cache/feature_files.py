@@ -9,10 +9,12 @@ layer knows no torch.
 
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal
 from zipfile import BadZipFile
 
@@ -30,8 +32,12 @@ SUFFIXES: dict[str, Form] = {".npz": "npz", ".npy": "npy", ".pt": "pt", ".pth": 
 FEATURES = "features"
 """Name of the array where a file holds several."""
 
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile)
-"""What numpy and h5py raise for files that are torn or something else."""
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, SyntaxError),
+    *(TokenError, BadZipFile, zlib.error),
+)
+"""What numpy and h5py raise for files that are torn or something else. MemoryError: a header that promises more than there is.
+RuntimeError: a zip that wants a password, or a method that Python does not know. SyntaxError, TokenError: a torn header."""
 
 LoadTensors = Callable[[Path], dict[str, np.ndarray]]
 """Arrays of a .pt file by name; the one of a bare tensor is FEATURES."""
@@ -80,7 +86,7 @@ def read_features(
             # Opened here, since numpy leaves a file open that turns out to be no archive.
             with open(entry.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return _choose(entry.path, {name: file[name] for name in file.files}, array)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{entry.path} cannot be read: {next(iter(str(error).splitlines()), repr(error))}") from error
     if load_tensors is None:
         raise MissingDependencyError(f"{entry.path} needs torch to be read\npip install torch")
@@ -138,7 +144,7 @@ def _entries(path: Path, stem: str, array: str) -> Iterator[FeatureEntry]:
         return
     try:
         found = hdf5_store.list_arrays(path, array)
-    except _UNREADABLE:  # said when it is read, so that the other files of the folder come in
+    except UNREADABLE:  # said when it is read, so that the other files of the folder come in
         found = [("", array)]
     for name, place in found:
         yield FeatureEntry(key=name or stem, path=path, form=form, place=place)

@@ -11,13 +11,13 @@ import os
 import re
 import secrets
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from qle.cache.feature_files import UNREADABLE
 from qle.errors import AnnotationError
 
 MOST_BYTES = 1 << 28
@@ -75,9 +75,7 @@ def read_masks(annotation_file: Path, reference: str) -> MaskTrack:
         raise AnnotationError(f"{where}: no such file")
     try:
         times_s, shape, bits = _read_arrays(path, name, where)
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, MemoryError, RuntimeError) as error:
-        # MemoryError: a header that promises more than there is. RuntimeError: a zip that wants a password, or a method
-        # that Python does not know.
+    except UNREADABLE as error:
         raise AnnotationError(f"{where}: not a readable mask file ({error})") from error
     return _unpack(times_s, shape, bits, where)
 

@@ -6,7 +6,6 @@ Also `<qid>.npz`; `.npy` with the words alone; `.pt` or `.pth` with a tensor of 
 often has several qids; their features are the same unless the upstream cut or encoded them apart, which is told.
 """
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qle.cache.feature_files import UNREADABLE
 from qle.data.annotations import Annotation
 from qle.errors import InputError
 
@@ -97,8 +97,9 @@ def read_features(path: Path) -> Features:
     """Words and, where the file has one, the sentence; float16 or float32."""
     try:
         held = _held(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: features cannot be read ({error})\nfetch the file again") from error
+    except UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), repr(error))
+        raise InputError(f"{path}: features cannot be read ({reason})\nfetch the file again") from error
     if WORDS not in held:
         raise InputError(f"{path}: no array {WORDS!r} in it, only {', '.join(held) or 'nothing'}")
     states, pooled = _numbers(path, held[WORDS], 2), None

@@ -9,6 +9,7 @@ Numbers are kept as they come: float16 where everything is float16, else float32
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def _replace(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder is a file there is nothing to take away either
+            beside.unlink()
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 

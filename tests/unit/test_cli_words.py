@@ -85,3 +85,10 @@ def test_with_the_tokenizer_of_the_model_words_have_numbers(features: Path, tmp_
 
 def test_help_has_an_example() -> None:
     assert "qle prepare words " in run("--help").output
+
+
+def test_a_place_that_cannot_be_written_is_named(features: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "words.safetensors"
+    with pytest.raises(InputError, match=r"cannot write .*words\.safetensors"):
+        run(features, "--annotations", tmp_path / "train.jsonl", "--out", out)

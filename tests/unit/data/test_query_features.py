@@ -1,5 +1,6 @@
 """Published features of queries: every form of file, qids that share a text, and what is missing."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,33 @@ def test_folders_and_files_that_hold_no_features(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             read_query_features(tmp_path, [ask(qid, "a")])
+
+
+def _tear(path: Path) -> None:
+    """Zeros in the middle: the packed header ends too early."""
+    np.savez_compressed(path, last_hidden_state=np.random.default_rng(0).random((50, 80), dtype=np.float32))
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+
+
+def _flip(path: Path) -> None:
+    """A block of the packed numbers that no packer writes."""
+    np.savez_compressed(path, last_hidden_state=np.zeros((50, 80), np.float32))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"last_hidden_state.npy") + len(b"last_hidden_state.npy")
+    content[place : place + 60] = b"\xff" * 60
+    path.write_bytes(content)
+
+
+def _promise(path: Path) -> None:
+    """A header of a file of terabytes."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 8), }".ljust(117) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+@pytest.mark.parametrize(("name", "damage"), [("qid1.npz", _tear), ("qid1.npz", _flip), ("qid1.npy", _promise)])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    damage(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: features cannot be read \(.*\)\nfetch the file again"):
+        read_features(tmp_path / name)
