@@ -117,6 +117,21 @@ def test_a_shortlist_and_fewer_videos_only_leave_out(corpus, call):
         assert one["similarity"] == pytest.approx(other["similarity"], abs=2e-6)
 
 
+def test_moments_are_those_of_localize(corpus, call):
+    """The score is another one; when, and how probable, is what the localizer says of the video alone."""
+    found = json.loads(call(corpus.search("--query", "bag in the chapel", "--json", "--top", "60"))[0])["predictions"]
+    line = ["localize", "--checkpoint", corpus.localizer, "--cache", corpus.cache, "--query", "bag in the chapel"]
+    line += [part for one in found for part in ("--video-id", one["video"])]
+    said = call([*map(str, line), "--format", "jsonl", "--device", "cpu", "-q"])[0].splitlines()
+    alone = {one["vid"]: one for one in map(json.loads, said)}
+    for one in found:
+        spans = {tuple(span) for span in alone[one["video"]]["pred_relevant_windows"]}
+        for moment in one["moments"]:
+            own = (moment["start_s"], moment["end_s"], moment["probability"])
+            assert any(np.allclose(own, span, atol=2e-3) for span in spans)
+        assert one["presence"] == pytest.approx(alone[one["video"]]["pred_exist_score"], abs=1e-4)
+
+
 def test_without_a_localizer_videos_are_ranked(corpus, call):
     line = corpus.search("--query", "bag in the cellar", "--top", "5")
     place = line.index("--localizer")
