@@ -1,4 +1,4 @@
-"""Arithmetic of spans with gradients, in fractions of a window: (centre, width) <-> (start, end), overlap."""
+"""Arithmetic of spans with gradients, in fractions of a window: (centre, width) -> (start, end), overlap."""
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,6 @@ def to_edges(centre_width: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2
     """(start, end)."""
     centre, width = centre_width.unbind(-1)
     return torch.stack([centre - 0.5 * width, centre + 0.5 * width], dim=-1)
-
-
-def to_centres(edges: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
-    """(centre, width)."""
-    start, end = edges.unbind(-1)
-    return torch.stack([(start + end) / 2, end - start], dim=-1)
 
 
 def paired_giou(a: Float[Tensor, "*batch 2"], b: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
