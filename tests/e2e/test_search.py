@@ -16,6 +16,7 @@ from qle.cli import app
 from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError, InputError, QleError
 from qle.segments import iou
+from tests.planted import planted_cache as planted_rows
 from tests.planted_moments import planted_cache, planted_features
 from tests.planted_search import DIM, ROOMS, THINGS, PlantedCorpus, planted_corpus, train_runs
 from tests.running import command
@@ -254,6 +255,28 @@ def test_what_is_wrong_is_said_in_one_line(corpus, tmp_path):
     rows = [one for one in read_annotations(corpus.val) if one.video == "val48"]
     write_annotations(tmp_path / "one.jsonl", rows)
     fails(AnnotationError, "no corpus to search", replace(corpus, val=tmp_path / "one.jsonl").evaluation())
+
+
+def test_a_head_that_scores_rows_localizes_too(tmp_path, call):
+    """The mean of the patch map is what the retriever sees; a track always has a best guess."""
+    made = planted_rows(tmp_path, num_train=4, num_val=3)
+    rows = PlantedCorpus(
+        cache=made.cache, train=made.train, val=made.val, retriever=tmp_path / "tmass", localizer=tmp_path / "qle"
+    )
+    short = ("train.steps=2", "train.eval_every=2")
+    call(["train-heads", *made.arguments(rows.localizer, *short), "--track", "none", "-q"])
+    line = ["train-heads", "--head", "tmass", "--stream", "planted:patch", "--device", "cpu", "--track", "none", "-q"]
+    named = ("--cache", made.cache, "--annotations", made.train, "--val", made.val, "--out", rows.retriever)
+    small = ("head.dim=16", "head.num_frames=4", "head.trials=2", "text.dim=8", "data.pairs_per_batch=2", *short)
+    call([*line, *map(str, named), *(part for setting in small for part in ("--set", setting))])
+    found = json.loads(call(rows.search("--query", "the grasper opens", "--json", "--top", "50"))[0])
+    assert {one["video"] for one in found["predictions"]} == set(open_cache(made.cache).space().keys())
+    report = json.loads(call(rows.evaluation("--json", "--bootstrap", "0"))[0])
+    assert report["counts"]["videos"] == 3
+    assert report["metrics"]["chain"]["video_r@100"]["value"] == 1
+    assert report["counts"]["queries"] == 3
+    index = open_cache(made.cache).space().path / "pooled-patch-4"
+    assert index.is_dir()
 
 
 def test_the_command_in_a_process_of_its_own(corpus):
