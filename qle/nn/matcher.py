@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from qle.errors import ConfigError
@@ -57,6 +56,8 @@ def match(
     costs: MatchCosts,
 ) -> Matches:
     """Spans are (centre, width); `counts` says how many of the targets belong to each item, item after item."""
+    from scipy.optimize import linear_sum_assignment  # a third of a second to load, and only training matches
+
     first = np.concatenate([[0], np.cumsum(counts)])
     if not first[-1]:
         nothing = torch.zeros(0, dtype=torch.int64, device=logits.device)
