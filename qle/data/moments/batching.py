@@ -9,6 +9,7 @@ than there are processes, some are seen twice.
 """
 
 from collections import defaultdict
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -112,7 +113,7 @@ class ItemPlan:
         while len(plan) % self._shard[1] and max(map(len, plan)) > 1:
             longest = max(plan, key=len)
             plan.append([longest.pop()])
-        return plan + plan[: -len(plan) % self._shard[1]]
+        return plan + list(islice(cycle(plan), -len(plan) % self._shard[1]))
 
     def _by_source(self, epoch: int) -> list[np.ndarray]:
         """Batches of single processes."""

@@ -114,11 +114,13 @@ def test_batches_that_cannot_be() -> None:
         ItemPlan(corpus, MomentDataConfig(items_per_batch=8, by_source=True), 0)
 
 
-def test_one_recording_for_two_processes_is_seen_by_both() -> None:
+@pytest.mark.parametrize("count", [2, 4, 5])
+def test_one_recording_for_several_processes_is_seen_by_all(count: int) -> None:
+    """For more than two there were not enough parts, and the training ended in an IndexError."""
     config = MomentDataConfig(items_per_batch=20, by_source=True)
-    plans = [ItemPlan(corpus_of([4]), config, 0, (index, 2)) for index in range(2)]
-    assert [plan.num_batches for plan in plans] == [1, 1]
-    assert items_of(plans[0], 0) == items_of(plans[1], 0)
+    plans = [ItemPlan(corpus_of([4]), config, 0, (index, count)) for index in range(count)]
+    assert [plan.num_batches for plan in plans] == [1] * count
+    assert all(items_of(plan, 0) == items_of(plans[0], 0) for plan in plans)
 
 
 # Items
