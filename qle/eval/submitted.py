@@ -122,7 +122,7 @@ def _clip_scores(side: Side, number: int, annotation: Annotation) -> np.ndarray:
     values = (
         []
         if number < 0 or side.rows[number].get(SALIENCY) is None
-        else side.listed(number, SALIENCY, "", may_be_empty=True)
+        else side.listed(number, SALIENCY, "give a score for every clip, or leave the key out", may_be_empty=True)
     )
     score = side.numbers([number], [values], SALIENCY).astype(np.float32)
     own = side.rows[number].get("qle") if number >= 0 else None

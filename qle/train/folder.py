@@ -10,7 +10,17 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from qle.errors import CacheMismatchError, ConfigError, TrainingError
-from qle.runs import CHECKPOINTS, SETTINGS_FILE, RunState, different, listed, read_json, run_state, write_json
+from qle.runs import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    SETTINGS_FILE,
+    RunState,
+    different,
+    listed,
+    read_json,
+    run_state,
+    write_json,
+)
 from qle.train.checkpoints import CheckpointFolder
 
 LOCK_FILE = ".lock"
@@ -41,6 +51,12 @@ def owned(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         lock.release()
 
 
+def check_seeds(folder: Path) -> None:
+    """ConfigError for a folder that is a run itself: whoever is given it would never see the runs of its seeds."""
+    if folder.is_dir() and any((folder / name).exists() for name in (CONFIG_FILE, SETTINGS_FILE)):
+        raise ConfigError(f"--seeds: {folder} is a run itself, and holds no others\ngive another --out")
+
+
 def begin(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> RunState:
     """What stands there, and an error unless it was asked for with the same words. All processes hear the same answer."""
     found: list[RunState] = ["new"]
@@ -61,6 +77,8 @@ def announce(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -
 
 
 def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
+    if not (folder / SETTINGS_FILE).exists():
+        raise ConfigError(f"{folder}: an imported run is there, which no training goes on with\ngive another --out")
     then = read_json(folder / SETTINGS_FILE)
     differences = [found for found in different(then, asked) if found[0] not in NO_NUMBERS]
     if not differences:

@@ -21,7 +21,7 @@ from qle.runtime import is_lonely, is_main_process, seed_everything
 from qle.train import task_class
 from qle.train.checkpoints import CheckpointFolder
 from qle.train.finish import finish
-from qle.train.folder import announce, begin, owned
+from qle.train.folder import announce, begin, check_seeds, owned
 from qle.train.history import History
 from qle.train.loop import Trainer, Training
 from qle.train.model import TrainedModel, count_parameters
@@ -41,6 +41,8 @@ LONELY = (
 def train_heads(request: TrainRequest, on_status: OnStatus, on_note: OnNote) -> TrainSummary:
     """Train, or go on, or find that all is done."""
     settings = resolve(request)
+    if request.num_seeds is not None:
+        check_seeds(request.out)
     task = open_task(request, settings)
     notes: dict[str, None] = {}
 

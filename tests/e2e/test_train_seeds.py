@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from qle.cli import app
 from qle.errors import ConfigError, TrainingError
+from qle.runs import CONFIG_FILE
 from qle.train.folder import LOCK_FILE
 from qle.train.progress import TrainStatus
 from qle.train.request import TrainRequest
@@ -88,6 +89,18 @@ def test_a_seed_that_fails_leaves_the_others_finished(planted, one_after_another
     assert any(note.startswith("seed-0: failed: ") for note in notes)
     assert [run.state for run in train(planted, out, num_jobs=1).runs] == ["trained", "finished before"]
     assert same_numbers(out, one_after_another)
+
+
+def test_neither_seeds_nor_a_training_go_into_a_run_of_another_kind(planted, one_after_another, tmp_path):
+    run = one_after_another / "seed-0"
+    with pytest.raises(ConfigError, match=r"--seeds: .*seed-0 is a run itself, and holds no others"):
+        train(planted, run, num_jobs=1)
+    assert not list(run.glob("seed-*"))
+    imported = tmp_path / "imported"
+    imported.mkdir()
+    (imported / CONFIG_FILE).write_bytes((run / CONFIG_FILE).read_bytes())  # and no settings: it was never trained here
+    with pytest.raises(ConfigError, match="an imported run is there"):
+        train_heads(planted.request(imported, *SHORT), lambda status: None, lambda note: None)
 
 
 def test_so_many_at_once_as_there_are_cores_for_their_threads(planted, monkeypatch):
