@@ -168,16 +168,7 @@ def _evaluate(
     keys = {one.video: key for key, rows in by_key.items() for one in rows}
     asked = [one for rows in by_key.values() for one in rows]
     new: Novelty | None = None if priors is None else novelty(asked, priors, keys)
-    answers = CorpusAnswers(
-        videos=_ranks(corpus),
-        oracle=[chain.oracle(number) for number in range(len(corpus.queries))],
-        chain=chain.lists(fusion),
-        more={
-            "shortlist": _shortlist_values(corpus),
-            "chain_video_only": _ablation(corpus, chain, replace(fusion, weight=1.0)),
-            "chain_moment_only": _ablation(corpus, chain, replace(fusion, weight=0.0)),
-        },
-    )
+    answers = _answers(corpus, chain, fusion)
     report = corpus_metrics(
         corpus.truth,
         answers,
@@ -195,6 +186,20 @@ def _evaluate(
         counts["videos_of_retriever"] = novelty(asked, Priors.from_json(retriever), keys).num_trained_videos
     counts["queries_fitted_on"] = len(corpus.queries) if request.fit is not None else 0
     return EvaluatedRun(folder=folder, report=replace(report, counts=counts), novelty=new)
+
+
+def _answers(corpus: _Corpus, chain: "_Chain", fusion: Fusion) -> CorpusAnswers:
+    """Of both stages, of the chain, and of what stands beside it."""
+    return CorpusAnswers(
+        videos=_ranks(corpus),
+        oracle=[chain.oracle(number) for number in range(len(corpus.queries))],
+        chain=chain.lists(fusion),
+        more={
+            "shortlist": _shortlist_values(corpus),
+            "chain_video_only": _ablation(corpus, chain, replace(fusion, weight=1.0)),
+            "chain_moment_only": _ablation(corpus, chain, replace(fusion, weight=0.0)),
+        },
+    )
 
 
 def _asked(corpus: _Corpus, top_videos: int) -> dict[str, list[str]]:
