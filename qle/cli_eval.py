@@ -106,6 +106,8 @@ def eval_(
     if out is not None:
         write_json(out, evaluation.to_json())
     _note(evaluation)
+    if per_query and not any(run.report.per_query for run in evaluation.runs):
+        console.note(f"--per-query: the protocol {evaluation.protocol} has no lines of queries, rows has")
     if json:
         console.print_json(evaluation.printed(with_queries=per_query))
         return

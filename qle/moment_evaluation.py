@@ -9,7 +9,7 @@ The rows are those that `qle localize --format jsonl` writes, so that both ways 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,11 @@ def _measured(
 ) -> EvaluatedRun:
     """As the file that would hold these predictions."""
     new = _novelty(priors, asked)
-    annotations = [annotation for annotation, _ in asked]
+    # How long a video is stands in the cache where annotations do not say it; without that there are no floors.
+    annotations = [
+        annotation if annotation.duration_s is not None else replace(annotation, duration_s=one_said.duration_s)
+        for (annotation, _), one_said in zip(asked, said, strict=True)
+    ]
     rows = [json.loads(line) for line in to_jsonl(said).splitlines()]
     true_rows = _rows_about(truth, annotations)
     if true_rows:

@@ -144,6 +144,16 @@ def test_an_annotation_file_without_ratings_has_official_moments_alone(run, cach
     assert list(official) == ["brief", "full", "long", "middle", "short"]
 
 
+def test_floors_stand_beside_annotations_that_do_not_say_how_long_videos_are(run, cache, tmp_path):
+    published = tmp_path / "charades_sta_test.txt"
+    published.write_text("short 2.0 8.0##event 0\nlong 40.0 52.0##event 1\n")
+    request = EvaluationRequest(
+        checkpoints=(run,), cache=cache, annotations=published, protocol="charades", device="cpu"
+    )
+    report = evaluate_runs(request).runs[0].report
+    assert set(report.metric("charades.r1@0.5").floors) == {"best_span", "whole_video", "uniform"}
+
+
 def test_what_cannot_be_measured_is_said_before_anything_is_scored(run, cache, present, tmp_path):
     def on_progress(done: int, total: int, what: str) -> None:
         raise AssertionError("scored")

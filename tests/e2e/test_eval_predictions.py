@@ -70,6 +70,13 @@ def test_the_table_shows_floors_and_what_is_wrong_in_official_numbers(files, tmp
     assert "highlights very_good_hit1" in shown
 
 
+def test_lines_of_queries_that_a_protocol_does_not_have_are_told(files, capsys) -> None:
+    command(*files, "--per-query", "--json")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["metrics"]["moments"]
+    assert "--per-query: the protocol moments has no lines of queries" in shown.err
+
+
 def test_charades_takes_the_published_annotation_file(shared_annotations: Path, tmp_path: Path, capsys) -> None:
     source = shared_annotations / "charades_sta_test.txt"
     count = sum(bool(line.strip()) for line in source.read_text().splitlines())
