@@ -53,7 +53,7 @@ def moment_table(annotations: Sequence[Annotation], videos: Sequence[str], durat
     if not annotations:
         raise AnnotationError("nothing to evaluate: no annotation with an answer")
     for one in annotations:
-        if not one.is_labelled and one.saliency is None:
+        if not one.is_labelled and not _is_rated(one):
             raise AnnotationError(
                 f"annotation {one.qid!r} of {one.video!r} is not labelled (a hidden test set?): "
                 "it can be localized but not measured"
@@ -65,8 +65,13 @@ def moment_table(annotations: Sequence[Annotation], videos: Sequence[str], durat
         video=np.array([numbers.setdefault(video, len(numbers)) for video in videos]),
         videos=tuple(numbers),
         duration_s=np.asarray(durations_s, dtype=np.float64),
-        rated=np.array([k for k, one in enumerate(annotations) if one.saliency is not None], dtype=np.int64),
+        rated=np.array([k for k, one in enumerate(annotations) if _is_rated(one)], dtype=np.int64),
     )
+
+
+def _is_rated(annotation: Annotation) -> bool:
+    """Somebody rated some clip: of a list without clips, raters or ratings there is nothing to measure."""
+    return annotation.saliency is not None and bool(np.isfinite(annotation.saliency).any())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,3 +139,14 @@ def test_official_numbers_of_moments_alone_need_no_length() -> None:
     assert report.floor_names == ()
     with_length = official_report([truth | {"duration": 1e300}], [said], names=NAMES)[1]
     assert with_length.metric("official.MR-full-mAP").floors["whole_video"] == 0.0
+
+
+@pytest.mark.parametrize("shape", [(0, 1), (5, 0), (5, 3)], ids=["no clips", "no raters", "no ratings"])
+def test_ratings_that_nobody_gave_are_not_measured(shape: tuple[int, int]) -> None:
+    """An annotation file may list clips, or their number, without a rating of any."""
+    one = ranked_query([(0, 10)], [(0, 1, 0)], saliency=np.full(shape, np.nan, np.float32)).annotation
+    found = submitted_answers([one], [{"qid": 0, "pred_relevant_windows": [[0, 10, 1]]}], name="said")
+    report = report_of(found.table, found.answers, QUICK, settings={})
+    assert report.metric("moments.r1@0.7").value == 1.0
+    assert "highlights" not in report.metrics
+    assert report.counts["rated_pairs"] == 0
