@@ -21,6 +21,7 @@ from qle.data.batch import Batch
 from qle.data.buffers import Ahead
 from qle.data.collate import collate
 from qle.data.config import DataConfig
+from qle.data.loading import check_place, check_share
 from qle.data.lookup import match_videos
 from qle.data.negatives import united_concepts
 from qle.data.packed import DeviceTokens, RamTokens
@@ -75,10 +76,7 @@ class TrainingBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on (a resume reads nothing that was seen before)."""
-        if epoch < 0 or not 0 <= first_batch <= len(self):
-            raise ConfigError(
-                f"epoch {epoch}, batch {first_batch}: expected 0 or more, and at most {len(self)} batches"
-            )
+        check_place(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     @property
@@ -215,10 +213,7 @@ def _check(space: Space, config: DataConfig, streams: Sequence[str], seed: int, 
         if name not in space.streams:
             have = ", ".join(stream.name for stream in space.record.streams)
             raise CacheMissingError(f"{space.path} has no stream {name!r}, which the head reads; it has {have}")
-    if seed < 0:
-        raise ConfigError(f"seed {seed}: expected 0 or more")
-    if not 0 <= shard[0] < shard[1]:
-        raise ConfigError(f"shard {shard}: expected (index, count) with 0 <= index < count")
+    check_share(seed, shard)
     if config.windows_per_batch % shard[1]:
         raise ConfigError(
             f"data.windows_per_batch = {config.windows_per_batch} cannot be divided among {shard[1]} processes\n"

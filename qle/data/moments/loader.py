@@ -17,6 +17,7 @@ import torch
 
 from qle.data.annotations import Annotation
 from qle.data.buffers import Ahead
+from qle.data.loading import check_place, check_share
 from qle.data.moments import draws
 from qle.data.moments.batch import MomentBatch, MomentTargets
 from qle.data.moments.batching import ItemBatch, ItemPlan
@@ -29,7 +30,7 @@ from qle.data.moments.reading import ClipReader
 from qle.data.moments.targets import Labels, TargetArrays
 from qle.data.moments.words import PackedWords, packed_words
 from qle.data.plan import Placement
-from qle.errors import AnnotationError, ConfigError
+from qle.errors import AnnotationError
 from qle.text.bank import QueryBank
 
 __all__ = ["MomentBatches", "moment_batches"]
@@ -78,10 +79,7 @@ class MomentBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on (a resume makes nothing that was seen before)."""
-        if epoch < 0 or not 0 <= first_batch <= len(self):
-            raise ConfigError(
-                f"epoch {epoch}, batch {first_batch}: expected 0 or more, and at most {len(self)} batches"
-            )
+        check_place(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[MomentBatch]:
@@ -192,7 +190,7 @@ def moment_batches(
     text: of a frozen encoder, whose words then come with the batches. shard: (index, count) of this process.
     """
     device = torch.device(device)
-    _check(seed, shard)
+    check_share(seed, shard)
     matched, missing = streams.match(annotations, allow_missing=True)
     if missing:
         log.warning("%d annotated videos are not in the cache: %s", len(missing), ", ".join(missing[:3]))
@@ -215,13 +213,6 @@ def moment_batches(
         seed=seed,
         shard=shard,
     )
-
-
-def _check(seed: int, shard: tuple[int, int]) -> None:
-    if seed < 0:
-        raise ConfigError(f"seed {seed}: expected 0 or more")
-    if not 0 <= shard[0] < shard[1]:
-        raise ConfigError(f"shard {shard}: expected (index, count) with 0 <= index < count")
 
 
 def _as_tensors(targets: TargetArrays) -> MomentTargets:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qle.data.annotations import Annotation
 from qle.data.buffers import Ahead
+from qle.data.loading import check_place, check_share
 from qle.data.plan import Placement, available_ram_bytes, place
 from qle.data.retrieval.batch import RetrievalBatch
 from qle.data.retrieval.config import RetrievalDataConfig
@@ -23,7 +24,7 @@ from qle.data.retrieval.frames import FrameSource
 from qle.data.retrieval.order import epoch_order, num_batches
 from qle.data.retrieval.pairs import PairTable, pair_table
 from qle.data.retrieval.sentences import sentences_of
-from qle.errors import AnnotationError, ConfigError
+from qle.errors import AnnotationError
 from qle.runtime import num_tenants
 from qle.text.bank import QueryBank
 from qle.text.base import Words
@@ -66,10 +67,7 @@ class RetrievalBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on."""
-        if epoch < 0 or not 0 <= first_batch <= len(self):
-            raise ConfigError(
-                f"epoch {epoch}, batch {first_batch}: expected 0 or more, and at most {len(self)} batches"
-            )
+        check_place(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[RetrievalBatch]:
@@ -161,10 +159,7 @@ def retrieval_batches(
 
     text: a frozen encoder, then sentences come with the batches. shard: (index, count) of this process.
     """
-    if seed < 0:
-        raise ConfigError(f"seed {seed}: expected 0 or more")
-    if not 0 <= shard[0] < shard[1]:
-        raise ConfigError(f"shard {shard}: expected (index, count) with 0 <= index < count")
+    check_share(seed, shard)
     device = torch.device(device)
     by_key, _ = source.match(annotations, allow_missing=allow_missing)
     pairs = pair_table(by_key)

@@ -82,7 +82,7 @@ def test_an_empty_list_says_that_it_does_not_happen() -> None:
     assert "absent" not in report.metrics  # nobody says how likely the query is there
 
 
-WRONG = {
+WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
     "no rows": ([], "there are no rows"),
     "twice": ([{"qid": 0, "pred_relevant_windows": []}] * 2, "row 2 .qid 0., qid: stands in row 1 too"),
     "text and number": (
