@@ -38,7 +38,7 @@ Exit code 0: all searched, 4: some videos failed, or are not there (--allow-miss
 def localize(
     checkpoint: Annotated[Path, typer.Option(help="Folder of the run, as qle train-heads made it.")],
     query: Annotated[list[str] | None, typer.Option(help="What to look for, in words; may be repeated.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="File of queries: one a line, or JSONL.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="File of queries: one a line, or JSONL; - reads stdin.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache with the videos. Default: $QLE_CACHE, without --video.")] = None,
     video_id: Annotated[list[str] | None, typer.Option(help="Only this cached video, by key or stem; may be repeated.")] = None,
     video: Annotated[list[str] | None, typer.Option(help="Video file, folder, glob or manifest; may be repeated.")] = None,

@@ -35,7 +35,7 @@ Exit code 0: all searched, 4: some videos could not be read, or the localizer do
 def search(
     retriever: Annotated[Path, typer.Option(help="Folder of a run that ranks videos (head tmass).")],
     query: Annotated[list[str] | None, typer.Option(help="What to look for, in words; may be repeated.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="File of queries: one a line, or JSONL.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="File of queries: one a line, or JSONL; - reads stdin.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache with the videos. Default: $QLE_CACHE.", show_default=False)] = None,
     localizer: Annotated[Path | None, typer.Option(help="Folder of a run that finds moments.")] = None,
     top_videos: Annotated[int, typer.Option(help="Videos in which moments are looked for.")] = 20,

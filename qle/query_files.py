@@ -7,10 +7,13 @@ Where a line of JSONL cannot be used the error names file and line; nothing is s
 """
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from qle.errors import AnnotationError, InputError
+
+STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +34,10 @@ class Query:
 
 
 def read_queries(path: Path) -> tuple[Query, ...]:
-    """The queries of a file, in their order."""
+    """The queries of a file, or with "-" of the standard input, in their order."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = sys.stdin.buffer.read() if str(path) == STANDARD_INPUT else path.read_bytes()
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}\ngive a file with one query a line") from error
     except UnicodeDecodeError as error:

@@ -168,6 +168,14 @@ def test_queries_one_a_line(tmp_path: Path) -> None:
     assert read_queries(file) == (Query(text="a green polyp"), Query(text="smoke"))
 
 
+def test_queries_may_come_from_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = io.TextIOWrapper(
+        io.BytesIO("\ufeffa green polyp\r\n\r\nRauch \u00fcber Wasser\n".encode()), encoding="ascii"
+    )
+    monkeypatch.setattr("sys.stdin", typed)
+    assert read_queries(Path("-")) == (Query(text="a green polyp"), Query(text="Rauch \u00fcber Wasser"))
+
+
 def test_queries_as_jsonl(tmp_path: Path) -> None:
     file = tmp_path / "val.jsonl"
     file.write_text('{"qid": 3, "query": "smoke", "vid": "a", "relevant_windows": []}\n\n{"query": "fire"}\n')
