@@ -88,11 +88,6 @@ def auroc_of(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(auroc(count(rank(scores), labels)))
 
 
-def average_precision_of(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Of (rows,) scores and bool labels."""
-    return float(average_precision(count(rank(scores), labels)))
-
-
 def f1(true: np.ndarray | float, predicted: np.ndarray | float, actual: np.ndarray | float) -> np.ndarray:
     """Harmonic mean of true / predicted and true / actual; NaN where nothing is predicted and nothing is there."""
     return ratio(2 * np.asarray(true, dtype=np.float64), np.asarray(predicted) + np.asarray(actual))

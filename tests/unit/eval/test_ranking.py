@@ -12,7 +12,6 @@ from qle.eval.ranking import (
     auroc,
     auroc_of,
     average_precision,
-    average_precision_of,
     count,
     f1,
     mean_known,
@@ -21,6 +20,10 @@ from qle.eval.ranking import (
 )
 
 rows = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=30)
+
+
+def average_precision_of(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(average_precision(count(rank(scores), labels)))
 
 
 def auroc_by_pairs(scores: np.ndarray, labels: np.ndarray) -> float:
