@@ -19,6 +19,7 @@ from qle.cli_prepare_parts import (
 )
 from qle.errors import ConfigError
 
+LEVELS = "title,sentence,paragraph"
 TACOS_CG_HELP = (
     "Queries about whole videos, for finding them. Reads the published TACoS-CG; or, with --annotations, makes such "
     "queries at several levels (title, sentence, paragraph) out of any annotations of moments, with a local instruction "
@@ -49,8 +50,12 @@ def tacos_cg(
         Path | None, typer.Option(help="Only those named here, one a line; of the published file.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Folder or Hugging Face id; none: choose among sentences.")] = None,
-    levels: Annotated[str, typer.Option(help="Of what is made.")] = "title,sentence,paragraph",
-    device: Annotated[str, typer.Option(help="Of the model: auto, cpu, cuda, cuda:1...")] = "auto",
+    levels: Annotated[
+        str | None, typer.Option(help="Of what is made.  [default: title,sentence,paragraph]", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Of the model: auto, cpu, cuda, cuda:1...  [default: auto]", show_default=False)
+    ] = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -59,13 +64,19 @@ def tacos_cg(
     if (source is None) == (annotations is None):
         raise ConfigError("name either the published file to read, or --annotations to make queries from")
     if source is not None:
-        if model is not None:
-            raise ConfigError("--model makes queries from --annotations; the published file is only read")
+        if ignored := [
+            f"--{name}" for name, value in (("model", model), ("levels", levels), ("device", device)) if value
+        ]:
+            raise ConfigError(
+                f"{', '.join(ignored)}: for queries made from --annotations; the published file is only read"
+            )
         prepare_files("tacos-cg", [source], out, skip_bad=skip_bad, overwrite=overwrite, as_json=json, videos=videos)
     elif annotations is not None:
         if videos is not None or skip_bad:
             raise ConfigError("--videos and --skip-bad belong to the published file, not to --annotations")
-        _summarise(annotations, out, model, levels, device, overwrite=overwrite, as_json=json, is_quiet=quiet)
+        _summarise(
+            annotations, out, model, levels or LEVELS, device or "auto", overwrite=overwrite, as_json=json, is_quiet=quiet
+        )  # fmt: skip
 
 
 def _summarise(

@@ -149,7 +149,7 @@ def _known(out: Path, part: Path, wanted: dict[str, dict[str, Any]], *, overwrit
         known = {row.qid: row for row in there if _is_wanted(row, wanted)}
         if len(known) < len(there) and not overwrite:
             raise ConfigError(
-                f"{out} holds {len(there) - len(known):,} rows that were made otherwise (other sentences, settings or model), "
+                f"{out} holds {len(there) - len(known):,} rows that would not be made now (other sentences, model or level), "
                 "and would be replaced\nadd --overwrite, or name another --out"
             )
         if not there and out.stat().st_size and not overwrite:

@@ -136,7 +136,7 @@ def test_summaries_by_a_local_model(fine: Path, tmp_path: Path, one_thread: None
         assert {key: row.origin[key] for key in found["levels"]["title"]} == found["levels"]["title"]
         assert (row.origin["model"], row.origin["template"]) == (str(model), "chat")
     assert _json(*words, "--out", tmp_path / "coarse")["num_made"] == 0
-    with pytest.raises(ConfigError, match="rows that were made otherwise"):
+    with pytest.raises(ConfigError, match="rows that would not be made now"):
         _run("tacos-cg", "--annotations", fine, "--levels", "title", "--out", path)
 
 
@@ -144,8 +144,9 @@ def test_either_read_or_make(fine: Path, tmp_path: Path) -> None:
     (tmp_path / "cg.json").write_text(json.dumps(TACOS_CG))
     for words, message in (
         (["tacos-cg"], "name either"),
+        (["tacos-cg", tmp_path / "cg.json", "--levels", "title"], "--levels: for queries made from --annotations"),
         (["tacos-cg", tmp_path / "cg.json", "--annotations", fine], "name either"),
-        (["tacos-cg", tmp_path / "cg.json", "--model", "m"], "--model makes queries from --annotations"),
+        (["tacos-cg", tmp_path / "cg.json", "--model", "m"], "--model: for queries made from --annotations"),
         (["tacos-cg", "--annotations", fine, "--videos", fine], "--videos and --skip-bad belong to the published file"),
         (["tacos-cg", "--annotations", fine, "--levels", "short"], "--levels short"),
     ):
