@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qle.text.base import TextEncoder
 
-__all__ = ["TEXT_ENCODERS", "LoraSettings", "TextRequest", "build_text_encoder", "rebuild_text_encoder"]
+__all__ = ["TEXT_ENCODERS", "LoraSettings", "TextRequest", "build_text_encoder", "kind_of", "rebuild_text_encoder"]
 
 TEXT_ENCODERS = {
     "hf": "qle.text.hf:build_hf",
@@ -37,7 +37,7 @@ FILE_KINDS = {".safetensors": "stored", ".txt": "vectors", ".vec": "vectors"}
 
 def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu") -> "TextEncoder":
     """The encoder that was asked for, loaded, in evaluation mode, on its device."""
-    module_name, _, function_name = TEXT_ENCODERS[_kind(request.name)].partition(":")
+    module_name, _, function_name = TEXT_ENCODERS[kind_of(request.name)].partition(":")
     build: Callable[[TextRequest], TextEncoder] = getattr(import_module(module_name), function_name)
     return build(request).to(device).eval()
 
@@ -65,7 +65,8 @@ def rebuild_text_encoder(
     return encoder
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """The key of TEXT_ENCODERS that a name stands for."""
     names = sorted(TEXT_ENCODERS.keys() - {"hf", *FILE_KINDS.values()})
     if name in names:
         return name

@@ -8,7 +8,7 @@ Numbers are kept as they come: float16 where everything is float16, else float32
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +166,11 @@ class StoredQueries:
         file that has grown by more queries."""
         chosen = sorted((_text_hash(text), text) for text in self._number)[:NUM_WITNESSES]
         return [f"{mark}:{self._hash(text)}" for mark, text in chosen]
+
+    def digest(self, queries: Iterable[str]) -> str:
+        """Of what it says about these queries, those that it does not hold left out."""
+        texts = sorted({text for query in queries if (text := " ".join(query.split())) in self._number})
+        return xxhash.xxh3_128_hexdigest("".join(f"{_text_hash(text)}:{self._hash(text)}" for text in texts).encode())
 
     def bears_out(self, witnesses: Sequence[str]) -> bool:
         """Every one of them is here, with the same numbers."""

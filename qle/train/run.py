@@ -28,7 +28,7 @@ from qle.train.model import TrainedModel, count_parameters
 from qle.train.progress import OnNote, OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
 from qle.train.seeds import seed_places, train_seeds
-from qle.train.setup import build_accelerator
+from qle.train.setup import build_accelerator, text_identity
 from qle.train.summary import SUMMARY_FILE, RunSummary, TrainPlan, TrainSummary, metric_spread
 from qle.train.task import OpenBatches, Task, Validation
 
@@ -140,7 +140,8 @@ def _run(
 ) -> RunSummary:
     started_s = time.monotonic()
     accelerator = build_accelerator(request, settings.train.precision, folder)
-    asked = settings.to_json() | dict(task.identity) | {"num_processes": accelerator.num_processes}
+    text = text_identity(settings.text, [annotation.query for annotation in (*task.train, *task.val)])
+    asked = settings.to_json() | dict(task.identity) | text | {"num_processes": accelerator.num_processes}
     with owned(folder, accelerator):
         if begin(folder, asked, accelerator) == "finished":
             if accelerator.is_main_process:  # a kill between the record and this left them

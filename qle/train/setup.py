@@ -2,7 +2,7 @@
 here, before the first step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from qle.heads import build_head
 from qle.heads.base import TokenShapes
 from qle.runs import SpaceUse
 from qle.runtime import choose_accelerate_device, resolve_device, resolve_dtype, seed_everything
-from qle.text import build_text_encoder
+from qle.text import TextRequest, build_text_encoder, kind_of
 from qle.text.bank import QueryBank
 from qle.text.base import TextEncoder
+from qle.text.words_file import StoredQueries
 from qle.train.config import Precision
 from qle.train.history import choose_trackers
 from qle.train.model import TrainedModel
@@ -117,6 +118,15 @@ def build_model(
     if text.is_frozen and distinct:  # in one order, so that rounding does not depend on which batch asked first
         bank.encode(distinct)
     return TrainedModel(head.to(device), text, bank)
+
+
+def text_identity(request: TextRequest, queries: Iterable[str]) -> dict[str, str]:
+    """Where the text encoder is a file, what it says about these queries: for the settings of the run. Another file under the
+    same name is another training; one that has grown by further queries is not."""
+    kind, path = kind_of(request.name), Path(request.name)
+    if kind == "stored":
+        return {"text_content": StoredQueries(path).digest(queries)}
+    return {"text_content": hash_file(path)} if kind == "vectors" and path.is_file() else {}
 
 
 def token_streams(space: Space) -> dict[str, tuple[int, ...]]:
