@@ -50,7 +50,8 @@ class TrainConfig:
     """Epochs between validations."""
     select: Select = "mAP"
     """What chooses the best step of heads that answer with spans: of moments, or of highlights as raters see them (HL-mAP,
-    HIT@1: of very good clips; top5-mAP). Heads that score rows take the AUROC of rows, whatever stands here."""
+    HIT@1: of very good clips; top5-mAP). Heads that score rows take the AUROC of rows and those that
+    rank videos R@1, whatever stands here."""
     patience: int = 10
     """Validations without a better one after which training stops; 0: never."""
     checkpoint_every: int = 200
