@@ -13,7 +13,7 @@ from qle.config import preset_names
 from qle.heads import HEADS
 from tests.conftest import CHECKOUT
 
-PAGES = (CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/**/*.md")))
+PAGES = (CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/**/*.md")), *sorted(CHECKOUT.glob("examples/*/README.md")))
 README = PAGES[0].read_text()
 ROOT: Any = typer.main.get_command(app)
 
@@ -21,7 +21,8 @@ ROOT: Any = typer.main.get_command(app)
 def shell_lines(text: str) -> list[str]:
     """Whole commands, as in the blocks that people copy."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-    return [line for block in blocks for line in block.splitlines() if re.search(r"\bqle ", line)]
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    return [line for line in lines if re.search(r"\bqle ", line)]
 
 
 def mentions(text: str) -> list[str]:
