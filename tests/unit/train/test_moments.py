@@ -30,7 +30,9 @@ def rated(num_raters: int, rating: float) -> Annotation:
         ("top5-mAP", rated(20, np.nan)),
     ],
 )
-def test_ratings_that_cannot_tell_good_from_bad_are_refused_before_the_first_step(select: Select, annotation: Annotation) -> None:
+def test_ratings_that_cannot_tell_good_from_bad_are_refused_before_the_first_step(
+    select: Select, annotation: Annotation
+) -> None:
     with pytest.raises(AnnotationError, match=rf"train\.select={select} needs"):
         check_measurable([annotation, annotation], select)
 
