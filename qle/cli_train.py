@@ -109,6 +109,14 @@ def _head_of(settings: Mapping[str, Any]) -> str:
     return named if isinstance(named, str) else "qle"
 
 
+def _leaves(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, object]]:
+    """Every setting under the name that --set takes."""
+    rows: list[tuple[str, object]] = []
+    for name, value in settings.items():
+        rows += _leaves(value, f"{above}{name}.") if isinstance(value, Mapping) else [(f"{above}{name}", value)]
+    return rows
+
+
 def _show_plan(plan: "TrainPlan") -> None:
     facts: dict[str, object] = {
         "space": plan.space,
@@ -122,8 +130,7 @@ def _show_plan(plan: "TrainPlan") -> None:
         facts["seeds at once"] = plan.num_jobs
     console.facts(facts)
     _show_parameters(plan.parameters)
-    rows = [(f"{part}.{name}", value) for part, values in plan.settings.items() for name, value in values.items()]
-    console.table(["setting", "value"], rows)
+    console.table(["setting", "value"], _leaves(plan.settings))
     for note in plan.notes:
         console.note(note)
 

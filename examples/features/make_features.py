@@ -54,7 +54,7 @@ def main() -> None:
         save(out / "clip" / f"{vid}.npz", features=clip)
     for split, split_rows in rows.items():
         (out / f"highlight_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in split_rows))
-    print(f"{NUM_TRAIN + NUM_VAL} videos, {sum(map(len, rows.values()))} queries in {out}/")  # noqa: T201
+    print(f"{NUM_TRAIN + NUM_VAL} videos, {sum(map(len, rows.values()))} queries in {out}/")
 
 
 def annotation(qid: int, query: str, vid: str, num_clips: int, start: int, stop: int, rng: np.random.Generator) -> dict:

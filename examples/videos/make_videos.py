@@ -54,7 +54,7 @@ def main() -> None:
         rows.append([name, queries[EVENTS], "", "", split])
     with open(out / "events.csv", "w", newline="") as file:
         csv.writer(file).writerows([["video", "query", "start", "end", "split"], *rows])
-    print(f"{len(splits)} videos in {out / 'recordings'}, {len(rows)} rows in {out / 'events.csv'}")  # noqa: T201
+    print(f"{len(splits)} videos in {out / 'recordings'}, {len(rows)} rows in {out / 'events.csv'}")
 
 
 def event(query: str, seconds: int, rng: np.random.Generator) -> Event:

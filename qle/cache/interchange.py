@@ -153,8 +153,9 @@ def _first_readable(
     failed: dict[str, str] = {}
     for entry in entries:
         try:
-            values, _ = read_features(entry, options.array, load_tensors)
+            values, times = read_features(entry, options.array, load_tensors)
             _check_shape(values)
+            options.times(len(values), times)
         except QleError as error:
             failed[entry.key] = str(error).splitlines()[0]
         else:

@@ -297,7 +297,8 @@ class Space:
                 raise CacheMissingError(
                     f"{name!r} names {len(matches)} videos of {self.path.name}: {_few(matches)}; give the whole key"
                 )
-        near = difflib.get_close_matches(name, self.keys(), n=3, cutoff=0.5)
+        begin = [key for key in self.keys() if name and PurePosixPath(key).name.startswith(name)]
+        near = begin or difflib.get_close_matches(name, self.keys(), n=3, cutoff=0.5)
         hint = f"; nearest: {_few(near)}" if near else ""
         raise CacheMissingError(f"no video {name!r} among the {len(self)} in {self.path}{hint}")
 

@@ -23,7 +23,8 @@ HEADS = {
 def head_class(name: str) -> "type[Head]":
     """The class behind a name, or ConfigError with the names that there are."""
     if name not in HEADS:
-        raise ConfigError(f"unknown head {name!r}: choose one of {', '.join(sorted(HEADS))}")
+        hint = f"\nname presets with --preset {name}" if name.partition("/")[0] in HEADS else ""
+        raise ConfigError(f"unknown head {name!r}: choose one of {', '.join(sorted(HEADS))}{hint}")
     module, _, attribute = HEADS[name].partition(":")
     found: type[Head] = getattr(import_module(module), attribute)
     return found

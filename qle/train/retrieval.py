@@ -148,7 +148,7 @@ class RetrievalValidation(Validation):
         """R@1 from text to video; between equal ones the better MRR."""
         also_true = scored.pairs.is_true(np.arange(len(scored.pairs)), np.arange(len(scored.pairs.videos)))
         found = retrieval_metrics(scored.similarity, scored.pairs.video, also_true)["text_to_video"]
-        return found["r@1"] + TIE_SHARE * found["mrr"]
+        return (found["r@1"] + TIE_SHARE * found["mrr"]) / (1 + TIE_SHARE)
 
 
 def stream_choice(request: TrainRequest) -> StreamChoice:

@@ -3,6 +3,7 @@ several seeds at once, refused."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,6 +222,7 @@ def test_the_plan_shows_what_is_joined_and_where_it_will_lie(features, tmp_path,
     assert "frame+tef" in shown
     assert "18 numbers a clip, 16 clips a window" in shown
     assert "ram (" in shown
+    assert re.search(r"head\.losses\.costs\.giou +1\.0", shown)
     assert not (tmp_path / "run").exists()
 
 

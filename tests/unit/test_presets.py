@@ -10,6 +10,7 @@ import pytest
 from qle.config import PRESETS, config_to_dict, load_preset, preset_names
 from qle.data.moments.config import MomentDataConfig
 from qle.data.retrieval.config import RetrievalDataConfig
+from qle.errors import ConfigError
 from qle.heads import HEADS, build_head, head_class
 from qle.heads.base import TokenShapes
 from qle.train.request import Settings, TrainRequest, resolve
@@ -53,6 +54,11 @@ def test_presets_stand_under_the_name_of_their_head_and_carry_nothing_of_a_machi
         assert not name.startswith(("data.placement", "data.num_workers", "train.seed")), name
         if isinstance(value, str):
             assert not value.startswith(("/", ".", "~")), f"{name} = {value}"
+
+
+def test_a_preset_that_is_named_as_a_head_is_told_apart():
+    with pytest.raises(ConfigError, match=r"unknown head 'qd_detr/tacos'.*\n.*--preset qd_detr/tacos"):
+        head_class("qd_detr/tacos")
 
 
 def test_every_head_has_a_preset():

@@ -173,8 +173,9 @@ def test_nonsense_is_refused(options: dict[str, float]) -> None:
 
 def test_times_are_needed(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.npy", _features(0))
-    report = import_features([path], tmp_path / "cache", ImportOptions(name="x"))
-    assert "--fps or --clip-length" in report.failed["a"]
+    with pytest.raises(InputError, match=r"none of the 1 videos can be imported; 'a': .*pass --fps or --clip-length"):
+        import_features([path], tmp_path / "cache", ImportOptions(name="x"))
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("inputs", ["nothing", "a.txt", "."])

@@ -64,6 +64,8 @@ def test_videos_are_found_by_unique_parts_of_their_keys(space: Space) -> None:
         space.video("colon")
     with pytest.raises(CacheMissingError, match=r"nearest: 'day 2/stomach.avi'"):
         space.video("day 2/stomack.avi")
+    with pytest.raises(CacheMissingError, match=r"nearest: 'day 2/stomach.avi'"):
+        space.video("sto")
 
 
 def test_spaces_are_found_by_unique_beginnings(folder: SpaceFolder, tmp_path: Path) -> None:
