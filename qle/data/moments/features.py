@@ -5,7 +5,8 @@
 Of each stream the rows of a video (the mean over the map of a `patch` stream) are scaled to unit length, x / (|x| + 1e-5), and
 joined in the order in which the streams were named. Where `clip_s` is set, rows are averaged over clips of that length first,
 so that spaces of any rates go together. Else every row is a clip: then all spaces must have their rows at the same times (the
-same clip length at import), and the longer ones are cut to the shortest, as the published loaders do.
+same clip length at import), and the longer ones are cut to the shortest, as the published loaders do: by a few clips. Where
+more is missing (lengths.py) the video cannot be used.
 
 Times come from data/rows.py. Of features that were imported with a clip length the edges are multiples of it and the last
 one is (number of features) * clip length: spans as fractions of a window's own extent are then what the published programs
@@ -23,11 +24,12 @@ from qle.data.annotations import Annotation
 from qle.data.lookup import match_keys
 from qle.data.moments.clip_grid import averaged, clip_edges, clip_rows, usual_row_s
 from qle.data.moments.config import MomentDataConfig
-from qle.data.moments.opening import VideoNames, check_rates, part_of, width
+from qle.data.moments.lengths import too_uneven, trimmed_note, uneven_note
+from qle.data.moments.opening import VideoNames, check_rates, part_of, width, without_suffix
 from qle.data.moments.recipe import FeaturePart, FeatureRecipe, StreamChoice
 from qle.data.moments.windows import VideoClips, WindowClips, window_features, window_of, windows_of
 from qle.data.rows import RowChoice, choose_rows
-from qle.errors import CacheMismatchError, CacheMissingError, ConfigError
+from qle.errors import AnnotationError, CacheMismatchError, CacheMissingError, ConfigError
 
 __all__ = ["ClipTimes", "StreamSet", "VideoClips", "WindowClips", "window_features", "window_of", "windows_of"]
 
@@ -61,6 +63,9 @@ class StreamSet:
         self.recipe = recipe
         self._of_part = tuple(spaces)
         self._known_times: dict[str, ClipTimes] = {}
+        self._uneven: dict[str, str] = {}
+        self.trimmed: set[str] = set()
+        """Videos met so far of which a stream is a little longer than another."""
         self.spaces: tuple[Space, ...] = tuple({space.record.hash: space for space in spaces}.values())
         """Each once, in the order of the parts."""
         check_rates(recipe, self.spaces)
@@ -126,28 +131,55 @@ class StreamSet:
         """Videos that all spaces hold, by their keys in the first, sorted."""
         return tuple(sorted(self._own_keys))
 
-    @cached_property
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know: videos that not every space holds."""
+        """What the user should know: videos that not every space holds, and those met so far whose streams differ in length."""
         first, missing = self.spaces[0], len(self.spaces[0]) - len(self._own_keys)
-        if not missing:
-            return ()
-        return (f"{missing:,} of {len(first):,} videos of {first.path.name} are not in every space and cannot be used",)
+        lacking = f"{missing:,} of {len(first):,} videos of {first.path.name} are not in every space and cannot be used"
+        return (
+            *([lacking] if missing else []),
+            *([uneven_note(list(self._uneven.values()))] if self._uneven else []),
+            *([trimmed_note(len(self.trimmed))] if self.trimmed else []),
+        )
 
     def match(
         self, annotations: Sequence[Annotation], allow_missing: bool = False
     ) -> tuple[dict[str, list[Annotation]], list[str]]:
         """Annotations by key, and the names that no video has, as data/lookup.match_videos; windows may reach out behind the
-        last clip by one clip."""
+        last clip by one clip. Videos whose streams differ too much in length are an AnnotationError that names them, or missing
+        ones."""
 
         def length(key: str) -> tuple[float, float]:
+            if self._uneven_because(key) is not None:
+                return float("inf"), 0.0
             times = self.times(key)
             return times.duration_s, float(np.diff(times.edges_s).max())
 
         where = self.spaces[0].path
         if len(self.spaces) > 1:
             where = where.with_name(" + ".join(space.path.name for space in self.spaces))
-        return match_keys(self.keys(), where, annotations, length, allow_missing=allow_missing)
+        matched, missing = match_keys(self.keys(), where, annotations, length, allow_missing=allow_missing)
+        uneven = {key: reason for key in matched if (reason := self._uneven_because(key)) is not None}
+        if uneven and not (allow_missing and len(uneven) < len(matched)):
+            raise AnnotationError(
+                f"{uneven_note(list(uneven.values())).replace(' are left out, their', ' cannot be used, their')}\n"
+                "extract or import the shorter ones again, or pass --allow-missing to leave such videos out"
+            )
+        names = dict.fromkeys(annotation.video for key in uneven for annotation in matched.pop(key))
+        return matched, [*missing, *names]
+
+    def lacking(self) -> dict[str, str]:
+        """Videos that some of the spaces hold and others do not, by name, and which space lacks each."""
+        lacking: dict[str, str] = {}
+        shared = {(hash_, key) for own in self._own_keys.values() for hash_, key in own.items()}
+        names = [VideoNames(space) for space in self.spaces]
+        for space in self.spaces:
+            for key in space.keys():  # noqa: SIM118 - a Space is no dict
+                if (space.record.hash, key) not in shared:
+                    others = zip(self.spaces, names, strict=True)
+                    without = (other.path.name for other, known in others if known.find(key) is None)
+                    lacking.setdefault(without_suffix(key), next(without, space.path.name))
+        return lacking
 
     def videos(self, key: str) -> tuple[Video, ...]:
         """A video in each of the spaces, in their order."""
@@ -205,7 +237,27 @@ class StreamSet:
             self._known_times.clear()
         return self._known_times.setdefault(key, self._find_times(key, list(rows.values())))
 
+    def _uneven_because(self, key: str) -> str | None:
+        try:
+            self.times(key)
+        except CacheMismatchError:
+            if key not in self._uneven:
+                raise
+        return self._uneven.get(key)
+
+    def _check_lengths(self, key: str, choices: Sequence[RowChoice]) -> None:
+        clip_s = self.recipe.clip_s or max(map(usual_row_s, choices))
+        is_grid = self.recipe.clip_s is not None
+        lengths = [choice.duration_s / clip_s if is_grid else choice.num_rows for choice in choices]
+        reason = too_uneven(key, [space.path.name for space in self.spaces], lengths, clip_s)
+        if reason is not None:
+            self._uneven[key] = reason
+            raise CacheMismatchError(f"{reason}\nextract or import the video again where it is shorter")
+        if max(lengths) - min(lengths) >= (SAME_TIME if is_grid else 1):
+            self.trimmed.add(key)
+
     def _find_times(self, key: str, choices: Sequence[RowChoice]) -> ClipTimes:
+        self._check_lengths(key, choices)
         if self.recipe.clip_s is not None:
             duration_s = min(choice.duration_s for choice in choices)
             return ClipTimes(edges_s=clip_edges(duration_s, self.recipe.clip_s), duration_s=duration_s)

@@ -265,3 +265,26 @@ def test_pooled_windows_are_means_of_all_clips(cache: Cache) -> None:
     window = window_of(clips, 0, 10, recipe)
     np.testing.assert_allclose(window.features[1], clips.features[4], rtol=1e-6)
     assert window.valid.all()
+
+
+def test_a_stream_that_broke_off_makes_a_video_unusable_and_names_both_lengths(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    write_features(root, "motion", {"whole": noise(76, 3), "near": noise(76, 3), "broken": noise(76, 3)})
+    write_features(root, "image", {"whole": noise(76, 2), "near": noise(73, 2), "broken": noise(10, 2)})
+    for clip_s in (None, 2.0):
+        streams = opened(open_cache(root), "motion", "image", config=MomentDataConfig(clip_s=clip_s))
+        assert (streams.times("whole").num_clips, streams.times("near").num_clips) == (76, 73)
+        both = r"'broken': image-\w+ has 10 clips \(20 s\) of it, motion-\w+ has 76 \(152 s\)"
+        with pytest.raises(CacheMismatchError, match=both):
+            streams.clips("broken")
+        rows = [Annotation(qid=name, video=name, query="a", windows=((100.0, 110.0),)) for name in ("broken", "near")]
+        with pytest.raises(AnnotationError, match=rf"^1 videos cannot be used.*{both}[^$]*--allow-missing"):
+            streams.match(rows)
+        with pytest.raises(AnnotationError, match="cannot be used"):
+            streams.match(rows[:1], allow_missing=True)
+        found, missing = streams.match(rows, allow_missing=True)
+        assert (list(found), missing) == (["near"], ["broken"])
+        assert [note.split(":")[0] for note in streams.notes] == [
+            "1 videos are left out, their streams differ in length",
+            "1 videos are a little longer in one stream than in another",
+        ]
