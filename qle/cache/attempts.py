@@ -167,7 +167,11 @@ def _create(own: Path, record: AttemptRecord) -> None:
         write_file(unnamed / ATTEMPT_FILE, record.to_json().encode(), "none")
         os.rename(unnamed, own)
     except OSError as error:
-        raise CacheError(f"cannot write into the cache at {own.parent.parent}: {error.strerror}") from error
+        remove_tree(unnamed)
+        raise CacheError(
+            f"cannot write into the cache at {own.parent.parent}: {error.strerror}\n"
+            "Nothing is lost. Free space or fix the permissions, then run the same command again."
+        ) from error
 
 
 def _adopt(old: Path, own: Path, record: AttemptRecord) -> dict[str, FileRecord]:

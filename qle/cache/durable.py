@@ -96,16 +96,17 @@ def replace_file(path: Path, content: bytes, durability: Durability = "full") ->
 def publish_once(path: Path, content: bytes, durability: Durability = "full") -> bool:
     """Write a file unless it is there already; of many that try at once exactly one wins and gets True."""
     beside = _temp_beside(path)
-    write_file(beside, content, durability)
     try:
-        os.link(beside, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links: a rename, and the last of a race wins
-        if path.exists():
+        write_file(beside, content, durability)
+        try:
+            os.link(beside, path)
+        except FileExistsError:
             return False
-        os.rename(beside, path)
-    finally:
+        except OSError:  # a file system without hard links: a rename, and the last of a race wins
+            if path.exists():
+                return False
+            os.rename(beside, path)
+    finally:  # also of a disk that took only half of it
         beside.unlink(missing_ok=True)
     sync_file(path.parent, durability)
     return True

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Literal
-from zipfile import BadZipFile
+from typing import IO, Literal
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -91,6 +91,43 @@ def read_features(
     if load_tensors is None:
         raise MissingDependencyError(f"{entry.path} needs torch to be read\npip install torch")
     return _choose(entry.path, load_tensors(entry.path), array)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes of a file say of the array of a video."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    has_times: bool
+
+
+def peek_features(entry: FeatureEntry, array: str = FEATURES) -> Header | None:
+    """The header of a video's array; None for .pt files, which are read whole or not at all, and what cannot be read."""
+    try:
+        if entry.form == "h5":
+            return Header(*hdf5_store.peek_array(entry.path, entry.place))
+        if entry.form == "npy":
+            with open(entry.path, "rb") as opened:
+                return Header(*_npy_header(opened), has_times=False)
+        if entry.form == "npz":
+            with ZipFile(entry.path) as archive:
+                names = {name.removesuffix(".npy") for name in archive.namelist()}
+                others = names - {"pts"}
+                chosen = array if array in names else others.pop() if len(others) == 1 else None
+                if chosen is not None:
+                    with archive.open(f"{chosen}.npy") as member:
+                        return Header(*_npy_header(member), has_times="pts" in names)
+    except (*UNREADABLE, AttributeError):  # said when it is read; AttributeError: a group where a dataset should be
+        return None
+    return None
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def write_features(

@@ -94,6 +94,15 @@ def read_array(path: Path, place: str) -> tuple[np.ndarray, np.ndarray | None]:
         return values, np.asarray(neighbour[()]) if isinstance(neighbour, h5py.Dataset) else None
 
 
+def peek_array(path: Path, place: str) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """Shape and dtype of a dataset of a foreign file, and whether times stand with it."""
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        dataset = file[place]
+        return dataset.shape, dataset.dtype, "pts" in dataset.attrs or "pts" in dataset.parent
+
+
 def read_notes(path: Path) -> dict[str, str]:
     """The text attributes of a file; none where it is no HDF5 file."""
     import h5py

@@ -15,6 +15,7 @@ appearing whole, so a killed run is simply repeated.
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -28,25 +29,38 @@ from qle.cache.feature_files import (
     FEATURES,
     FeatureEntry,
     Form,
+    Header,
     LoadTensors,
     SaveTensor,
     discover_features,
+    peek_features,
     read_features,
     safe_path,
     write_features,
 )
-from qle.cache.layout import clean_key, safe_name
+from qle.cache.layout import SPACE_FILE, clean_key, safe_name, space_folder_name
 from qle.cache.reader import Space, Video, open_cache
 from qle.cache.records import SourceFacts, is_same_source
 from qle.cache.selection import OnProgress, no_progress
 from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.writer import VideoWriter
-from qle.errors import CacheError, CacheMissingError, CheckpointError, ConfigError, InputError, QleError
+from qle.errors import (
+    CacheError,
+    CacheMismatchError,
+    CacheMissingError,
+    CheckpointError,
+    ConfigError,
+    InputError,
+    QleError,
+)
 from qle.types import RowPlan, SpaceSpec, StoreDtype, StoreKind, Stream
 
 NOTES_FILE = ".qle-export.json"
 """In a folder of exported files: which space and stream they are from."""
+
+MOST_PEEKED, MOST_READ = 64, 8
+"""Files that are asked for their shape before anything is made: by their headers, and whole where they have none."""
 
 AXES = {2: ("dim",), 4: ("rows", "cols", "dim")}
 
@@ -129,45 +143,96 @@ def import_features(
 ) -> ImportReport:
     """Feature files into a space of a cache; both are made where they are missing. Progress in videos."""
     entries = discover_features(inputs, options.array)
-    first, failed = _first_readable(entries, options, load_tensors)
-    space = create_space(root, _spec(first, options))
-    report = ImportReport(space=space.path.name, failed=failed)
+    importer = _Importer(root, _spec(_usual(entries, options, load_tensors), options), options, load_tensors)
+    report = ImportReport(space=space_folder_name(importer.spec))
     prints = {path: fingerprint(path) for path in {entry.path for entry in entries}}
     for done, entry in enumerate(entries, start=1):
         facts = SourceFacts(path=str(entry.path), fingerprint=prints[entry.path], fps=options.fps or 0.0)
         try:
-            is_new = _import_one(space, entry, facts, options, load_tensors)
+            is_new = importer.bring(entry, facts)
         except (InputError, CacheError, CheckpointError) as error:  # the last is how a torn .pt file is refused
+            if _is_of_all(error):
+                raise
             report.failed[entry.key] = str(error).splitlines()[0]
         else:
             report.num_imported += is_new
             report.num_already += not is_new
         on_progress(done, len(entries), entry.key)
+    if importer.space is None:
+        raise _none_of(report.failed)
     return report
 
 
-def _first_readable(
+def _is_of_all(error: QleError) -> bool:
+    """Whether the next video would meet it too: a full disk, a folder that cannot be written. A file that is gone is its own."""
+    cause = error.__cause__
+    is_disk = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return isinstance(error, CacheMismatchError) or (isinstance(error, CacheError) and is_disk)
+
+
+def _none_of(failed: Mapping[str, str]) -> InputError:
+    key, why = next(iter(failed.items()))
+    return InputError(f"none of the {len(failed)} videos can be imported; {key!r}: {why}")
+
+
+def _usual(entries: Sequence[FeatureEntry], options: ImportOptions, load_tensors: LoadTensors | None) -> Header:
+    """What most of the files are, which says what shape and dtype the space has: one odd file must not decide for all.
+
+    ConfigError where no file has times and no rule is given; InputError where no shape is that of the most.
+    """
+    found = _headers(entries, options, load_tensors)
+    if options.fps is None and options.clip_length_s is None and not any(one.has_times for one in found.values()):
+        raise ConfigError(
+            "the files have no times for their rows (no array `pts`), and every row needs one\n"
+            "pass --clip-length SECONDS (what a row describes) or --fps (rows a second)"
+        )
+    counts = Counter(one.shape[1:] for one in found.values())
+    (shape, most), *others = counts.most_common()
+    if others and others[0][1] == most:
+        told = "; ".join(f"{_few_keys(found, rows)} have rows of {rows}" for rows in (shape, others[0][0]))
+        raise InputError(
+            f"the files do not belong into one space: {told}\nimport them apart, each kind by its own --from"
+        )
+    return next(one for one in found.values() if one.shape[1:] == shape)
+
+
+def _few_keys(found: Mapping[str, Header], rows: tuple[int, ...]) -> str:
+    keys = [key for key, one in found.items() if one.shape[1:] == rows]
+    return ", ".join(map(repr, keys[:3])) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
+
+
+def _headers(
     entries: Sequence[FeatureEntry], options: ImportOptions, load_tensors: LoadTensors | None
-) -> tuple[np.ndarray, dict[str, str]]:
-    """The array that says what shape and dtype the space has."""
+) -> dict[str, Header]:
+    """Of some usable files, evenly over all; of the first one that is usable where none of these is."""
+    chosen = [entries[place] for place in np.linspace(0, len(entries) - 1, min(len(entries), MOST_PEEKED)).astype(int)]
+    found: dict[str, Header] = {}
     failed: dict[str, str] = {}
-    for entry in entries:
+    num_whole = 0
+    for entry in dict.fromkeys((*chosen, *entries)):
+        if found and (entry not in chosen or num_whole >= MOST_READ):
+            continue
         try:
-            values, times = read_features(entry, options.array, load_tensors)
-            _check_shape(values)
-            options.times(len(values), times)
+            header = peek_features(entry, options.array)
+            if header is None:  # or it says why not
+                values, times = read_features(entry, options.array, load_tensors)
+                header = Header(values.shape, values.dtype, times is not None)
+                num_whole += 1
+            _check_shape(header.shape, header.dtype)
         except QleError as error:
             failed[entry.key] = str(error).splitlines()[0]
         else:
-            return values, {}
-    key, why = next(iter(failed.items()))
-    raise InputError(f"none of the {len(entries)} videos can be imported; {key!r}: {why}")
+            found[entry.key] = header
+    if not found:
+        raise _none_of(failed)
+    return found
 
 
-def _spec(first: np.ndarray, options: ImportOptions) -> SpaceSpec:
+def _spec(first: Header, options: ImportOptions) -> SpaceSpec:
     dtype = options.dtype or ("float16" if first.dtype == np.float16 else "float32")
-    name = "patch" if first.ndim == 4 else "frame"
-    stream = Stream(name=name, row_shape=first.shape[1:], axes=AXES[first.ndim], dtype=dtype)
+    num_axes = len(first.shape)
+    name = "patch" if num_axes == 4 else "frame"
+    stream = Stream(name=name, row_shape=first.shape[1:], axes=AXES[num_axes], dtype=dtype)
     hashed = {
         "imported": {"name": options.name, "array": options.array},
         "sampling": options.describe_times(),
@@ -176,43 +241,61 @@ def _spec(first: np.ndarray, options: ImportOptions) -> SpaceSpec:
     return SpaceSpec(name=options.name, hashed=hashed, streams=(stream,), recorded={"imported_by": "qle cache import"})
 
 
-def _check_shape(values: np.ndarray) -> None:
-    if values.ndim not in AXES or not len(values) or values.dtype.kind != "f":
+def _check_shape(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if len(shape) not in AXES or not shape[0] or dtype.kind != "f":
         raise InputError(
-            f"got an array {values.shape} of {values.dtype}, expected floats (rows, dim) or "
+            f"got an array {shape} of {dtype}, expected floats (rows, dim) or "
             "(rows, grid rows, grid cols, dim) with at least one row"
         )
 
 
-def _import_one(
-    space: SpaceFolder,
-    entry: FeatureEntry,
-    facts: SourceFacts,
-    options: ImportOptions,
-    load_tensors: LoadTensors | None,
-) -> bool:
-    """False where it is there already, from the same file."""
-    key = clean_key(entry.key)
-    present = space.committed(key)
-    if present is not None and is_same_source(present.source.fingerprint, facts.fingerprint):
-        return False
-    values, pts_s = read_features(entry, options.array, load_tensors)
-    _check_shape(values)
-    (stream,) = space.record.streams
-    if values.shape[1:] != stream.row_shape:
-        raise InputError(f"rows of {values.shape[1:]}, the space {space.path.name} has rows of {stream.row_shape}")
-    if not np.isfinite(values).all():
-        raise InputError("it holds numbers that are not finite")
-    num_rows = len(values)
-    times = options.times(num_rows, pts_s)
-    if options.clip_length_s is not None:
-        # Times are the middles of clips, so that the first and the last alone would not tell where the video is cut.
-        facts = facts.model_copy(update={"start_s": 0.0, "end_s": num_rows * options.clip_length_s})
-    plan = RowPlan(frame_index=np.arange(num_rows), pts_s=times, is_valid=np.ones(num_rows, dtype=bool))
-    with VideoWriter.open(space, key, plan, facts, store=options.store, replace=present is not None) as writer:
-        writer.write(stream.name, np.arange(num_rows), values.astype(np.float32) if values.itemsize > 4 else values)
-        writer.commit()
-    return True
+@dataclass(slots=True)
+class _Importer:
+    """Brings videos into a space that is made for the first of them that is right: none is made for nothing."""
+
+    root: Path
+    spec: SpaceSpec
+    options: ImportOptions
+    load_tensors: LoadTensors | None
+    space: SpaceFolder | None = None
+
+    def __post_init__(self) -> None:
+        if (self.root / space_folder_name(self.spec) / SPACE_FILE).exists():
+            self.space = create_space(self.root, self.spec)
+
+    def bring(self, entry: FeatureEntry, facts: SourceFacts) -> bool:
+        """False where it is there already, from the same file."""
+        key = clean_key(entry.key)
+        present = None if self.space is None else self.space.committed(key)
+        if present is not None and is_same_source(present.source.fingerprint, facts.fingerprint):
+            return False
+        values, times = self._read(entry)
+        num_rows = len(values)
+        if self.options.clip_length_s is not None:
+            # Times are the middles of clips, so the first and the last alone would not tell where the video is cut.
+            facts = facts.model_copy(update={"start_s": 0.0, "end_s": num_rows * self.options.clip_length_s})
+        plan = RowPlan(frame_index=np.arange(num_rows), pts_s=times, is_valid=np.ones(num_rows, dtype=bool))
+        self.space = space = self.space or create_space(self.root, self.spec)
+        store, is_old = self.options.store, present is not None
+        with VideoWriter.open(space, key, plan, facts, store=store, replace=is_old) as writer:
+            (stream,) = self.spec.streams
+            writer.write(stream.name, np.arange(num_rows), values.astype(np.float32) if values.itemsize > 4 else values)
+            writer.commit()
+        return True
+
+    def _read(self, entry: FeatureEntry) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and their times, if they are what the space holds."""
+        values, pts_s = read_features(entry, self.options.array, self.load_tensors)
+        _check_shape(values.shape, values.dtype)
+        (stream,) = self.spec.streams
+        if values.shape[1:] != stream.row_shape:
+            name = space_folder_name(self.spec)
+            raise InputError(
+                f"rows of {values.shape[1:]}, most files and the space {name} have rows of {stream.row_shape}"
+            )
+        if not np.isfinite(values).all():
+            raise InputError("it holds numbers that are not finite")
+        return values, self.options.times(len(values), pts_s)
 
 
 def export_features(

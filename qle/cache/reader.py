@@ -325,7 +325,10 @@ class Cache:
         if not self.spaces:
             raise CacheMissingError(f"{self.path} has no space yet; make one with: qle extract --cache {self.path} ...")
         what = f"no space begins with {name!r}" if not matches else "several spaces fit"
-        raise CacheMissingError(f"{self.path}: {what}; choose one of {', '.join(matches or self.spaces)}")
+        choices = ", ".join(matches or self.spaces)
+        raise CacheMissingError(
+            f"{self.path}: {what}; choose one of {choices}\nby --space, or --stream where the command has it"
+        )
 
     def __repr__(self) -> str:
         return f"Cache({str(self.path)!r}, spaces: {', '.join(self.spaces) or 'none'})"

@@ -116,10 +116,12 @@ class VideoWriter:
         writer = cls(space, record, attempt, rows=rows, source=source, replace=replace, on_step=on_step)
         try:
             writer._begin()
-        except BaseException as error:
+        except OSError as error:
+            explained = writer._explain(error)  # before we leave: a folder that is gone would look taken over
             writer.abandon(keep_shards=True)
-            if isinstance(error, OSError):
-                raise writer._explain(error) from error
+            raise explained from error
+        except BaseException:
+            writer.abandon(keep_shards=True)
             raise
         return writer
 
@@ -388,12 +390,12 @@ class VideoWriter:
     def _explain(self, error: OSError) -> CacheError:
         """What a foreign error means here."""
         key = self._record.key
-        if self.is_taken_over:
+        if isinstance(error, FileNotFoundError) and self.is_taken_over:
             return CacheError(f"video {key!r}: another process has taken over this attempt; its result will be as good")
         hint = "\nfree some space and run the same command again: complete files are kept"
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return CacheError(
-            f"video {key!r}: cannot write into {self._space.path}: {error.strerror}{hint if is_full else ''}"
+            f"video {key!r}: cannot write into {self._space.path}: {error.strerror or error}{hint if is_full else ''}"
         )
 
 

@@ -1,5 +1,6 @@
 """Feature files come in with times and go out as others expect them; broken ones are named and the rest goes on."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -173,9 +174,61 @@ def test_nonsense_is_refused(options: dict[str, float]) -> None:
 
 def test_times_are_needed(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.npy", _features(0))
-    with pytest.raises(InputError, match=r"none of the 1 videos can be imported; 'a': .*pass --fps or --clip-length"):
+    with pytest.raises(ConfigError, match=r"(?s)no times for their rows.*pass --clip-length SECONDS .* or --fps"):
         import_features([path], tmp_path / "cache", ImportOptions(name="x"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_an_import_of_nothing_leaves_nothing(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _write(tmp_path / "in" / f"{name}.npz", np.full((3, 6), np.nan, np.float32))
+    with pytest.raises(InputError, match="none of the 2 videos can be imported; 'a': it holds numbers that are not"):
+        import_features([tmp_path / "in"], tmp_path / "cache", CLIPS)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt", ".h5"])
+def test_one_odd_file_that_comes_first_does_not_decide_for_all(tmp_path: Path, suffix: str) -> None:
+    _write(tmp_path / "in" / f"a{suffix}", np.ones((5, 7), np.float32))
+    for number in range(3):
+        _write(tmp_path / "in" / f"b{number}{suffix}", _features(number))
+    report = import_features([tmp_path / "in"], tmp_path / "cache", CLIPS, load_tensors=load_tensors)
+    assert (report.num_imported, sorted(report.failed)) == (3, ["a"])
+    assert "rows of (7,), most files and the space" in report.failed["a"]
+
+
+def test_files_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    _write(tmp_path / "in" / "a.npz", np.ones((5, 7), np.float32))
+    _write(tmp_path / "in" / "b.npz", _features(0))
+    with pytest.raises(InputError, match=r"'a' have rows of \(7,\); 'b' have rows of \(6,\)"):
+        import_features([tmp_path / "in"], tmp_path / "cache", CLIPS)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "step", ["qle.cache.zarr_store.create", "qle.cache.writer.write_at", "qle.cache.attempts.write_file"]
+)
+def test_a_full_disk_stops_the_import_once_and_it_goes_on_later(tmp_path: Path, step: str) -> None:
+    for number in range(3):
+        _write(tmp_path / "in" / f"{number}.npz", _features(number))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fill_disk(done: int, total: int, key: str) -> None:
+            seen.append(key)
+            patch.setattr(step, _full_disk)
+
+        with pytest.raises(CacheError, match="No space left on device") as caught:
+            import_features([tmp_path / "in"], tmp_path / "cache", CLIPS, on_progress=fill_disk)
+    assert "run the same command again" in str(caught.value)
+    assert seen == ["0"]
+    report = import_features([tmp_path / "in"], tmp_path / "cache", CLIPS)
+    assert (report.num_imported, report.num_already, report.failed) == (2, 1, {})
+    assert not list(_space(tmp_path / "cache").path.glob("tmp/*"))
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("inputs", ["nothing", "a.txt", "."])
