@@ -20,7 +20,8 @@ class MomentDataConfig:
     """Clips of one window: the most that the head sees at once."""
     long_videos: LongVideos = "windows"
     """Videos with more clips. windows: a window is drawn anew in each epoch, and overlapping ones are merged when localizing.
-    truncate: the rest is not seen (published for QVHighlights). pool: clips are averaged until they fit (published for MESM)."""
+    truncate: training does not see the rest (published for QVHighlights); videos are localized as with windows.
+    pool: clips are averaged until they fit (published for MESM)."""
     empty_share: float = 0.2
     """Of the windows drawn from longer videos, the part in [0, 1] that lies anywhere; the others hold a moment of the item.
     Most windows of a long video hold none, and a head that has never seen one finds something in each."""

@@ -46,13 +46,12 @@ class WindowClips:
 
 
 def windows_of(num_clips: int, recipe: FeatureRecipe) -> tuple[tuple[int, int], ...]:
-    """(first, stop) of the windows in which a video is read: one where it fits, else overlapping by half or more and evenly
-    spread ("windows"), the first alone ("truncate"), all of it at once, to be averaged ("pool")."""
+    """(first, stop) of the windows in which a video is searched: one where it fits, else overlapping by half or more and evenly
+    spread, or all of it at once, to be averaged ("pool"). What training truncates is searched in windows too: a head that
+    saw windows of that length only is still asked about the whole video."""
     length = recipe.window_clips
     if num_clips <= length or recipe.long_videos == "pool":
         return ((0, num_clips),)
-    if recipe.long_videos == "truncate":
-        return ((0, length),)
     count = 1 + -(-(num_clips - length) // max(1, length // 2))
     firsts = np.round(np.linspace(0, num_clips - length, count)).astype(np.int64).tolist()
     return tuple((first, first + length) for first in firsts)
