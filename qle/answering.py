@@ -8,7 +8,7 @@ has ranked ones, and a saliency of clips for a track; it looks at means of whole
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +20,7 @@ import qle
 from qle.cache.reader import Space, Video
 from qle.config import config_to_dict
 from qle.data.moments.features import StreamSet
+from qle.data.moments.lengths import trimmed_note
 from qle.data.rows import choose_rows
 from qle.errors import CheckpointError, ConfigError
 from qle.evidence import explain_frames, show_frames
@@ -91,7 +92,7 @@ class Answerer(ABC):
         """Where the numbers come from."""
         record = self.run.record
         names = [f"{use.name}-{use.hash[:12]}" for use in record.spaces]
-        backbones = [use.hashed.get("backbone") or "unknown" for use in record.spaces]
+        backbones = [_origin(use.hashed) for use in record.spaces]
         is_one = len(names) == 1
         return {
             "qle": qle.__version__,
@@ -171,6 +172,7 @@ class MomentAnswerer(Answerer):
         self._memory_bytes, self._keeps_all = memory_bytes, keeps_all
         self._ranking = record.ranking or Ranking()
         self._streams: tuple[tuple[Space, ...], StreamSet] | None = None
+        self._trimmed: set[str] = set()
 
     def predictions(
         self, found: Found, queries: Sequence[Query], on_progress: OnProgress | None = None
@@ -208,11 +210,19 @@ class MomentAnswerer(Answerer):
         valid = all_candidates[0].track.valid
         if not valid.all():
             self.notes.append(f"{int((~valid).sum())} of {len(valid)} clips of {key} are not usable or not seen")
+        if self._streams is not None and key in self._streams[1].trimmed - self._trimmed:
+            self._note_trimmed(key)
         predictions = []
         for query, candidates in zip(queries, all_candidates, strict=True):
             one = predict_moments(key, query.text, candidates, self._ranking, query.qid)
             predictions.append(one if self._keeps_all else replace(one, moments=shown(candidates, self._ranking)))
         return predictions
+
+    def _note_trimmed(self, key: str) -> None:
+        """One note that counts them, in the place of the one before."""
+        before = trimmed_note(len(self._trimmed))
+        self._trimmed.add(key)
+        self.notes = [note for note in self.notes if note != before] + [trimmed_note(len(self._trimmed))]
 
     def _streams_of(self, spaces: tuple[Space, ...]) -> StreamSet:
         """Which videos several spaces have in common is found once."""
@@ -231,6 +241,14 @@ class MomentAnswerer(Answerer):
             "device": self._device.type,
             "precision": self._precision,
         }
+
+
+def _origin(hashed: Mapping[str, Any]) -> Any:
+    """What made the numbers of a space: a backbone, or who imported them says by a name."""
+    imported = hashed.get("imported")
+    if isinstance(imported, Mapping):
+        return f"imported:{imported.get('name', 'unknown')}"
+    return hashed.get("backbone") or "unknown"
 
 
 def answerer_of(

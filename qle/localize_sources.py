@@ -45,8 +45,10 @@ def cached(request: LocalizeRequest, record: RunRecord, skipped: list[Query]) ->
     spaces = spaces_of(request.cache, record)
     names = _Names(spaces, record)
     places: dict[str, list[int]] = {names.named(name): [] for name in request.video_ids}
+    lacking: dict[str, str] = {}
     if not places and any(query.video is None for query in request.queries):
         places = {key: [] for key in names.keys}
+        lacking = names.lacking
     open_keys = list(places)
     for place, query in enumerate(request.queries):
         if query.video is None:
@@ -68,6 +70,10 @@ def cached(request: LocalizeRequest, record: RunRecord, skipped: list[Query]) ->
     _check_number(request, len(places))
     for key in sorted(places):
         yield _open(spaces, key, tuple(places[key]))
+    for key, where in lacking.items():
+        yield Asked(
+            key, (), None, CacheMissingError(f"not in {where}, which the run reads; extract or import it there too")
+        )
 
 
 def extracted(
@@ -116,8 +122,11 @@ class _Names:
 
     def __init__(self, spaces: tuple[Space, ...], record: RunRecord) -> None:
         self._first = spaces[0]
-        self.keys = spaces[0].keys() if record.recipe is None else streams_of(record, spaces).keys()
+        streams = None if record.recipe is None else streams_of(record, spaces)
+        self.keys = spaces[0].keys() if streams is None else streams.keys()
         """Of the videos that all spaces hold."""
+        self.lacking = {} if streams is None else streams.lacking()
+        """Of the others: which space lacks each."""
         self._is_partial = len(self.keys) < len(spaces[0])
         self._known = {name for key in self.keys for name in _short_names(key)}
 

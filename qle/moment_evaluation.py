@@ -7,6 +7,7 @@ The rows are those that `qle localize --format jsonl` writes, so that both ways 
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,6 +39,8 @@ from qle.runs import RunRecord, load_run
 from qle.runtime import resolve_device
 from qle.submission_evaluation import Said, Truth, measure_rows, read_truth
 from qle.types import Prediction
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ def _open(folder: Path, record: RunRecord, annotations: Sequence[Annotation], re
     spaces = spaces_of(cache, record)
     streams = streams_of(record, spaces)
     _, names = streams.match(annotations, allow_missing=request.allow_missing)
+    for note in streams.notes:
+        log.warning("%s: %s", folder, note)
     return _Opened(folder=folder, record=record, spaces=spaces, streams=streams, missing=names)
 
 

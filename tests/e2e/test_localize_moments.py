@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,6 +121,10 @@ def test_moments_of_several_spaces_and_of_long_videos(planted: Path, imported: P
         ("long", "event 0"): [(140, 160)], ("long", "event 1"): [(400, 520)],
         ("short", "event 0"): [(20, 40), (80, 90)],
     }  # fmt: skip
+    assert list(result.failures) == ["alone"]
+    assert re.match(r"not in other-\w+, which the run reads", result.failures["alone"])
+    assert result.exit_code == 4
+    assert result.provenance["backbone"] == ["imported:planted", "imported:other"]
     found = {(one.video, one.query): one for one in result.predictions}
     assert found["long", "event 0"].presence > 0.95
     absent = found["empty", "event 0"]
@@ -127,6 +132,19 @@ def test_moments_of_several_spaces_and_of_long_videos(planted: Path, imported: P
     assert absent.best is not None
     assert (result.provenance["space"][0].split("-")[0], result.provenance["head"]) == ("planted", "planted")
     assert [part["stream"] for part in result.provenance["features"]["parts"]] == ["frame", "frame"]
+
+
+def test_a_video_with_a_stream_that_broke_off_fails_by_name(planted: Path, imported: Path, tmp_path: Path) -> None:
+    cache = planted_cache(tmp_path, {name: planted_features(76, []) for name in ("whole", "near", "broken")})
+    (tmp_path / "other").mkdir()
+    for name, length in {"whole": 76, "near": 75, "broken": 10}.items():
+        np.savez(tmp_path / "other" / f"{name}.npz", features=np.ones((length, 3), np.float32))
+    import_features([tmp_path / "other"], cache, ImportOptions(name="other", clip_length_s=2.0))
+    result = _ask(planted, "event 0", cache=cache)
+    assert [one.video for one in result.predictions] == ["near", "whole"]
+    assert re.search(r"10 clips \(20 s\) of it, planted-\w+ has 76 \(152 s\)", result.failures["broken"])
+    assert result.notes == ["1 videos are a little longer in one stream than in another: trimmed to the shortest"]
+    assert result.exit_code == 4
 
 
 def test_evaluators_get_every_span(planted: Path, imported: Path) -> None:
@@ -227,7 +245,7 @@ def test_damaged_video_costs_only_itself(planted: Path, imported: Path, tmp_path
     ]
     max(files, key=lambda path: path.stat().st_size).unlink()
     result = _ask(planted, "event 0", cache=tmp_path / "cache")
-    assert list(result.failures) == ["long"]
+    assert list(result.failures) == ["long", "alone"]
     assert {one.video for one in result.predictions} == {"empty", "short"}
     assert result.exit_code == 4
 
