@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import CHECKOUT
 
+pytestmark = pytest.mark.timeout(600)  # a page is twenty processes; beside other work each waits for its turn
 EXAMPLES = CHECKOUT / "examples"
 
 
@@ -107,8 +108,6 @@ def test_features_of_others_become_a_run_that_beats_its_floors(followed: dict[st
     official, floor = measured(done.output("--protocol qvhighlights"), "official MR-full-R1@0.5")
     assert official == pytest.approx(100 * measured(table, "moments r1@0.5")[0], abs=0.1)
     assert official > floor + 30
-    asked = {cells[1] for cells in lines_of(done.output("qle localize", "--query "))}
-    assert asked == {"someone plays the guitar", "rain falls"}
     assert zipfile.is_zipfile(done.folder / "model_best.ckpt")
 
 
