@@ -215,7 +215,7 @@ def load_run(folder: Path, device: "torch.device") -> LoadedRun:
             f"{folder}: imported weights that are bound to no {'features' if record.text else 'text encoder'} yet\n"
             "run qle checkpoint import again with --cache, --stream and --text-encoder"
         )
-    text = rebuild_text_encoder(record.text, device)
+    text = rebuild_text_encoder(record.text, device, run=folder)
     if not text.is_frozen:  # then the run has trained it, and without its own numbers it would be noise
         text.load_train_state(_tensors(folder, TEXT_FILE, record))
     head.to(device).requires_grad_(False).eval()

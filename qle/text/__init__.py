@@ -43,13 +43,16 @@ def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu
 
 
 def rebuild_text_encoder(
-    spec: Mapping[str, Any], device: "torch.device | str" = "cpu", *, source: str | None = None
+    spec: Mapping[str, Any], device: "torch.device | str" = "cpu", *, source: str | None = None, run: Path | None = None
 ) -> "TextEncoder":
     """The encoder of `TextEncoder.spec()` before its `load_train_state`. Other base weights than the recorded ones are a
-    CheckpointError. `source` says where the model lies now, for a folder that has moved since."""
+    CheckpointError. `source` says where the model lies now, for a folder that has moved since. `run`: the folder of the run,
+    where a file or folder of the same name is looked for that is not where it was."""
     settings = dict(spec.get("request", {}))
     if source is not None:
         settings["name"] = source
+    elif run is not None and "name" in settings:
+        settings["name"] = _where_it_lies(settings["name"], run)
     encoder = build_text_encoder(build_config(TextRequest, settings, where="text encoder"), device)
     found = encoder.spec()
     for fact, is_same in (
@@ -63,6 +66,18 @@ def rebuild_text_encoder(
                 "name the model that the run was trained with, or train again with this one"
             )
     return encoder
+
+
+def _where_it_lies(name: str, run: Path) -> str:
+    """The path of an encoder that was read from a file or folder, where it was or in the run; other names as they are."""
+    path = Path(name)
+    if path.exists() or not (path.is_absolute() or path.suffix.lower() in FILE_KINDS):
+        return name
+    if (run / path.name).exists():
+        return str(run / path.name)
+    raise CheckpointError(
+        f"{name}: the text encoder of the run is not there any more\nput {path.name} into {run}, or where it was"
+    )
 
 
 def kind_of(name: str) -> str:

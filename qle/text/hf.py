@@ -22,13 +22,13 @@ from qle.text.base import Piece, TextEncoder, Words
 from qle.text.hf_load import TextTower, load_text_tower, spelt_pieces
 from qle.text.lora import add_lora, set_adapter_dropout
 from qle.text.queries import check_length, refuse_nothing
-from qle.text.request import TextRequest
+from qle.text.request import TextRequest, lasting
 from qle.weights import state_digest
 
 
 def build_hf(request: TextRequest) -> "HuggingFaceText":
     """The model behind an id or folder."""
-    return HuggingFaceText(load_text_tower(request.name), request)
+    return HuggingFaceText(load_text_tower(request.name), lasting(request))
 
 
 class HuggingFaceText(TextEncoder):

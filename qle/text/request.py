@@ -1,6 +1,7 @@
 """What a user may choose about the text encoder. No torch, so that command lines and settings stay fast."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from qle.errors import ConfigError
 
@@ -53,3 +54,9 @@ class TextRequest:
             raise ConfigError(f"text.max_words = {self.max_words}: expected at least 1")
         if self.dim is not None and (self.dim < 8 or self.dim % 4):
             raise ConfigError(f"text.dim = {self.dim}: expected a multiple of 4 of at least 8")
+
+
+def lasting(request: TextRequest) -> TextRequest:
+    """The same request from any folder: where its name is that of a file or folder, by the whole path. Runs hold it so."""
+    path = Path(request.name)
+    return replace(request, name=str(path.absolute())) if path.exists() else request

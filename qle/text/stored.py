@@ -21,7 +21,7 @@ from qle.config import config_to_dict
 from qle.errors import ConfigError, InputError
 from qle.text.base import Piece, TextEncoder, Words
 from qle.text.queries import refuse_nothing, shown
-from qle.text.request import TextRequest
+from qle.text.request import TextRequest, lasting
 from qle.text.words_file import StoredQueries, StoredQuery, write_stored_words
 
 __all__ = ["StoredText", "build_stored", "write_stored_words"]
@@ -34,7 +34,7 @@ def build_stored(request: TextRequest) -> "StoredText":
             raise ConfigError(
                 f"text.{setting}: {request.name} holds finished encodings, which take no settings; drop it"
             )
-    return StoredText(StoredQueries(Path(request.name)), request)
+    return StoredText(StoredQueries(Path(request.name)), lasting(request))
 
 
 class StoredText(TextEncoder):

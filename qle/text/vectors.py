@@ -26,7 +26,7 @@ from qle.config import config_to_dict
 from qle.errors import ConfigError, InputError
 from qle.text.base import Piece, TextEncoder, Words
 from qle.text.queries import check_length, refuse_nothing, shown
-from qle.text.request import TextRequest
+from qle.text.request import TextRequest, lasting
 
 MAX_WORDS = 64
 _BLOCK_BYTES = 1 << 20
@@ -97,7 +97,7 @@ def build_vectors(request: TextRequest) -> "VectorText":
         raise ConfigError(f"text encoder {request.name}: word vectors have no layers to adapt; drop --lora")
     if request.dim is not None:
         raise ConfigError(f"text.dim = {request.dim}: {request.name} has a width of its own; drop it")
-    return VectorText(open_vectors(Path(request.name)), request)
+    return VectorText(open_vectors(Path(request.name)), lasting(request))
 
 
 class VectorText(TextEncoder):

@@ -166,6 +166,28 @@ def test_a_bound_run_works(tmp_path: Path, golden: Path, cache: Path) -> None:
     assert [part.has_endpoints for part in run.record.recipe.parts] == [False, True]
 
 
+def test_a_run_finds_its_words_from_any_folder(
+    tmp_path: Path, golden: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of the file was kept as it was given, so the run worked in the folder of its import alone."""
+    path, words = official_file(tmp_path, golden, "qd-detr"), tmp_path / "words.txt"
+    words.write_text(f"polyp {' '.join(['0.1'] * 24)}\n")
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    import_checkpoint(
+        ImportRequest(
+            upstream="qd-detr", file=path, out=run, cache=cache, streams=("slow", "clip"), text_encoder="words.txt"
+        )
+    )
+    monkeypatch.chdir("/")
+    load_run(run, torch.device("cpu"))
+    words.rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"not there any more\nput words\.txt into .*run, or where it was"):
+        load_run(run, torch.device("cpu"))
+    (tmp_path / "elsewhere").rename(run / "words.txt")
+    load_run(run.rename(tmp_path / "copied"), torch.device("cpu"))
+
+
 def test_streams_of_the_wrong_width_are_told(tmp_path: Path, golden: Path, cache: Path) -> None:
     path = official_file(tmp_path, golden, "qd-detr")
     request = ImportRequest(upstream="qd-detr", file=path, out=tmp_path / "run", cache=cache, streams=("slow",))
