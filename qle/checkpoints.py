@@ -118,7 +118,7 @@ def import_checkpoint(request: ImportRequest) -> ImportSummary:
         num_tensors=len(opened.state),
         left_out=left_out,
         options_from=opened.options_from,
-        notes=_notes(recipe, text),
+        notes=_notes(request, record, opened.options),
     )
 
 
@@ -239,6 +239,7 @@ def _record(
         more_spaces=tuple(more),
         recipe=recipe,
         ranking=Ranking() if head.task == "moments" else None,
+        is_calibrated=False,
         priors=None,
         settings={"imported": imported},
         selection={},
@@ -267,11 +268,41 @@ def _left_out(state: Mapping[str, Tensor], upstream: Upstream, head: Head) -> tu
     )
 
 
-def _notes(recipe: FeatureRecipe | None, text: TextEncoder | None) -> tuple[str, ...]:
-    missing = [what for what, is_there in (("--cache and --stream", recipe), ("--text-encoder", text)) if not is_there]
-    if not missing:
-        return ()
-    return (f"not bound to {' or '.join(missing)}: it can be exported; to localize with it, import it again with them",)
+def _notes(request: ImportRequest, record: RunRecord, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the weights cannot show, for people."""
+    bound = (("--cache and --stream", record.recipe), ("--text-encoder", record.text))
+    missing = [what for what, is_there in bound if not is_there]
+    if missing:
+        return (
+            f"not bound to {' or '.join(missing)}: it can be exported; to localize with it, import it again with them",
+        )
+    notes = [] if record.recipe is None else _order_notes(request, record.recipe, options)
+    if record.ranking is not None:
+        notes.append(
+            "scores are raw: an official file holds no calibration, so they rank moments and are no probabilities"
+        )
+    return tuple(notes)
+
+
+def _order_notes(request: ImportRequest, recipe: FeatureRecipe, options: Mapping[str, Any]) -> list[str]:
+    """Features in another order have the same width, and the head then answers with noise."""
+    notes = []
+    is_last = [part.has_endpoints for part in recipe.parts] == [False] * (len(recipe.parts) - 1) + [True]
+    # Sound comes behind the endpoints in the published form with sound, and only there.
+    if UPSTREAMS[request.upstream].head != "tmass" and not is_last and not options.get("a_feat_dir"):
+        notes.append(
+            f"the temporal endpoints (+tef) do not stand last, as in the published features of {request.upstream} "
+            "they do (but for sound behind them)"
+        )
+    if len(recipe.parts) > 1:
+        named = options.get("v_feat_dirs")
+        said = (
+            f"; its options name {', '.join(Path(str(one)).name for one in named)}" if isinstance(named, list) else ""
+        )
+        notes.append(
+            f"the order of streams must be that of training, which weights do not tell: {' + '.join(request.streams)}{said}"
+        )
+    return notes
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,8 @@ class RunRecord(BaseModel):
     """Of heads that score rows; not written for others."""
     ranking: Ranking | None = None
     """Of heads that answer with spans."""
+    is_calibrated: bool = True
+    """Its constants were fitted on validation videos; those of imported weights are as good as any."""
     priors: dict[str, Any] | None
     """What can be guessed without looking (eval/floors.py), from the training annotations."""
     settings: dict[str, Any]

@@ -159,11 +159,33 @@ def test_a_bound_run_works(tmp_path: Path, golden: Path, cache: Path) -> None:
         text_encoder=str(vectors),
     )  # fmt: skip
     summary = import_checkpoint(request)
-    assert summary.notes == ()
+    assert [note.split(":")[0] for note in summary.notes] == [
+        "the order of streams must be that of training, which weights do not tell",
+        "scores are raw",
+    ]
+    assert not read_run(tmp_path / "run").is_calibrated
     run = load_run(tmp_path / "run", torch.device("cpu"))
     assert run.record.recipe is not None
     assert run.record.recipe.dim == 34
     assert [part.has_endpoints for part in run.record.recipe.parts] == [False, True]
+
+
+def test_endpoints_in_the_middle_are_told(tmp_path: Path, golden: Path, cache: Path) -> None:
+    """The width is the same wherever they stand: such a run was accepted without a word, and answered with noise."""
+    words = tmp_path / "words.txt"
+    words.write_text(f"polyp {' '.join(['0.1'] * 24)}\n")
+    directories = ["features/slow", "features/clip"]
+    for name, options, is_told in (
+        ("plain", {"v_feat_dirs": directories}, True),
+        ("sound", {"a_feat_dir": "pann"}, False),
+    ):
+        request = ImportRequest(
+            upstream="qd-detr", file=official_file(tmp_path, golden, "qd-detr", **options), out=tmp_path / name,
+            cache=cache, streams=("clip+tef", "slow"), text_encoder=str(words),
+        )  # fmt: skip
+        notes = " ".join(import_checkpoint(request).notes)
+        assert ("do not stand last" in notes) is is_told
+        assert ("clip+tef + slow; its options name slow, clip" in notes) is is_told
 
 
 def test_a_run_finds_its_words_from_any_folder(
