@@ -60,10 +60,12 @@ def rebuild_text_encoder(
         ("weights", encoder.is_as(spec)),
     ):
         if not is_same:
+            told = encoder.difference(spec) if fact == "weights" else None
+            what = "file" if told else "model"
+            told = told or f"{_short(found.get(fact))} instead of {_short(spec.get(fact))}"
             raise CheckpointError(
-                f"text encoder {settings['name']}: its {fact} are not those of the run: "
-                f"{_short(found.get(fact))} instead of {_short(spec.get(fact))}\n"
-                "name the model that the run was trained with, or train again with this one"
+                f"text encoder {settings['name']}: its {fact} are not those of the run: {told}\n"
+                f"restore the {what} that the run was trained with, or train again with this one"
             )
     return encoder
 

@@ -86,6 +86,10 @@ class TextEncoder(nn.Module, ABC):
         """It gives the numbers of the encoder that `spec` was taken from, before anything is trained."""
         return self.spec().get("weights") == spec.get("weights")
 
+    def difference(self, spec: Mapping[str, Any]) -> str | None:
+        """Where it is not as `spec`: what of its numbers differs, for people. None: nothing but the digest can be told."""
+        return None
+
     @property
     def device(self) -> torch.device:
         """Where words come out."""

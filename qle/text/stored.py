@@ -96,6 +96,14 @@ class StoredText(TextEncoder):
         """Also where the file has grown: runs are asked about new videos with new queries."""
         return isinstance(witnesses := spec.get("weights"), list) and self._stored.bears_out(witnesses)
 
+    def difference(self, spec: Mapping[str, Any]) -> str | None:
+        if not isinstance(witnesses := spec.get("weights"), list):
+            return None
+        others, num_gone = self._stored.differences(witnesses)
+        found = [f"{len(others)} with other numbers, e.g. {shown(others[0])}"] if others else []
+        found += [f"{num_gone} missing"] if num_gone else []
+        return f"of {len(witnesses)} sampled queries, {', '.join(found) or 'nothing'}"
+
     def _padded_ids(self, rows: Sequence[StoredQuery]) -> Tensor | None:
         ids = [torch.from_numpy(row.ids) for row in rows if row.ids is not None]
         return pad_sequence(ids, batch_first=True).to(self.device) if ids else None

@@ -9,7 +9,7 @@ lacks are left out, as the published uses of such vectors do; a query of nothing
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,9 @@ class VectorText(TextEncoder):
             "sentence_dim": self.sentence_dim,
             "max_words": self.max_words,
         }
+
+    def difference(self, spec: Mapping[str, Any]) -> str | None:
+        return "the file is another, or has changed since"
 
     def _words(self, query: str) -> list[bytes]:
         tokens = split_tokens(query, lambda token: token.encode() in self._file.at)

@@ -174,12 +174,14 @@ class StoredQueries:
 
     def bears_out(self, witnesses: Sequence[str]) -> bool:
         """Every one of them is here, with the same numbers."""
+        return bool(witnesses) and self.differences(witnesses) == ([], 0)
+
+    def differences(self, witnesses: Sequence[str]) -> tuple[list[str], int]:
+        """Of these, the queries that have other numbers here, and how many are not here."""
         texts = {_text_hash(text): text for text in self._number}
-        for witness in witnesses:
-            mark, _, numbers = witness.partition(":")
-            if mark not in texts or self._hash(texts[mark]) != numbers:
-                return False
-        return bool(witnesses)
+        known = [(texts.get(mark), numbers) for mark, _, numbers in (witness.partition(":") for witness in witnesses)]
+        others = [text for text, numbers in known if text is not None and self._hash(text) != numbers]
+        return others, sum(text is None for text, _ in known)
 
     def _hash(self, text: str) -> str:
         found = self.query(text)
