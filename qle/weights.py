@@ -66,6 +66,11 @@ def load_file(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: damaged or cut short ({_first_line(error)})\ncompare its size with the source and download it again"
         ) from error
+    if head.startswith(b"PK\x03\x04"):  # the directory of a zip stands at its end
+        raise CheckpointError(
+            f"{path}: cut short ({path.stat().st_size:,} bytes of an archive without its end)\n"
+            "compare its size with the source and download it again"
+        )
     raise CheckpointError(
         f"{path}: neither a safetensors file nor a torch checkpoint (it begins with {head[:16]!r})\n"
         "pass the weights file itself; a web page or an archive saved under its name is the usual cause"
@@ -77,11 +82,9 @@ def _read_head(path: Path) -> bytes:
         with path.open("rb") as file:
             head = file.read(64)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such weights file\ncheck --weights") from error
+        raise CheckpointError(f"{path}: no such weights file") from error
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as a weights file ({error.strerror})\ncheck --weights"
-        ) from error
+        raise CheckpointError(f"{path}: cannot be read as a weights file ({error.strerror})") from error
     if not head:
         raise CheckpointError(f"{path}: the file is empty\ndownload it again")
     if head.startswith(b"version https://git-lfs"):

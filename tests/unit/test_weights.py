@@ -111,7 +111,7 @@ def test_a_file_cut_short_is_an_error_of_the_file(tmp_path: Path, kind, share) -
         (b"<!DOCTYPE html><html>404 Not Found</html>" * 20, "neither a safetensors"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
         (b"\x80\x04K\x01.", "damaged"),
-        (b"PK\x03\x04 and then nothing like an archive", "neither|damaged"),
+        (b"PK\x03\x04 and then nothing like an archive", r"cut short \(\d+ bytes of an archive without its end\)"),
     ],
 )
 def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, content, message) -> None:
@@ -122,7 +122,7 @@ def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, content, messa
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such weights file"):
+    with pytest.raises(CheckpointError, match=r"nothing\.pth: no such weights file$"):  # whatever option has named it
         load_file(tmp_path / "nothing.pth")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_file(tmp_path)
