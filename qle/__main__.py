@@ -1,6 +1,42 @@
-"""python -m qle."""
+"""The command `qle` and `python -m qle`: whoever interrupts it while it starts or ends gets one line, not a traceback.
 
-from qle.cli import main
+Between these two the command line itself says what was interrupted (`console.run`). Nothing is imported here that takes time.
+"""
+
+import os
+import signal
+from typing import NoReturn
+
+INTERRUPTED_EXIT = 130
+
+
+def main() -> None:
+    """Load the command line, then run it."""
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background jobs ignore it
+    if is_ours:
+        signal.signal(signal.SIGINT, _leave)
+    from qle.cli import main as run
+
+    try:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        run()
+    except KeyboardInterrupt:  # before or behind the place where the command line expects it
+        _leave()
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGTERM, _leave)
+        # Python notes an interrupt that passed through exec (dataclasses are made by it), though it was caught later, and
+        # would end by the signal instead of with our code; the next exec of a text forgets that.
+        exec("")
+
+
+def _leave(*_: object) -> NoReturn:
+    """At once: an exception would come out of an import or of a shutdown that is half done. Nothing is in work then."""
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED_EXIT)
+
 
 if __name__ == "__main__":
     main()

@@ -128,7 +128,10 @@ def _claim(out: Path, config: SyntheticConfig) -> None:
         raise ConfigError(
             f"{out} is not empty and no folder of made-up videos (no synthetic.json)\nchoose another folder"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out}: {error.strerror}\nname another --out") from error
     replace_file(path, json.dumps(record, indent=2).encode() + b"\n")
 
 

@@ -5,7 +5,7 @@ cache + what the run was trained on -> Space, or StreamSet of several; or an err
 
 from pathlib import Path
 
-from qle.cache.layout import CACHE_FILE
+from qle.cache.layout import CACHE_FILE, SPACE_FILE
 from qle.cache.reader import Space, open_cache, space_names
 from qle.cache.spaces import SpaceFolder, open_space
 from qle.data.moments.features import StreamSet
@@ -63,7 +63,17 @@ def streams_of(record: RunRecord, spaces: tuple[Space, ...]) -> StreamSet:
 
 
 def _not_there(cache: Path, use: SpaceUse) -> CacheMismatchError:
-    names = ", ".join(open_cache(cache).spaces) or "none yet"
+    spaces = open_cache(cache).spaces
+    if (mine := f"{use.name}-{use.hash[:12]}") in spaces:
+        try:
+            found = open_space(cache / mine)
+        except CacheError as error:
+            raise error from None  # it is there and cannot be read: why, and how to repair it
+        return CacheMismatchError(
+            f"{cache / mine} has the name of the space that the run was trained on, and another hash in {SPACE_FILE}\n"
+            f"got {found.record.hash[:16]}, expected {use.hash[:16]}; restore the file from a copy"
+        )
+    names = ", ".join(spaces) or "none yet"
     return CacheMismatchError(
         f"{cache} has no space {use.name}-{use.hash[:12]}, which the run was trained on\nit has {names}\n"
         "extract or import the videos as the run needs them; qle localize --video extracts them where that is possible"

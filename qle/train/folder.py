@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from qle.errors import CacheMismatchError, ConfigError, TrainingError
+from qle.errors import CacheMismatchError, ConfigError, InputError, TrainingError
 from qle.runs import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -37,7 +37,10 @@ def owned(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
         return
     run_state(folder)  # before anything is put into a folder that is somebody else's
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}\nname another --out") from error
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)

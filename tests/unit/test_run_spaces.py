@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qle.cache.reader import Space, open_cache
-from qle.errors import CacheMismatchError, CacheMissingError
+from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
 from qle.run_spaces import find_space, space_of, spaces_of, streams_of
 from qle.runs import RunRecord, SpaceUse
 from tests.planted_moments import planted_cache, planted_features, planted_streams
@@ -63,3 +63,10 @@ def test_streams_of_a_run_over_spaces_of_any_order(cache: Path) -> None:
     record = _record(*map(_use, streams.spaces), recipe=streams.recipe)
     again = streams_of(record, tuple(reversed(spaces_of(cache, record))))
     assert (again.clips("a").features == streams.clips("a").features).all()
+
+
+def test_a_damaged_record_is_not_called_missing(cache: Path) -> None:
+    (path,) = cache.glob("third-*")
+    use = _use(open_cache(cache).space("first"), name="third", hash=path.name.rpartition("-")[2] + "0" * 52)
+    with pytest.raises(CacheCorruptError, match=r"space.json is no JSON(?s:.*)restore the file from a copy"):
+        space_of(cache, _record(use))
