@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import torch
 from qle.backbones import BackboneRequest
 from qle.cache.interchange import ImportOptions, import_features
 from qle.cache.reader import open_cache
+from qle.data.annotations import Annotation, write_annotations
 from qle.data.moments.config import MomentDataConfig
 from qle.data.moments.features import StreamSet
 from qle.data.moments.recipe import StreamChoice
-from qle.errors import CacheMismatchError, CacheMissingError, CheckpointError, ConfigError, InputError
+from qle.errors import AnnotationError, CacheMismatchError, CacheMissingError, CheckpointError, ConfigError, InputError
 from qle.eval.qvhighlights import evaluate_submission
+from qle.evaluation import EvaluationRequest, evaluate_runs
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
@@ -134,7 +137,9 @@ def test_moments_of_several_spaces_and_of_long_videos(planted: Path, imported: P
     assert [part["stream"] for part in result.provenance["features"]["parts"]] == ["frame", "frame"]
 
 
-def test_a_video_with_a_stream_that_broke_off_fails_by_name(planted: Path, imported: Path, tmp_path: Path) -> None:
+def test_a_video_with_a_stream_that_broke_off_fails_by_name(
+    planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     cache = planted_cache(tmp_path, {name: planted_features(76, []) for name in ("whole", "near", "broken")})
     (tmp_path / "other").mkdir()
     for name, length in {"whole": 76, "near": 75, "broken": 10}.items():
@@ -145,6 +150,16 @@ def test_a_video_with_a_stream_that_broke_off_fails_by_name(planted: Path, impor
     assert re.search(r"10 clips \(20 s\) of it, planted-\w+ has 76 \(152 s\)", result.failures["broken"])
     assert result.notes == ["1 videos are a little longer in one stream than in another: trimmed to the shortest"]
     assert result.exit_code == 4
+    rows = [Annotation(qid=name, video=name, query="event 0", windows=((2.0, 8.0),)) for name in ("near", "broken")]
+    write_annotations(tmp_path / "rows.jsonl", rows)
+    request = EvaluationRequest(
+        checkpoints=(planted,), cache=cache, annotations=tmp_path / "rows.jsonl", num_bootstrap=2
+    )
+    with pytest.raises(AnnotationError, match=r"1 videos cannot be used.*'broken'.*10 clips"):
+        evaluate_runs(request)
+    evaluated = evaluate_runs(replace(request, allow_missing=True))
+    assert (evaluated.missing, evaluated.runs[0].report.counts["videos"]) == (("broken",), 1)
+    assert "1 videos are left out, their streams differ in length" in caplog.text
 
 
 def test_evaluators_get_every_span(planted: Path, imported: Path) -> None:
