@@ -171,6 +171,8 @@ class MomentAnswerer(Answerer):
         self._head, self._device, self._precision = head, device, precision
         self._memory_bytes, self._keeps_all = memory_bytes, keeps_all
         self._ranking = record.ranking or Ranking()
+        if not record.is_calibrated:
+            self.notes.append("scores and presence of this imported run are raw: they rank, and are no probabilities")
         self._streams: tuple[tuple[Space, ...], StreamSet] | None = None
         self._trimmed: set[str] = set()
 

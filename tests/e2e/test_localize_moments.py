@@ -137,6 +137,18 @@ def test_moments_of_several_spaces_and_of_long_videos(planted: Path, imported: P
     assert [part["stream"] for part in result.provenance["features"]["parts"]] == ["frame", "frame"]
 
 
+def test_raw_scores_of_an_imported_run_are_told(planted: Path, imported: Path, tmp_path: Path) -> None:
+    """Once, whatever the number of videos; those of a run that has fitted them are not."""
+    run = Path(shutil.copytree(planted, tmp_path / "run"))
+    record = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(record | {"is_calibrated": False}))
+    told = {
+        folder: [note for note in _ask(folder, "event 0", cache=imported).notes if "imported run are raw" in note]
+        for folder in (planted, run)
+    }
+    assert (len(told[planted]), len(told[run])) == (0, 1)
+
+
 def test_a_video_with_a_stream_that_broke_off_fails_by_name(
     planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
