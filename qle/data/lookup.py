@@ -46,9 +46,11 @@ def match_keys(
     length_of: Callable[[str], tuple[float, float]],
     *,
     allow_missing: bool = False,
+    lacks: Callable[[str], str | None] = lambda name: None,
 ) -> tuple[dict[str, list[Annotation]], list[str]]:
     """The same for any keys. where: the space that they are of, for messages. length_of: seconds of a video, and by how many
-    seconds windows may reach out behind it, beside EDGE_SLACK_S (features are a clip short now and then)."""
+    seconds windows may reach out behind it, beside EDGE_SLACK_S (features are a clip short now and then). lacks: where keys
+    are those of several spaces, the one that a video is not in though others hold it."""
     if not annotations:
         raise AnnotationError("there are no annotations; give a file with at least one query")
     names = _Keys(keys, where.name)
@@ -61,7 +63,7 @@ def match_keys(
         else:
             by_key.setdefault(key, []).append(annotation)
     if missing and not (allow_missing and by_key):
-        raise AnnotationError(_explain(keys, where, list(missing), len(missing) + len(by_key)))
+        raise AnnotationError(_explain(keys, where, list(missing), len(missing) + len(by_key), lacks))
     _check_windows(length_of, by_key)
     return {key: by_key[key] for key in sorted(by_key)}, list(missing)
 
@@ -123,13 +125,21 @@ class _Keys:
         return None
 
 
-def _explain(keys: Collection[str], where: Path, missing: Sequence[str], num_named: int) -> str:
+def _explain(
+    keys: Collection[str], where: Path, missing: Sequence[str], num_named: int, lacks: Callable[[str], str | None]
+) -> str:
     near = difflib.get_close_matches(missing[0], keys, n=1, cutoff=0.5)
     nearest = f"; nearest to {missing[0]!r} is {near[0]!r}" if near else ""
+    hint = f"the cache names videos by their path below the extracted folder{nearest}"
+    for name in missing:
+        if (space := lacks(name)) is not None:
+            num_same = sum(lacks(other) == space for other in missing)
+            hint = f"{space} lacks {num_same} of them, which another space holds, e.g. {name!r}"
+            break
     return (
         f"{len(missing)} of the {num_named} annotated videos are not among the {len(keys)} of {where}: {_few(missing)}\n"
-        f"the cache names videos by their path below the extracted folder{nearest}\n"
-        "extract them into this space, correct the names (qle cache inspect lists keys), or allow missing videos"
+        f"{hint}\n"
+        "extract them into this space, correct the names (qle cache inspect lists keys), or pass --allow-missing"
     )
 
 

@@ -158,7 +158,9 @@ class StreamSet:
         where = self.spaces[0].path
         if len(self.spaces) > 1:
             where = where.with_name(" + ".join(space.path.name for space in self.spaces))
-        matched, missing = match_keys(self.keys(), where, annotations, length, allow_missing=allow_missing)
+        matched, missing = match_keys(
+            self.keys(), where, annotations, length, allow_missing=allow_missing, lacks=self._lacks
+        )
         uneven = {key: reason for key in matched if (reason := self._uneven_because(key)) is not None}
         if uneven and not (allow_missing and len(uneven) < len(matched)):
             raise AnnotationError(
@@ -180,6 +182,13 @@ class StreamSet:
                     without = (other.path.name for other, known in others if known.find(key) is None)
                     lacking.setdefault(without_suffix(key), next(without, space.path.name))
         return lacking
+
+    @cached_property
+    def _lacking(self) -> dict[str, str]:
+        return self.lacking()
+
+    def _lacks(self, name: str) -> str | None:
+        return self._lacking.get(without_suffix(name))
 
     def videos(self, key: str) -> tuple[Video, ...]:
         """A video in each of the spaces, in their order."""

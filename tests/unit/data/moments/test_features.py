@@ -267,6 +267,21 @@ def test_pooled_windows_are_means_of_all_clips(cache: Cache) -> None:
     assert window.valid.all()
 
 
+def test_missing_videos_are_told_by_the_stream_that_lacks_them(tmp_path: Path) -> None:
+    """It was "not among the 1 of motion + image", and the user looked for the hole in both."""
+    root = tmp_path / "cache"
+    write_features(root, "motion", {"both": noise(9, 3), "one": noise(9, 3)})
+    write_features(root, "image", {"both": noise(9, 2)})
+    rows = [Annotation(qid=name, video=name, query="a", windows=((0.0, 4.0),)) for name in ("nowhere", "one", "both")]
+    with pytest.raises(AnnotationError) as told:
+        opened(open_cache(root), "motion", "image").match(rows)
+    first, second, third = str(told.value).splitlines()
+    assert first.startswith("2 of the 3 annotated videos are not among the 1 of ")
+    assert second.startswith("image-")
+    assert second.endswith(" lacks 1 of them, which another space holds, e.g. 'one'")
+    assert third.endswith("or pass --allow-missing")
+
+
 def test_a_stream_that_broke_off_makes_a_video_unusable_and_names_both_lengths(tmp_path: Path) -> None:
     root = tmp_path / "cache"
     write_features(root, "motion", {"whole": noise(76, 3), "near": noise(76, 3), "broken": noise(76, 3)})
