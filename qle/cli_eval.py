@@ -136,7 +136,8 @@ def _note(evaluation: "Evaluation") -> None:
             )
         for name, told in _TOLD.items():
             if counts.get(name):
-                console.note(f"{run.folder}: {counts[name]:,} {told}")
+                first = run.report.settings.get("odd_rows", {}).get(name)
+                console.note(f"{run.folder}: {counts[name]:,} {told}{f'; the first: {first}' if first else ''}")
 
 
 _TOLD = {
@@ -145,6 +146,12 @@ _TOLD = {
     "queries_fitted_on": "queries were fitted on (--fit): the chain is too hopeful",
     "unanswered": "annotated queries have no prediction",
     "unasked": "predictions are about queries that are not annotated, and left out",
+    "absent_left_out": "queries never happen, and are left out: this protocol has no such",
+    "unsorted_lists": "lists of windows are not by falling score: --protocol moments orders them by score, charades takes the "
+    "order of the file, and so does the R1 of qvhighlights (its mAP orders by score)",
+    "windows_behind_the_end": "predictions have windows that begin behind the end of the video",
+    "other_videos": "predictions name another video than the annotation with their qid",
+    "wrong_saliency_lengths": "saliency lists have another number of clips than the video",
     "reversed_spans": "spans end before they start, and overlap nothing",
     "queries_with_clips_without_score": "queries have fewer saliency scores than clips; officially these count 0, "
     "in front of all that are negative (without_faults: last)",

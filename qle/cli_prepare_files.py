@@ -137,7 +137,8 @@ def export(
     if json:
         console.print_json(asdict(written) | {"notes": notes})
         return
-    console.print_text(f"{written.num_annotations:,} annotations: {', '.join(map(str, written.paths))}")
+    left_out = f", {written.num_left_out:,} left out" if written.num_left_out else ""
+    console.print_text(f"{written.num_annotations:,} annotations{left_out}: {', '.join(map(str, written.paths))}")
     for note in notes:
         console.note(note)
 

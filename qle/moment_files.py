@@ -90,7 +90,7 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["video", "qid", "query", "rank", "start_s", "end_s", "score", "presence"])
     for prediction in predictions:
-        names = [cell(name) for name in (prediction.video, prediction.qid or "", prediction.query)]
+        names = [cell(_printable(name)) for name in (prediction.video, prediction.qid or "", prediction.query)]
         presence = six_digits(prediction.presence)
         if not prediction.moments:
             writer.writerow([*names, 0, "", "", "", presence])
@@ -231,6 +231,13 @@ def cell(text: str) -> str:
 def one_line(text: str) -> str:
     """For terminals and players: what would move a cursor or colour a screen is shown as a replacement."""
     return "".join("\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in " ".join(text.split()))
+
+
+def _printable(text: str) -> str:
+    """Without what would move a cursor or colour a screen; lines and tabs stay, which a quoted cell may hold."""
+    return "".join(
+        "\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\r\n\t" else sign for sign in text
+    )
 
 
 def _escaped(text: str) -> str:

@@ -6,7 +6,7 @@ Moments of runs go the same way (moment_evaluation.py), so a run is measured exa
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from qle.data.readers import charades_sta
 from qle.data.readlog import ReadLog
 from qle.errors import ConfigError
 from qle.eval.charades import charades_report
+from qle.eval.odd_rows import Asked, odd_rows
 from qle.eval.official_report import official_report
 from qle.eval.ranked_report import Beside, report_of
 from qle.eval.report import Report
-from qle.eval.submissions import Row, read_rows
+from qle.eval.submissions import Row, checked_numbers, read_rows
 from qle.eval.submitted import submitted_answers
 from qle.evaluated import EvaluatedRun, Evaluation, EvaluationRequest
 
@@ -34,12 +35,14 @@ class Truth:
     annotations: Sequence[Annotation]
     rows: Sequence[Row]
     """As they stand in the file, where a benchmark's own program would read them."""
+    absent: frozenset[str] = frozenset()
+    """Queries of the file that are not in `rows`, since that program knows no query that never happens."""
 
 
 def read_truth(path: Path, protocol: str) -> Truth:
     """The neutral JSONL; under charades also the published `VIDEO start end##sentence` lines, numbered from 0."""
     if protocol == "qvhighlights":
-        return Truth(path=path, annotations=(), rows=read_rows(path))
+        return _without_absent(path, read_rows(path))
     if protocol == "charades" and path.suffix == CHARADES_SUFFIX:
         return Truth(path=path, annotations=charades_sta.read(path, ReadLog()), rows=())
     return Truth(path=path, annotations=read_annotations(path, allow_unlabelled=True), rows=())
@@ -76,6 +79,12 @@ def evaluate_file(request: EvaluationRequest, path: Path) -> Evaluation:
     truth = read_truth(request.annotations, protocol)
     settings = {"predictions": str(path), "annotations": str(request.annotations)}
     official, report = measure_rows(protocol, truth, Said(rows=rows, name=str(path), settings=settings), request)
+    counts, places = odd_rows(rows, _asked(truth))
+    report = replace(
+        report,
+        counts={**report.counts, **counts},
+        settings={**report.settings, **({"odd_rows": places} if places else {})},
+    )
     return Evaluation(protocol=protocol, runs=(EvaluatedRun(folder=path, report=report, official=official),))
 
 
@@ -98,15 +107,40 @@ def _charades(truth: Truth, said: Said, request: EvaluationRequest) -> tuple[Non
 
 
 def _official(truth: Truth, said: Said, request: EvaluationRequest) -> tuple[Mapping[str, Any], Report]:
-    return official_report(
+    official, report = official_report(
         truth.rows,
-        said.rows,
+        [row for row in said.rows if str(row.get("qid")) not in truth.absent],
         match_number=not request.allow_missing,
         names=(str(truth.path), said.name),
         span=said.span,
         seed=request.seed,
         provenance=said.settings,
     )
+    return official, replace(report, counts={**report.counts, "absent_left_out": len(truth.absent)})
+
+
+def _without_absent(path: Path, rows: Sequence[Row]) -> Truth:
+    """The official protocol knows no query that never happens: such are left out."""
+    absent = {
+        str(row.get("qid")) for row in rows if row.get("relevant_windows") == [] and not row.get("saliency_scores")
+    }
+    kept = [row for row in rows if str(row.get("qid")) not in absent]
+    return Truth(path=path, annotations=(), rows=kept or rows, absent=frozenset(absent if kept else ()))
+
+
+def _asked(truth: Truth) -> Asked:
+    """What predictions may be compared with."""
+    if truth.rows:
+        lengths = {str(row.get("qid")): checked_numbers([row.get("duration")]) for row in truth.rows}
+        return {
+            str(row.get("qid")): (
+                vid if isinstance(vid := row.get("vid"), str) else None,
+                None if known is None else float(known[0]),
+            )
+            for row in truth.rows
+            for known in [lengths[str(row.get("qid"))]]
+        }
+    return {one.qid: (one.video, one.duration_s) for one in truth.annotations}
 
 
 def _beside(said: Said, request: EvaluationRequest) -> Beside:

@@ -17,7 +17,9 @@ class Exported:
 
     paths: tuple[Path, ...]
     num_annotations: int
-    """That went in."""
+    """That were written."""
+    num_left_out: int
+    """That the format has no word for; the notes say why."""
     notes: tuple[str, ...]
     """What the format has no word for."""
 
@@ -38,4 +40,7 @@ def export(out: Path, annotations: Sequence[Annotation], name: str, *, overwrite
             replace_file(path, content)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    return Exported(paths=tuple(files), num_annotations=len(annotations), notes=tuple(log.notes))
+    return Exported(
+        paths=tuple(files), num_annotations=len(annotations) - log.num_left_out,
+        num_left_out=log.num_left_out, notes=tuple(log.notes),
+    )  # fmt: skip

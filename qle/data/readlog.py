@@ -34,6 +34,8 @@ class ReadLog:
 
     skip_bad: bool = False
     """Leave wrong rows out and say so, instead of refusing the file."""
+    num_left_out: int = 0
+    """Good annotations that a writer's format cannot hold."""
     notes: list[str] = field(default_factory=list)
     """What the user should be told, one line each; complete after `close`."""
     skipped: list[str] = field(default_factory=list)

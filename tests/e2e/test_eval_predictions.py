@@ -165,3 +165,36 @@ def test_no_torch_is_needed(files) -> None:
     assert "qvhighlights" in done.stderr
     assert not [text for text in done.stderr.splitlines() if text.endswith(("| torch", " torch", "transformers"))]
     assert json.loads(done.stdout)["brief"]
+
+
+def test_queries_that_never_happen_are_left_out_of_the_official_protocol(tmp_path, capsys) -> None:
+    truth = write(
+        tmp_path / "truth.jsonl",
+        [*TRUTH, {"qid": 3, "query": "c", "vid": "a", "duration": 150, "relevant_windows": []}],
+    )
+    for extra in ([], [{"qid": 3, "pred_relevant_windows": [[0, 2, 0.1]], "pred_saliency_scores": [0.0] * 75}]):
+        command(truth, write(tmp_path / "said.jsonl", [*SAID, *extra]), "--protocol", "qvhighlights", "--json")
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["brief"]
+        assert "1 queries never happen, and are left out" in shown.err
+
+
+def test_odd_rows_are_named(files, tmp_path, capsys) -> None:
+    odd = {
+        "qid": 2, "vid": "other", "pred_relevant_windows": [[0, 18, 0.1], [900, 910, 0.9]], "pred_saliency_scores": [1.0] * 9,
+    }  # fmt: skip
+    for protocol in ("moments", "qvhighlights"):
+        command(files[0], write(tmp_path / "odd.jsonl", [SAID[0], odd]), "--protocol", protocol, "--json")
+        told = capsys.readouterr().err
+        for words in ("not by falling score", "begin behind the end", "name another video", "another number of clips"):
+            assert any(words in line and "row 2 (qid 2)" in line for line in told.splitlines()), words
+
+
+@pytest.mark.parametrize("protocol", ["moments", "qvhighlights"])
+def test_a_submission_of_the_truth_passes_with_queries_that_never_happen(tmp_path, capsys, protocol) -> None:
+    never = {"qid": 3, "query": "c", "vid": "a", "duration": 150, "relevant_windows": []}
+    truth = write(tmp_path / "truth.jsonl", [*TRUTH, never])
+    out = tmp_path / "said.jsonl"
+    app(["prepare", "export", str(truth), "--to", "qvhighlights-submission", "--out", str(out)], standalone_mode=False)
+    assert "2 annotations, 1 left out" in capsys.readouterr().out
+    command(truth, out, "--protocol", protocol, "--json")

@@ -208,3 +208,8 @@ def test_query_file_that_holds_nothing_is_an_error(tmp_path: Path) -> None:
     empty.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
         read_queries(empty)
+
+
+def test_a_csv_moves_no_cursor() -> None:
+    found = Prediction(video="a\x1b[2J\x07.mp4", query="q\tr", duration_s=4.0, presence=0.1, moments=())
+    assert to_csv([found]).splitlines()[1] == "a\ufffd[2J\ufffd.mp4,,q\tr,0,,,,0.1"

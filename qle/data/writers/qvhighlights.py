@@ -51,6 +51,7 @@ def encode_submission(out: Path, annotations: Sequence[Annotation], log: ReadLog
 
 def _not_absent(annotations: Sequence[Annotation], log: ReadLog) -> list[Annotation]:
     if absent := sum(one.is_absent for one in annotations):
+        log.num_left_out += absent
         log.note(
             f"{absent:,} annotations left out: they say that their query never happens, which official tools refuse"
         )

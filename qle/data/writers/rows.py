@@ -21,6 +21,7 @@ def labelled(annotations: Sequence[Annotation], log: ReadLog) -> list[Annotation
         ("have no labels", sum(not one.is_labelled for one in annotations)),
     ):
         if count:
+            log.num_left_out += count
             log.note(f"{count:,} annotations left out: they {kind}, for which this format has no word")
     kept = [one for one in annotations if one.is_present]
     if not kept:

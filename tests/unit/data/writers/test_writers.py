@@ -164,3 +164,14 @@ def test_what_a_format_has_no_word_for_is_told(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="no annotation that lighthouse can hold\n1 annotations left out"):
         export(tmp_path / "out.jsonl", several[1:2], "lighthouse")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["qvhighlights", "lighthouse", "qvhighlights-submission", "charades-sta", "activitynet"]
+)
+def test_what_is_left_out_is_not_counted_as_written(tmp_path: Path, name: str) -> None:
+    known = {"video": "v", "query": "q", "duration_s": 10.0}
+    present = Annotation(qid="1", windows=((0.0, 4.0),), **known)
+    absent = Annotation(qid="2", windows=(), **known)
+    written = export(tmp_path / "out", [present, absent], name)
+    assert (written.num_annotations, written.num_left_out) == (1, 1)
