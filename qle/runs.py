@@ -176,7 +176,10 @@ def save_run(
 
     from qle.weights import state_digest
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: the folder cannot be made ({error.strerror})\ngive another --out") from error
     digests = {}
     for name, state in ((MODEL_FILE, head.state_dict()), (TEXT_FILE, text_state)):
         if state:

@@ -139,6 +139,12 @@ def test_nothing_is_written_over(tmp_path: Path, golden: Path) -> None:
         export_checkpoint(tmp_path / "run", tmp_path / "w.ckpt", "mesm")
 
 
+def test_a_folder_that_cannot_be_made_is_one_error(tmp_path: Path, golden: Path) -> None:
+    path = official_file(tmp_path, golden, "qd-detr")
+    with pytest.raises(CheckpointError, match="cannot be made"):
+        import_checkpoint(ImportRequest(upstream="qd-detr", file=path, out=path / "run"))
+
+
 @pytest.fixture
 def cache(tmp_path: Path, rng: np.random.Generator) -> Path:
     """Two spaces of features whose widths add up to those of the golden weights (34 with the endpoints)."""
