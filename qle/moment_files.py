@@ -31,7 +31,7 @@ def to_table(predictions: Sequence[Prediction]) -> str:
         presence = f"{prediction.presence:.2f}"
         if not prediction.moments:
             # Presence has constants of its own: a query may be likely somewhere and no moment sure enough.
-            rows.append((*names, "no moment" if prediction.presence >= 0.5 else "absent", "", presence))
+            rows.append((*names, "none sure enough" if prediction.presence >= 0.5 else "absent", "", presence))
         for rank, moment in enumerate(prediction.moments):
             span = f"{short_clock(moment.start_s)} - {short_clock(moment.end_s)}"
             rows.append(

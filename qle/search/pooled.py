@@ -149,13 +149,6 @@ class PooledIndex:
         return self.record.num_rows
 
     @cached_property
-    def place_of_row(self) -> np.ndarray:
-        """(rows,) int64: which video a row is of; -1 where it is of none any more."""
-        found = np.full(self.num_rows, -1, dtype=np.int64)
-        found[self.table.row] = np.arange(len(self.table))
-        return found
-
-    @cached_property
     def place_of_key(self) -> Mapping[str, int]:
         return {key: place for place, key in enumerate(self.table.keys())}
 
