@@ -13,8 +13,9 @@ from qle.runtime import cache_folder
 LOCALIZE_HELP = """Find when something happens: free-text queries over cached videos or video files, with a trained run.
 
 Every query gets its moments, best first, with calibrated scores, and the probability that it happens at all: a query that
-is found nowhere is said to be absent; "none sure enough" means likely somewhere, and nowhere for sure. A video file that the cache does not hold is extracted exactly as the run was trained
-(kept in --cache where given), so the answer is the same either way. Videos may be hours long.
+is found nowhere is said to be absent; "none sure enough" means likely somewhere, and nowhere for sure. A video file that the
+cache does not hold is extracted exactly as the run was trained (kept in --cache where given), so the answer is the same either
+way. Videos may be hours long.
 
 With --format jsonl every query has at least one window, the best guess, as evaluators need it; that it is absent is told by
 pred_exist_score. Of heads that answer with spans (moment_detr and its family) jsonl holds every span; the other formats hold
