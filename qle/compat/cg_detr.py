@@ -11,10 +11,7 @@ from torch import Tensor
 
 from qle.compat import detr, links
 from qle.compat.links import Link, alone, tied
-from qle.config import build_config
-from qle.heads.base import TokenShapes
-from qle.heads.cg_detr import CgDetrConfig, CgDetrHead
-from qle.heads.moment_base import FEATURES
+from qle.heads.cg_detr import CgDetrHead
 
 UPSTREAM = "CG-DETR"
 _OPTIONS = {
@@ -51,24 +48,19 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
     """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
     without a trace in the tensors matter (nheads, num_prompts, weights of losses), and `published`."""
     state = detr.bare(state)
-    try:
-        fields = detr.sizes(state) | detr.options(settings, _OPTIONS)
-        fields |= {count: detr.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
-        fields["text_to_video_layers"] = detr.count_layers(state, _LISTEN)
-        fields["num_dummies"], fields["num_prompts"] = len(state["dummy_rep_token"]), len(state["global_rep_token"])
-        clip_dim, text_dim = detr.input_dims(state)
-    except KeyError as error:
-        raise detr.missing(UPSTREAM, error) from error
-    config = build_config(CgDetrConfig, fields, where=f"checkpoint of {UPSTREAM}")
-    shapes = TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
-    head = CgDetrHead(config, shapes)
-    links.load_official(head, state, _links(config, text_dim), where=f"checkpoint of {UPSTREAM}")
-    return head.eval()
+
+    def fields() -> dict[str, Any]:
+        found = detr.options(settings, _OPTIONS)
+        found |= {count: detr.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
+        found["text_to_video_layers"] = detr.count_layers(state, _LISTEN)
+        return found | {"num_dummies": len(state["dummy_rep_token"]), "num_prompts": len(state["global_rep_token"])}
+
+    return detr.build_head(CgDetrHead, state, fields, _links, UPSTREAM)
 
 
 def official_state(head: CgDetrHead) -> dict[str, Tensor]:
     """Every tensor under its official name."""
-    return links.official_state(head, _links(head.config, len(head.state_dict()["inputs.words.norms.0.bias"])))
+    return links.official_state(head, _links(head))
 
 
 def official_options(head: CgDetrHead) -> dict[str, Any]:
@@ -82,7 +74,8 @@ def official_options(head: CgDetrHead) -> dict[str, Any]:
     return detr.official_options(head.config, _OPTIONS) | sizes
 
 
-def _links(config: CgDetrConfig, text_dim: int) -> list[Link]:
+def _links(head: CgDetrHead) -> list[Link]:
+    config, text_dim = head.config, len(head.state_dict()["inputs.words.norms.0.bias"])
     found = detr.inputs("inputs", config) + detr.predictions("predict")
     for theirs, (ours, count) in _ENCODERS.items():
         for layer in range(getattr(config, count)):

@@ -4,14 +4,17 @@ Every file of an upstream beside this one puts its table of links together from 
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from qle.compat.links import Link, alone, tied
+from qle.compat.links import Link, alone, load_official, tied
+from qle.config import build_config
 from qle.errors import CheckpointError
+from qle.heads.base import TokenShapes
+from qle.heads.moment_base import FEATURES, MomentHead
 from qle.nn.detr_config import DetrConfig
 
 OPTIONS = {
@@ -232,5 +235,25 @@ def input_dims(state: Mapping[str, Tensor]) -> tuple[int, int]:
     return len(state["input_vid_proj.0.LayerNorm.bias"]), len(state["input_txt_proj.0.LayerNorm.bias"])
 
 
-def missing(upstream: str, error: KeyError) -> CheckpointError:
-    return CheckpointError(f"not a checkpoint of {upstream}: it has no tensor {error}")
+Built = TypeVar("Built", bound=MomentHead)
+
+
+def build_head(
+    kind: type[Built],
+    state: Mapping[str, Tensor],
+    fields: Callable[[], Mapping[str, Any]],
+    links_of: Callable[[Built], Sequence[Link]],
+    upstream: str,
+) -> Built:
+    """A head of that kind with the official weights. `fields` are those of its config beside the sizes that all have; what
+    they look for and do not find makes it no checkpoint of `upstream`."""
+    where = f"checkpoint of {upstream}"
+    try:
+        settings = sizes(state) | dict(fields())
+        clip_dim, text_dim = input_dims(state)
+    except KeyError as error:
+        raise CheckpointError(f"not a {where}: it has no tensor {error}") from error
+    shapes = TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
+    head = kind(build_config(kind.Config, settings, where=where), shapes)
+    load_official(head, state, links_of(head), where=where)
+    return head.eval()

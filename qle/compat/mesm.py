@@ -15,9 +15,8 @@ from torch import Tensor
 
 from qle.compat import detr, links
 from qle.compat.links import Link, alone, tied
-from qle.config import build_config
 from qle.heads.base import TokenShapes
-from qle.heads.mesm import MesmConfig, MesmHead
+from qle.heads.mesm import MesmHead
 from qle.heads.moment_base import FEATURES
 
 UPSTREAM = "MESM"
@@ -48,15 +47,11 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
     without a trace in the tensors matter (nheads, use_txt_pos, dataset_name, weights of losses), and `published`,
     `vocabulary`, `marks`."""
     state = {name: tensor for name, tensor in detr.bare(state).items() if not name.startswith("text_encoder.")}
-    try:
-        fields = detr.sizes(state) | _sizes(state, settings) | _options(settings)
-        clip_dim, text_dim = detr.input_dims(state)
-    except KeyError as error:
-        raise detr.missing(UPSTREAM, error) from error
-    config = build_config(MesmConfig, fields, where=f"checkpoint of {UPSTREAM}")
-    head = MesmHead(config, _shapes(clip_dim, text_dim))
-    links.load_official(head, state, _links(head), where=f"checkpoint of {UPSTREAM}")
-    return head.eval()
+
+    def fields() -> dict[str, Any]:
+        return _sizes(state, settings) | _options(settings)
+
+    return detr.build_head(MesmHead, state, fields, _links, UPSTREAM)
 
 
 def official_state(head: MesmHead) -> dict[str, Tensor]:

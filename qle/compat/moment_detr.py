@@ -14,9 +14,6 @@ from torch import Tensor
 
 from qle.compat import detr, links
 from qle.compat.links import Link, tied
-from qle.config import build_config
-from qle.heads.base import TokenShapes
-from qle.heads.moment_base import FEATURES
 from qle.heads.moment_detr import MomentDetrConfig, MomentDetrHead
 
 UPSTREAM = "moment_detr"
@@ -27,19 +24,13 @@ _ALIGN = "contrastive_align_projection"
 def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> MomentDetrHead:
     """The head with the official weights, every one of them accounted for."""
     state = detr.bare(state)
-    try:
-        fields = detr.sizes(state) | detr.options(settings, _OPTIONS)
-        fields |= {"pre_norm": "transformer.encoder.norm.weight" in state, "aligns": f"{_ALIGN}_query.bias" in state}
-        if fields["aligns"]:
-            fields["align_dim"] = len(state[f"{_ALIGN}_query.bias"])
-        clip_dim, text_dim = detr.input_dims(state)
-    except KeyError as error:
-        raise detr.missing(UPSTREAM, error) from error
-    config = build_config(MomentDetrConfig, fields, where=f"checkpoint of {UPSTREAM}")
-    shapes = TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
-    head = MomentDetrHead(config, shapes)
-    links.load_official(head, state, _links(config), where=f"checkpoint of {UPSTREAM}")
-    return head.eval()
+
+    def fields() -> dict[str, Any]:
+        found = detr.options(settings, _OPTIONS)
+        found |= {"pre_norm": "transformer.encoder.norm.weight" in state, "aligns": f"{_ALIGN}_query.bias" in state}
+        return found | ({"align_dim": len(state[f"{_ALIGN}_query.bias"])} if found["aligns"] else {})
+
+    return detr.build_head(MomentDetrHead, state, fields, lambda head: _links(head.config), UPSTREAM)
 
 
 def official_state(head: MomentDetrHead) -> dict[str, Tensor]:

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from qle.compat import detr, links
 from qle.compat.links import Link
-from qle.config import build_config
-from qle.heads.base import TokenShapes
-from qle.heads.moment_base import FEATURES
 from qle.heads.qd_detr import QdDetrConfig, QdDetrHead
 
 UPSTREAM = "QD-DETR"
@@ -22,17 +19,12 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
     """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
     without a trace in the tensors matter (nheads, use_txt_pos, dropout, weights of losses), and `published`."""
     state = detr.bare(state)
-    try:
-        fields = detr.sizes(state) | detr.options(settings)
-        fields["text_to_video_layers"] = detr.count_layers(state, "transformer.t2v_encoder.layers")
-        clip_dim, text_dim = detr.input_dims(state)
-    except KeyError as error:
-        raise detr.missing(UPSTREAM, error) from error
-    config = build_config(QdDetrConfig, fields, where=f"checkpoint of {UPSTREAM}")
-    shapes = TokenShapes(streams={FEATURES: (clip_dim,)}, text_dim=text_dim, sentence_dim=text_dim)
-    head = QdDetrHead(config, shapes)
-    links.load_official(head, state, _links(config), where=f"checkpoint of {UPSTREAM}")
-    return head.eval()
+
+    def fields() -> dict[str, Any]:
+        listens = detr.count_layers(state, "transformer.t2v_encoder.layers")
+        return detr.options(settings) | {"text_to_video_layers": listens}
+
+    return detr.build_head(QdDetrHead, state, fields, lambda head: _links(head.config), UPSTREAM)
 
 
 def official_state(head: QdDetrHead) -> dict[str, Tensor]:
