@@ -7,7 +7,7 @@ import typer
 
 from qle import console
 from qle.errors import ConfigError
-from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output
+from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output, format_of
 from qle.runtime import cache_folder
 
 LOCALIZE_HELP = """Find when something happens: free-text queries over cached videos or video files, with a trained run.
@@ -62,15 +62,9 @@ def localize(
     from qle.moment_files import FORMATS, one_line, render, write_text
     from qle.query_files import Query, read_queries
 
-    if json and format_ not in ("table", "json"):
-        raise ConfigError(f"--json and --format {format_}: choose one of the two")
-    kind = "json" if json else format_
-    if kind not in FORMATS:
-        raise ConfigError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
+    kind = format_of(format_, json, out, FORMATS)
     if tracks and kind != "json":
         raise ConfigError(f"--tracks is for --format json, not for {kind}")
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--out {out}: a folder stands there; name the file")
     root_folder = cache if video else cache_folder(cache)
     read = [Path(name) for name in (queries, *(weights or ()), *(video or ())) if name is not None]
     written = (("--out", out, MOMENTS_SUFFIXES), ("--report", report, REPORT_SUFFIXES), ("--heatmaps", heatmaps, None))

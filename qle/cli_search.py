@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from qle import console
-from qle.errors import ConfigError
-from qle.outputs import MOMENTS_SUFFIXES, check_output
+from qle.outputs import MOMENTS_SUFFIXES, check_output, format_of
 from qle.runtime import cache_folder
 
 SEARCH_HELP = """Find when something happens in any of the videos of a cache: first the videos, then the moments in them.
@@ -52,13 +51,7 @@ def search(
     from qle.query_files import Query, read_queries
     from qle.search.result_files import FORMATS, render
 
-    if json and format_ not in ("table", "json"):
-        raise ConfigError(f"--json and --format {format_}: choose one of the two")
-    kind = "json" if json else format_
-    if kind not in FORMATS:
-        raise ConfigError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--out {out}: a folder stands there; name the file")
+    kind = format_of(format_, json, out, FORMATS)
     root = cache_folder(cache)
     check_output(
         "--out", out, inputs=[path for path in (queries, fusion) if path is not None],

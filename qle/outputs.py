@@ -7,15 +7,27 @@ so that a command can be run again as it stands.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from qle.errors import InputError
+from qle.errors import ConfigError, InputError
 
 REPORT_SUFFIXES = (".html", ".htm")
 FILM_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 MOMENTS_SUFFIXES = (".json", ".jsonl", ".csv", ".vtt", ".txt")
 MEASURES_SUFFIXES = (".json",)
+
+
+def format_of(format_: str, is_json: bool, out: Path | None, known: Collection[str]) -> str:
+    """What --format, --json and --out come down to; ConfigError where they contradict each other."""
+    if is_json and format_ not in ("table", "json"):
+        raise ConfigError(f"--json and --format {format_}: choose one of the two")
+    kind = "json" if is_json else format_
+    if kind not in known:
+        raise ConfigError(f"--format {kind}: choose one of {', '.join(known)}")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out}: a folder stands there; name the file")
+    return kind
 
 
 def check_output(
