@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from qle.errors import InputError
-from qle.outputs import FILM_SUFFIXES, MEASURES_SUFFIXES, check_output
+from qle.errors import ConfigError, InputError
+from qle.outputs import FILM_SUFFIXES, MEASURES_SUFFIXES, check_output, format_of
 
 
 @pytest.mark.parametrize("link", [None, os.symlink, os.link])
@@ -66,3 +66,18 @@ def test_commands_refuse_before_any_work(words: str, tmp_path: Path, monkeypatch
     found = CliRunner().invoke(app, words.split())
     assert isinstance(found.exception, InputError)
     assert [path.read_text() for path in files] == ['{"query": "a"}'] * len(files)
+
+
+@pytest.mark.parametrize(
+    ("format_", "is_json", "kind"), [("table", False, "table"), ("table", True, "json"), ("json", True, "json")]
+)
+def test_json_is_a_format(format_: str, is_json: bool, kind: str) -> None:
+    assert format_of(format_, is_json, None, ("table", "json", "csv")) == kind
+
+
+@pytest.mark.parametrize(("format_", "is_json"), [("csv", True), ("xml", False)])
+def test_formats_that_contradict_or_that_nobody_knows_are_refused(format_: str, is_json: bool, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="choose one of"):
+        format_of(format_, is_json, None, ("table", "json", "csv"))
+    with pytest.raises(ConfigError, match="a folder stands there"):
+        format_of("csv", False, tmp_path, ("csv",))
