@@ -5,6 +5,7 @@ A rename is atomic, but only an fsync of the file before it and of the folder af
 """
 
 import os
+import re
 import secrets
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ import xxhash
 Durability = Literal["full", "none"]
 """full: survives a power cut. none: survives a kill of the process, for scratch disks; no fsync at all."""
 
+_DIGEST_FIELD = re.compile(rb'"digest"\s*:\s*"([^"]*)"\s*\}\s*\Z')
 _HASH_BLOCK = 1 << 20  # stays in the processor's cache: twice the speed of 16 MiB
 
 
@@ -142,6 +144,22 @@ def hash_file(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(view[:count])
     return digest.hexdigest()
+
+
+def with_digest(record: str) -> bytes:
+    """The text of a JSON object with one more field at its end: a digest of every byte before the name of that field.
+
+    Of the bytes and not of the values, so that a reader in any language can check it before it parses anything.
+    """
+    body = record.rstrip().removesuffix("}").rstrip()  # no record is empty
+    covered = (body + (",\n " if "\n" in body else ",")).encode()
+    return covered + f'"digest":"{xxhash.xxh3_128_hexdigest(covered)}"}}'.encode()
+
+
+def fits_digest(record: bytes) -> bool:
+    """Whether the text of a JSON object is as it was written; True of an older one, which carries no digest."""
+    found = _DIGEST_FIELD.search(record)
+    return found is None or found[1] == xxhash.xxh3_128_hexdigest(record[: found.start()]).encode()
 
 
 def remove_tree(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qle.cache.records import RawRows
+from qle.cache.records import RawRows, StreamRecord
 from qle.types import Stream
 
 FILE_NAME = "tokens.h5"
@@ -59,6 +59,32 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
 
     with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
         return np.asarray(file[name][start:stop])
+
+
+def array_shape(folder: Path, name: str) -> tuple[int, ...]:
+    """Of a dataset, as its own description says."""
+    import h5py
+
+    with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
+        return tuple(file[name].shape)
+
+
+def misplaced(folder: Path, streams: Sequence[StreamRecord]) -> str:
+    """What a record says of the arrays in the file of a video that the file itself does not say; empty where nothing is."""
+    import h5py
+
+    try:
+        with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
+            for stream in streams:
+                dataset = file.get(stream.name)
+                if not isinstance(dataset, h5py.Dataset) or dataset.shape != stream.shape:
+                    return f"stream {stream.name!r}: the file has no such array of {stream.shape}"
+                if stream.raw is not None and dataset.id.get_offset() != stream.raw.offset:
+                    begin = dataset.id.get_offset()
+                    return f"stream {stream.name!r}: its rows begin at byte {begin}, not at {stream.raw.offset}"
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"{FILE_NAME} cannot be read: {error}"
+    return ""
 
 
 def list_arrays(path: Path, array: str) -> list[tuple[str, str]]:

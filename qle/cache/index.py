@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from qle.cache import packs
 from qle.cache.durable import replace_file
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, TMP, VIDEOS, key_from_name, video_folder
+from qle.cache.plausible import commit_contradiction
 from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
 from qle.errors import CacheError
@@ -297,6 +298,8 @@ def _misplaced(space: Path, about: SpaceRecord, record: CommitRecord, folder: Pa
         return f"it was made for space {record.space[:12]}, not for {about.hash[:12]}"
     if video_folder(space, record.key, record.store) != folder:
         return f"it holds video {record.key!r}, which belongs elsewhere"
+    if problem := commit_contradiction(record, about):
+        return f"its record contradicts itself: {problem}"
     return ""
 
 

@@ -29,6 +29,7 @@ from qle.cache.layout import (
     space_hash,
     video_folder,
 )
+from qle.cache.plausible import commit_contradiction, space_contradiction
 from qle.cache.quantise import SCALE
 from qle.cache.records import CacheRecord, CommitRecord, ErrorRecord, SpaceRecord, check_space_hash, read_record
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError, ConfigError
@@ -113,6 +114,8 @@ def read_commit(folder: Path, key: str, space: SpaceRecord) -> CommitRecord:
             f"{folder} was made for space {record.space[:12]}, expected {space.name}-{space.hash[:12]}\n"
             "extract it again: its numbers mean something else"
         )
+    if problem := commit_contradiction(record, space):
+        raise CacheCorruptError(f"{folder / COMMIT_FILE} contradicts itself: {problem}\nrun: qle cache verify")
     return record
 
 
@@ -148,6 +151,8 @@ def open_space(path: Path) -> SpaceFolder:
     for stream in record.streams:  # arrays get folders of these names
         if not _STREAM_NAME.fullmatch(stream.name):
             raise CacheCorruptError(f"{path / SPACE_FILE}: {stream.name!a} is no name of a stream; restore the file")
+    if problem := space_contradiction(record):
+        raise CacheCorruptError(f"{path / SPACE_FILE} contradicts itself: {problem}\nrestore the file from a copy")
     return SpaceFolder(path, record)
 
 
