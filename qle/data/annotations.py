@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from qle.cache.durable import replace_file
+from qle.durable import replace_file
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError, InputError
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 import qle
-from qle.query_files import Query
-from qle.runs import LoadedRun
+from qle.localize.query_files import Query
+from qle.runs.record import LoadedRun
 from qle.runtime import resolve_device
-from qle.scoring import OnProgress
+from qle.tasks.scoring import OnProgress
 from qle.search.coarse import retriever_id
 from qle.search.fusion import Fused, Fusion, Scored, fuse, log_shares, read_fusion, settings_of
 from qle.search.moments import FoundMoments, MomentSearch

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from qle import demo
+from qle.synthetic import demo
 from qle.cli import app
 
 SIZE = ("--videos", "2", "--steps", "10")

@@ -11,9 +11,9 @@ import pytest
 
 from qle.cache.layout import video_folder
 from qle.cache.reader import open_cache
-from qle.cache.removal import remove_folder
+from qle.cache.tools.removal import remove_folder
 from qle.cache.spaces import SpaceFolder, create_space
-from qle.data.retrieval.frames import FrameSource
+from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.search import pooled_update
 from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folder_of, read_index
 from qle.search.pooled_update import open_pooled
