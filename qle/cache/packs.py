@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from qle.cache.extents import extents
+from qle.cache.files.extents import extents
 from qle.cache.layout import SPACE_FILE
 from qle.cache.plausible import places_contradiction, streams_contradiction
 from qle.cache.records import (

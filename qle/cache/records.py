@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from qle.cache.durable import fits_digest, with_digest
 from qle.cache.layout import FORMAT, clean_key, space_hash
+from qle.durable import fits_digest, with_digest
 from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
 from qle.types import SourceFingerprint, SpaceSpec, StoreKind, Stream
 

@@ -119,7 +119,7 @@ class AbortingDecoder:
     """Dies as a broken codec does, on the second frame of videos whose name says so."""
 
     def frames(self, request, beat):
-        from qle.extract.decode import make_decoder
+        from qle.extract.decode.decoder import make_decoder
 
         for count, frame in enumerate(make_decoder("pyav").frames(request, beat)):
             if count == 1 and "short1" in request.path.name:
@@ -160,7 +160,7 @@ class DisturbingDecoder:
     """Deletes or lengthens the file that it reads, where the name says so."""
 
     def frames(self, request, beat):
-        from qle.extract.decode import make_decoder
+        from qle.extract.decode.decoder import make_decoder
 
         for count, frame in enumerate(make_decoder("pyav").frames(request, beat)):
             if count == 1 and request.path.name == "goes.mp4":

@@ -9,14 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from qle.cache import packs
-from qle.cache.extents import extents
+from qle.cache.files.extents import extents
 from qle.cache.layout import CACHE_FILE, COMMIT_FILE, SPACE_FILE
-from qle.cache.pack import pack
 from qle.cache.plausible import commit_contradiction
 from qle.cache.reader import Space
 from qle.cache.records import CacheRecord, CommitRecord, Record, SpaceRecord, parse_record
 from qle.cache.spaces import SpaceFolder, create_space, open_space
-from qle.cache.verify import verify
+from qle.cache.tools.pack import pack
+from qle.cache.tools.verify import verify
 from qle.errors import CacheCorruptError, CacheError, QleError
 from qle.types import StoreKind
 from tests import tiny_cache as tiny
