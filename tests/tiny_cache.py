@@ -16,6 +16,7 @@ from qle.cache.records import CommitRecord, SourceFacts
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.writer import VideoWriter
 from qle.types import RowPlan, SourceFingerprint, SpaceSpec, StoreKind, Stream
+from tests.running import record_fields
 
 NUM_ROWS = 1100
 KEY = "ward 3/video.mp4"
@@ -132,9 +133,7 @@ def run(target: object, *args: object, **named: object) -> int:
 
 def edit_record(path: Path, **fields: object) -> None:
     """Another value in a record, as a stranger or an older qle might have written it: without a digest of itself."""
-    record = json.loads(path.read_bytes())
-    record.pop("digest", None)
-    path.write_text(json.dumps(record | fields))
+    path.write_text(json.dumps(record_fields(path) | fields))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
