@@ -136,6 +136,14 @@ def edit_record(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(record_fields(path) | fields))
 
 
+def nothing_left(root: Path) -> bool:
+    """Whether no command has left anything in a cache that is not a part of it."""
+    temp = [path for name in ("tmp", "claims") for path in root.glob(f"*/{name}/*")]
+    unnamed = [path for pattern in (".qle-*", "*/.qle-*", "*/*/.qle-*") for path in root.glob(pattern)]
+    assert not temp + unnamed
+    return True
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a video but the record, which knows about attempts and hours."""
     return {

@@ -18,7 +18,7 @@ from qle.runtime import cache_folder
 if TYPE_CHECKING:
     import numpy as np
 
-    from qle.cache.tools.inspect import SpaceFacts, VideoFacts
+    from qle.cache.tools.inspect import CacheFacts, SpaceFacts, VideoFacts
     from qle.cache.tools.verify import Finding
 
 cache_app = typer.Typer(
@@ -65,7 +65,7 @@ def inspect(
         raise ConfigError("--picture draws one video: name it with --video KEY")
     if video is None:
         facts = inspect_cache(root, space or ())
-        console.print_json(asdict(facts)) if json else _show_spaces(facts.spaces)
+        console.print_json(asdict(facts)) if json else _show_cache(facts)
         return
     found = inspect_video(root, video, space or ())
     console.print_json([asdict(facts) for facts in found]) if json else _show_videos(found)
@@ -387,10 +387,12 @@ def _show_report(report: Mapping[str, Any], summary: str, *, as_json: bool) -> N
         console.table(["left out", "why"], left_out.items())
 
 
-def _show_spaces(spaces: "list[SpaceFacts]") -> None:
-    if not spaces:
+def _show_cache(facts: "CacheFacts") -> None:
+    if not facts.spaces:
         console.print_text("the cache has no space yet; make one with: qle extract --cache ...")
-    for space in spaces:
+    if facts.num_leftovers:
+        console.print_text(f"beside the spaces: {_left(facts)}")
+    for space in facts.spaces:
         total = console.format_bytes(space.disk_bytes)
         console.facts(
             {
@@ -398,6 +400,7 @@ def _show_spaces(spaces: "list[SpaceFacts]") -> None:
                 "rows": f"{space.num_rows:,} ({space.num_rows - space.num_valid:,} invalid), {space.hours:.2f} h of video",
                 "size": f"{console.format_bytes(space.token_bytes)} of tokens and times, {total} on disk"
                 + (f", {space.num_packed:,} videos packed" if space.num_packed else ""),
+                **({"left": _left(space)} if space.num_leftovers else {}),
                 "made": f"{space.created:%Y-%m-%d %H:%M} UTC, hash {space.hash[:16]}",
                 **{name: _brief(value) for name, value in space.provenance.items() if name != "streams"},
             },
@@ -410,6 +413,14 @@ def _show_spaces(spaces: "list[SpaceFacts]") -> None:
                 for s in space.streams
             ],
         )
+
+
+def _left(facts: "CacheFacts | SpaceFacts") -> str:
+    """What killed commands left, and what to do about it."""
+    return (
+        f"{facts.num_leftovers:,} things of {console.format_bytes(facts.leftover_bytes)} that killed commands left; "
+        "the same commands go on from them or remove them, and so does: qle cache prune"
+    )
 
 
 def _show_videos(videos: "list[VideoFacts]") -> None:

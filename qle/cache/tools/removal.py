@@ -5,10 +5,8 @@ import secrets
 from pathlib import Path
 
 from qle.cache.layout import TMP
+from qle.cache.leftovers import REMOVED
 from qle.durable import remove_tree
-
-REMOVED = "removed-"
-"""How names of folders begin, in tmp/, that are on their way out; a killed deletion leaves them to `prune`."""
 
 
 def remove_folder(space: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import h5py
@@ -66,7 +67,7 @@ def test_an_hdf5_file_keyed_by_id(tmp_path: Path) -> None:
         file["v_1"] = _features(1)
         file["ward/v_2"] = _features(2)
         file["v_3/features"] = _features(3)
-        file["v_3/pts"] = np.arange(5) * 7.0
+        file["v_3/pts"] = np.arange(5, dtype=np.float32) / 4
         file["about"] = "no features"
     import_features([tmp_path / "all.hdf5"], tmp_path / "cache", ImportOptions(name="x", fps=4))
     space = _space(tmp_path / "cache")
@@ -74,6 +75,26 @@ def test_an_hdf5_file_keyed_by_id(tmp_path: Path) -> None:
     for number, key in ((1, "v_1"), (2, "ward/v_2"), (3, "v_3")):
         np.testing.assert_array_equal(space.video(key).frame[:], _features(number))
         assert space.video(key).pts.tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({"fps": 2}, r"row / fps: row 1 is at 0\.3 s, not at 0\.5 s; leave --fps out"),
+        ({"clip_length_s": 2}, "leave --clip-length out"),
+    ],
+)
+def test_a_file_with_other_times_than_the_rule_is_refused(tmp_path: Path, rule: dict[str, float], says: str) -> None:
+    """--fps beside times in the file won, and every row got a time that nobody had measured."""
+    np.savez(tmp_path / "a.npz", features=_features(0), pts=np.arange(5) * 0.3)
+    np.save(tmp_path / "b.npy", _features(1))
+    report = import_features([tmp_path], tmp_path / "cache", ImportOptions(name="x", **rule))
+    assert (report.num_imported, list(report.failed)) == (1, ["a"])
+    assert re.search(says, report.failed["a"])
+    with pytest.raises(InputError, match=says):
+        import_features([tmp_path / "a.npz"], tmp_path / "other", ImportOptions(name="x", **rule))
+    import_features([tmp_path / "a.npz"], tmp_path / "other", ImportOptions(name="x"))
+    assert _space(tmp_path / "other").video("a").pts.tolist() == (np.arange(5) * 0.3).tolist()
 
 
 def test_the_rule_of_times_is_part_of_the_space(tmp_path: Path) -> None:
