@@ -259,6 +259,44 @@ def pack(
 
 
 @cache_app.command(
+    help="Find films that have moved, by what they hold, and note where they are now; no token is touched. A killed run goes "
+    "on. Exit code 4 when some were not found."
+    + example(
+        "relink /data/cache --films /archive/2024 --dry-run",
+        "relink /data/cache --films /archive/2024 --films /archive/2025",
+    )
+)
+def relink(
+    cache: CacheArgument = None,
+    films: Annotated[list[Path] | None, typer.Option(help="Folder where the films may be now; may be repeated.")] = None,
+    space: Spaces = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be noted; write nothing.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    from qle.cache.tools.relink import relink as run
+
+    if not films:
+        raise ConfigError("relink needs --films FOLDER: where the films may be now")
+    with console.StepProgress("noted", is_quiet=quiet) as progress:
+        report = run(cache_folder(cache), films, spaces=space or (), is_dry_run=dry_run, on_progress=progress.update)
+    if json:
+        console.print_json(asdict(report))
+    else:
+        if report.moved:
+            copies = [f" ({it.num_copies} copies)" if it.num_copies > 1 else "" for it in report.moved]
+            rows = [(it.key, it.old, it.new + copy) for it, copy in zip(report.moved, copies, strict=True)]
+            console.table(["video", "was at", "is at"], rows)
+        if report.missing:
+            console.table(["not found", "was at"], report.missing.items())
+        console.print_text(
+            f"{report.num_in_place:,} films are where they were, {len(report.moved):,} were found elsewhere, "
+            f"{len(report.missing):,} were not found{'; nothing was written' if dry_run else ''}"
+        )
+    raise typer.Exit(SOME_FAILED_EXIT if report.missing else 0)
+
+
+@cache_app.command(
     "import",
     help="Feature files of others into a space: .npz, .npy, .pt, one a video, or .h5/.hdf5 keyed by id. "
     "Their rows need times: --clip-length (row i at its clip's middle), --fps (row i at i/fps), or an array `pts` in the file."
