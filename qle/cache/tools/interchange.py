@@ -8,7 +8,8 @@ space records it:
     fps f             row i describes the frame shown at i / f
     neither           the file has an array `pts` (files that qle exported do)
 
-A file that has an array `pts` is refused where a rule is passed that says otherwise.
+A file that has an array `pts` is refused where it says otherwise than --fps. A clip length says what rows describe, which no
+`pts` tells (some stand at the beginning of a clip), so that one goes before.
 
 (rows, dim) becomes the stream `frame`, (rows, grid rows, grid cols, dim) the stream `patch`. Both ways video by video, each
 appearing whole, so a killed run is simply repeated.
@@ -96,26 +97,24 @@ class ImportOptions:
 
     def times(self, num_rows: int, from_file: np.ndarray | None) -> np.ndarray:
         """When each row is, by the rule that was chosen."""
-        by_rule = self._times_by_rule(num_rows)
-        if from_file is None:
-            if by_rule is None:
-                raise InputError("the file has no times for its rows (array `pts`); pass --fps or --clip-length")
-            return by_rule
-        own = _checked_times(num_rows, from_file)
-        if by_rule is not None and not (is_near := np.isclose(own, by_rule, rtol=0, atol=SAME_TIME_S)).all():
-            row, rule = int(np.argmin(is_near)), self.describe_times()["rule"]
-            raise InputError(
-                f"the file has times of its own (array `pts`), and they are not {rule}: row {row} is at {own[row]:g} s, "
-                f"not at {by_rule[row]:g} s; leave {'--fps' if self.fps is not None else '--clip-length'} out to import its times"
-            )
-        return own if by_rule is None else by_rule
-
-    def _times_by_rule(self, num_rows: int) -> np.ndarray | None:
-        """Of the rule that was passed; None where the times stand in the files."""
         rows = np.arange(num_rows, dtype=np.float64)
         if self.clip_length_s is not None:
             return (rows + 0.5) * self.clip_length_s
-        return rows / self.fps if self.fps is not None else None
+        if from_file is None:
+            if self.fps is None:
+                raise InputError("the file has no times for its rows (array `pts`); pass --fps or --clip-length")
+            return rows / self.fps
+        own = _checked_times(num_rows, from_file)
+        if self.fps is None:
+            return own
+        is_near = np.isclose(own, rows / self.fps, rtol=0, atol=SAME_TIME_S)
+        if not is_near.all():
+            row = int(np.argmin(is_near))
+            raise InputError(
+                f"the file has times of its own (array `pts`): row {row} is at {own[row]:g} s, with --fps {self.fps:g} it would "
+                f"be at {row / self.fps:g} s; leave --fps out to import the times of the files"
+            )
+        return rows / self.fps
 
     def describe_times(self) -> dict[str, Any]:
         """For the description of the space."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from qle.cache import packs
-from qle.cache.index import load_index
+from qle.cache.index import load_index, read_records
 from qle.cache.integrity import find_damage, is_whole
 from qle.cache.layout import SPACE_FILE, STORE_SUFFIXES, video_folder
 from qle.cache.leftovers import IDLE_HOURS, REMOVED, Leftover, beside, leftovers, remove, size_of
@@ -115,7 +115,7 @@ def _leftover_item(found: Leftover, space: str = "") -> PruneItem:
 
 def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
     """deep: a copy is no reason to delete another one before its every byte was looked at."""
-    index = load_index(space)
+    index = read_records(space)
     twins = [key for key, count in _counts(index.texts("key")).items() if count > 1]
     for key in twins:
         folders = [folder for store in STORE_SUFFIXES if (folder := video_folder(space.path, key, store)).exists()]
@@ -150,7 +150,7 @@ def _videos(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
 
     Of a video in two formats only the one that readers take is judged: the other may be what is left when that one goes.
     """
-    index = load_index(space)
+    index = read_records(space)
     rows = [row for row, pack in enumerate(index.texts("pack")) if not pack]
     keys, paths = index.texts("key"), index.texts("source_path")
     starts, ends = (index.table[name].to_pylist() for name in ("source_start_s", "source_end_s"))

@@ -43,7 +43,9 @@ def test_importing_the_commands_is_cheap() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == ""
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify", "convert", "merge", "prune", "pack", "relink", "import", "export"])
+@pytest.mark.parametrize(
+    "command", ["inspect", "verify", "convert", "merge", "prune", "pack", "relink", "import", "export"]
+)
 def test_every_command_has_help_with_examples(command: str) -> None:
     result = _run(command, "--help")
     assert result.exit_code == 0
