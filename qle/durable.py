@@ -123,7 +123,8 @@ def publish_once(path: Path, content: bytes, durability: Durability = "full") ->
 
 def append_line(path: Path, line: str) -> None:
     """Append one line by one write, which O_APPEND keeps whole among many writers; a torn last line stays apart."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    fd = os.open(path, flags, 0o666)
     try:
         size = os.fstat(fd).st_size
         is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"

@@ -205,9 +205,11 @@ def _adopt(old: Path, own: Path, record: AttemptRecord) -> dict[str, FileRecord]
 def _take_over(own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
     replace_file(own / ATTEMPT_FILE, record.to_json().encode(), "none")  # at no moment without an owner's name
     video = own / "video"
+    if video.is_symlink():
+        return {}
     kept = {file.path: file for file in _journal(own) if _is_intact(video, file)}
-    for folder, _, names in os.walk(video):
-        for name in names:
+    for folder, folders, names in os.walk(video):
+        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
             path = Path(folder, name)
             if str(path.relative_to(video)) not in kept:
                 path.unlink(missing_ok=True)
@@ -222,7 +224,7 @@ def _take_over(own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
 def _is_intact(video: Path, file: FileRecord) -> bool:
     path = video / file.path
     try:
-        return path.resolve().is_relative_to(video.resolve()) and hash_file(path) == file.xxh3
+        return path.resolve() == video.resolve() / file.path and hash_file(path) == file.xxh3
     except OSError:
         return False
 

@@ -69,7 +69,7 @@ def beside(folder: Path) -> Iterator[Leftover]:
 def clear(space: Path) -> None:
     """Remove what is of no use to anybody; called by every command that writes into a space."""
     release_abandoned(space)
-    for found in [*leftovers(space), *beside(space.parent)]:
+    for found in [*leftovers(space), *beside(space.parent.resolve())]:
         if found.is_useless:
             remove(found.path)
 

@@ -114,7 +114,7 @@ def wrong_sizes(pack: Pack) -> dict[str, str]:
     wrong = {}
     for file in pack.record.files:
         try:
-            size = os.stat(pack.path / file.path).st_size
+            size = os.lstat(pack.path / file.path).st_size
         except OSError:
             wrong[file.path] = f"{file.path} is missing"
             continue
@@ -155,7 +155,8 @@ def pack_folders(space: Path) -> list[Path]:
         names = os.listdir(space / PACKS)
     except FileNotFoundError:
         return []
-    return [space / PACKS / name for name in sorted(names) if not name.startswith(".")]
+    paths = [space / PACKS / name for name in sorted(names) if not name.startswith(".")]
+    return [path for path in paths if not path.is_symlink()]
 
 
 def members(space: Path) -> "pa.Table | None":

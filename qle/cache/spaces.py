@@ -87,6 +87,7 @@ class SpaceFolder:
         for store in (*STORE_SUFFIXES, "zarr"):  # again: it may have come from the second format to the first meanwhile
             folder = video_folder(self.path, key, store)
             if (folder / COMMIT_FILE).exists():
+                refuse_links(folder.parent, folder)
                 return folder
         return None
 
@@ -141,6 +142,16 @@ def create_space(root: Path, spec: SpaceSpec) -> SpaceFolder:
     return space
 
 
+def refuse_links(*paths: Path) -> None:
+    """Nothing below the folder of a space is a link: one from a stranger would have us write, read or delete elsewhere."""
+    for path in paths:
+        if path.is_symlink():
+            raise CacheCorruptError(
+                f"{path} is a link to {os.readlink(path)}: qle follows none inside of a space\n"
+                "take the link away, or put what it points to in its place"
+            )
+
+
 def open_space(path: Path) -> SpaceFolder:
     """A space that is there."""
     try:
@@ -148,6 +159,7 @@ def open_space(path: Path) -> SpaceFolder:
     except FileNotFoundError:
         raise CacheMissingError(f"{path} is no space of a cache: it has no {SPACE_FILE}") from None
     check_space_hash(record, path / SPACE_FILE)
+    refuse_links(*map(Path, sorted(entry.path for entry in os.scandir(path) if entry.is_symlink())))
     for stream in record.streams:  # arrays get folders of these names
         if not _STREAM_NAME.fullmatch(stream.name):
             raise CacheCorruptError(f"{path / SPACE_FILE}: {stream.name!a} is no name of a stream; restore the file")

@@ -200,7 +200,7 @@ class StoredRows:
 
 def _map_file(path: str, expected_size: int) -> mmap.mmap:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:
         raise CacheCorruptError(f"{path} is missing; run: qle cache verify") from None
     try:

@@ -20,7 +20,7 @@ from qle.cache.layout import STORE_SUFFIXES, TMP, VIDEOS, space_hash, video_fold
 from qle.cache.leftovers import CONVERT
 from qle.cache.reader import Space, Video
 from qle.cache.records import CommitRecord, SpaceRecord, is_same_source
-from qle.cache.spaces import SpaceFolder, create_space, read_commit
+from qle.cache.spaces import SpaceFolder, create_space, read_commit, refuse_links
 from qle.cache.tools.removal import remove_folder
 from qle.cache.tools.rewrite import rewrite_video
 from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
@@ -125,6 +125,7 @@ def _change_format(video: Video, space: SpaceFolder, store: StoreKind) -> Commit
     target = video_folder(space.path, video.key, store)
     is_there = target.exists() and is_whole(target, video.key, space.record)
     if not is_there:
+        refuse_links(aside.path, aside.path / TMP, aside.path / VIDEOS, target.parent)
         leftovers.own(aside.path)
         (aside.path / TMP).mkdir(exist_ok=True)
         (aside.path / VIDEOS).mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from qle.cache.layout import COMMIT_FILE, TMP, video_folder
 from qle.cache.leftovers import COPY
 from qle.cache.reader import Space, Video, open_cache
 from qle.cache.records import CommitRecord, FileRecord, is_same_source
-from qle.cache.spaces import SpaceFolder, create_space
+from qle.cache.spaces import SpaceFolder, create_space, refuse_links
 from qle.cache.tools.rewrite import rewrite_video
 from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
 from qle.durable import hash_file, owned_name, remove_tree, sync_file, sync_tree
@@ -173,6 +173,7 @@ def _copy_folder(
         shutil.copyfile(folder / record_file, temp / record_file)  # the record comes last
         sync_file(temp / record_file, "full")
         sync_file(temp, "full")
+        refuse_links(target.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(temp, target)
         sync_file(target.parent, "full")

@@ -69,6 +69,8 @@ def plan_prune(
         return [item for name in spaces for item in _named_spaces(root, name)]
     items: list[PruneItem] = []
     for space in chosen_spaces(root, spaces):
+        if space.path.is_symlink():  # what it points to is looked after where it stands
+            continue
         if "temp" in kinds:
             items += _temp(space, idle_hours)
         if "duplicates" in kinds:
@@ -76,7 +78,7 @@ def plan_prune(
         if set(kinds) & {"damaged", "stale", "orphaned"}:
             items += [item for item in _videos(space, deep) if item.kind in kinds]
     if "temp" in kinds:
-        items += [_leftover_item(found) for found in beside(root)]
+        items += [_leftover_item(found) for found in beside(root.resolve())]
     return items
 
 
@@ -118,7 +120,7 @@ def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
     index = read_records(space)
     twins = [key for key, count in _counts(index.texts("key")).items() if count > 1]
     for key in twins:
-        folders = [folder for store in STORE_SUFFIXES if (folder := video_folder(space.path, key, store)).exists()]
+        folders = [folder for store in STORE_SUFFIXES if _is_real(folder := video_folder(space.path, key, store))]
         if folders and is_whole(folders[0], key, space.record, deep=deep):  # else the other one may be all there is
             for other in folders[1:]:
                 yield _item(space, "duplicates", key, other, f"readers take {folders[0].name}")
@@ -143,6 +145,10 @@ def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
         for key, folder in own.items():
             if read_commit(folder, key, space.record).created == pack.member(key).created:
                 yield _item(space, "duplicates", key, folder, f"the same is in {pack.path.name}")
+
+
+def _is_real(folder: Path) -> bool:
+    return folder.exists() and not folder.is_symlink() and not folder.parent.is_symlink()
 
 
 def _videos(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
@@ -203,7 +209,7 @@ def _inode(folder: Path) -> int:
 def _named_spaces(root: Path, name: str) -> list[PruneItem]:
     """The space of a name, or what an interrupted deletion has left of it."""
     begins = f"{UNNAMED}{REMOVED}{name}"
-    half = [_leftover_item(found) for found in beside(root) if found.path.name.startswith(begins)]
+    half = [_leftover_item(found) for found in beside(root.resolve()) if found.path.name.startswith(begins)]
     try:
         return [*map(_whole_space, chosen_spaces(root, [name])), *half]
     except CacheMissingError:

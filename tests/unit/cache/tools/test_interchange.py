@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import h5py
@@ -87,6 +88,37 @@ def test_a_file_with_other_times_than_fps_says_is_refused(tmp_path: Path) -> Non
         import_features([tmp_path / "a.npz"], tmp_path / "other", ImportOptions(name="x", fps=2))
     import_features([tmp_path / "a.npz"], tmp_path / "other", ImportOptions(name="x"))
     assert _space(tmp_path / "other").video("a").pts.tolist() == (np.arange(5) * 0.3).tolist()
+
+
+@pytest.mark.parametrize(
+    "place", ["external file", "external link", "soft link", "virtual", "linked group", "linked pts"]
+)
+def test_an_hdf5_file_brings_no_bytes_of_other_files(tmp_path: Path, place: str) -> None:
+    """Features that lie elsewhere were copied into the cache, whatever file of the user they were."""
+    secret = tmp_path / "home" / "secret.h5"
+    secret.parent.mkdir()
+    with h5py.File(secret, "w") as file:
+        file["v"], file["pts"] = _features(7), np.arange(5.0)
+    with h5py.File(tmp_path / "sent.h5", "w") as file:
+        file["good"] = _features(1)
+        if place == "external file":
+            file.create_dataset("bad", (5, 8), "f4", external=[(str(secret), 0, 160)])
+        elif place == "external link":
+            file["bad"] = h5py.ExternalLink(str(secret), "/v")
+        elif place == "soft link":
+            file["bad"] = h5py.SoftLink("/good")
+        elif place == "virtual":
+            layout = h5py.VirtualLayout((5, 8), "f4")
+            layout[:] = h5py.VirtualSource(str(secret), "v", (5, 8))
+            file.create_virtual_dataset("bad", layout)
+        elif place == "linked group":
+            file["bad"] = h5py.ExternalLink(str(secret), "/")
+        else:
+            file["bad/features"] = _features(2)
+            file["bad/pts"] = h5py.ExternalLink(str(secret), "/pts")
+    report = import_features([tmp_path / "sent.h5"], tmp_path / "cache", ImportOptions(name="x", fps=1))
+    assert (report.num_imported, list(report.failed)) == (1, ["bad"])
+    assert re.search("not followed|out of other files", report.failed["bad"])
 
 
 def test_the_rule_of_times_is_part_of_the_space(tmp_path: Path) -> None:
