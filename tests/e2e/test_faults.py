@@ -79,12 +79,12 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     cache = tmp_path / "cache"
     watcher = (
         "import os, signal, sys\n"
-        "from qle import cli, console\n"
+        "from qle.cli.app import app, console\n"
         "class Progress(console.ExtractProgress):\n"
         "    def update(self, progress):\n"
         f"        if progress.rows_done > 900: os.killpg(0, {int(number)})\n"
         "console.ExtractProgress = Progress\n"
-        "if __name__ == '__main__': cli.main()\n"
+        "if __name__ == '__main__': app.main()\n"
     )
     line = [sys.executable, "-c", watcher, *map(str, arguments(long_videos / "long.mp4", cache, "--device", devices))]
     ended = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, start_new_session=True)
