@@ -12,9 +12,8 @@ follow from the settings alone.
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 from qle.cache.durable import replace_file
@@ -25,7 +24,8 @@ from qle.data.synthetic.annotate import PARAPHRASE, Labels, label
 from qle.data.synthetic.film import Film
 from qle.data.synthetic.script import SPLITS, Script, SyntheticConfig, write_script
 from qle.errors import ConfigError, InputError
-from qle.extract.decode_write import write_video
+from qle.extract.decode_write import remove_unfinished, write_video
+from qle.prepare_pool import ProcessPool
 
 VERSION = 5
 """Of what the films look like and say: a folder of another version is refused like one of other settings."""
@@ -85,17 +85,17 @@ def write_synthetic(
 
 
 def _make_all(out: Path, config: SyntheticConfig, scripts: list[Script], num_processes: int) -> Iterator[_Made]:
+    make = partial(_make, out, config)
     if num_processes == 1 or len(scripts) == 1:
-        for script in scripts:
-            yield _make(out, config, script)
+        yield from map(make, scripts)
         return
-    with ProcessPoolExecutor(min(num_processes, len(scripts)), mp_context=get_context("forkserver")) as pool:
-        waiting = [pool.submit(_make, out, config, script) for script in scripts]
-        try:
-            for finished in as_completed(waiting):
-                yield finished.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = ProcessPool(make, min(num_processes, len(scripts)))
+    try:
+        yield from pool.map(scripts)
+    finally:
+        pool.close()
+        for script in pool.unfinished:
+            remove_unfinished(out / "videos" / script.key)
 
 
 def _make(out: Path, config: SyntheticConfig, script: Script) -> _Made:

@@ -5,15 +5,13 @@
     ("release", slot)       the receiver has copied a slot
     ("cancel",)             stop the task in hand, answered by ("finished",)
 
-Started by process.py with an interpreter of its own, so that nothing of the parent (locks, CUDA, threads) is inherited.
+Started by process.py with an interpreter of its own; it ends with its parent (qle.children), also while a decoder hangs.
 torch is never imported here, which makes the start fast and keeps a worker small.
 """
 
 import ctypes
 import mmap
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -30,7 +28,6 @@ from qle.types import Box, VideoInfo
 
 BORDER_FRAMES = 9
 """Frames over the whole video that are looked at for black borders."""
-PARENT_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +46,12 @@ class _CancelledError(Exception):
     """The receiver does not want the rest."""
 
 
-def main(pipe_fd: int, memory_fd: int, parent_pid: int, ring: Ring) -> None:
-    """Runs until the pipe closes."""
-    threading.Thread(target=_die_with, args=(parent_pid,), daemon=True).start()
-    memory = mmap.mmap(memory_fd, ring.size_bytes)
+def main(pipe: Connection, memory_fd: int, ring: dict[str, int]) -> None:
+    """Runs until the pipe closes. `ring`: the fields of the Ring that the memory is divided by."""
+    slots = Ring(**ring)
+    memory = mmap.mmap(memory_fd, slots.size_bytes)
     os.close(memory_fd)
-    worker = _Worker(Connection(pipe_fd), np.frombuffer(memory, np.uint8), ring)
+    worker = _Worker(pipe, np.frombuffer(memory, np.uint8), slots)
     _silence_stderr()
     try:
         worker.run()
@@ -160,14 +157,6 @@ class _Worker:
     def _raise_if_cancelled(self) -> None:
         if self._is_cancelled:
             raise _CancelledError
-
-
-def _die_with(parent_pid: int) -> None:
-    """Ends this process soon after its parent, also while a decoder hangs. (A death signal would already fire when the
-    thread ends that started us.)"""
-    while os.getppid() == parent_pid:
-        time.sleep(PARENT_CHECK_S)
-    os._exit(1)
 
 
 def _give_back_memory() -> None:

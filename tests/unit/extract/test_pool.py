@@ -235,7 +235,7 @@ def test_a_cancelled_task_ends_soon(pool):
 
 
 def test_a_pool_that_cannot_start_says_why(monkeypatch):
-    monkeypatch.setattr("qle.extract.process.BOOT", "raise ImportError('no numpy here')")
+    monkeypatch.setattr("qle.children.BOOT", "raise ImportError('no numpy here')")
     with DecodePool(1, frame_bytes=bytes_per_row((SMALL,))) as pool, pytest.raises(RuntimeError, match="no numpy here"):
         run(pool, [task_for("Endless", tag=0)])
 
