@@ -94,8 +94,8 @@ class WorkerProcess:
             case ("ready",):
                 self.is_up = True
                 return None
-            case ("frames", slot, rows):
-                return self._frames(slot, rows)
+            case ("frames", slot, rows, damaged):
+                return self._frames(slot, rows, damaged)
             case ("probed", info, box):
                 return Probed(tag=self._done(), info=info, content_box=box)
             case ("finished",):
@@ -153,7 +153,7 @@ class WorkerProcess:
         tag, self.task = self.task.tag, None
         return tag
 
-    def _frames(self, slot: int, rows: np.ndarray) -> Frames:
+    def _frames(self, slot: int, rows: np.ndarray, damaged: np.ndarray) -> Frames:
         if not isinstance(self.task, DecodeTask):
             raise RuntimeError("a decode process sent frames without a task")
         self._num_out += 1
@@ -161,7 +161,9 @@ class WorkerProcess:
         self._last_frame = int(self.task.frame_index[last_row])
         views = self._ring.images(self._memory, slot, self._shapes)
         images = tuple(view[: len(rows)] for view in views)
-        return Frames(tag=self.task.tag, rows=rows, images=images, release=lambda: self._release(slot))
+        return Frames(
+            tag=self.task.tag, rows=rows, images=images, damaged=damaged, release=lambda: self._release(slot)
+        )
 
     def _release(self, slot: int) -> None:
         if self._num_out == self._ring.num_slots:

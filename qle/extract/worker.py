@@ -1,7 +1,7 @@
 """One decode process: takes tasks from a pipe, puts prepared frames into its ring, and may die at any time.
 
     ("probe", ProbeTask) -> ("probed", info, box)
-    ("decode", Order)    -> ("frames", slot, rows) ... ("finished",)       any task -> ("failed", DecodeError)
+    ("decode", Order)    -> ("frames", slot, rows, damaged rows) ... ("finished",)    any task -> ("failed", DecodeError)
     ("release", slot)       the receiver has copied a slot
     ("cancel",)             stop the task in hand, answered by ("finished",)
 
@@ -107,7 +107,7 @@ class _Worker:
     def _probe(self, task: ProbeTask) -> tuple[Any, ...]:
         from qle.extract.decode_probe import probe  # loads the video library: not needed where only decord runs
 
-        info = probe(task.source.path, self._beat)
+        info = probe(task.source.path, self._beat, keep_partial=task.keep_partial)
         box = content_box(self._border_frames(info)) if task.needs_content_box else None
         return ("probed", info, box)
 
@@ -122,8 +122,9 @@ class _Worker:
         shapes = tuple(geometry.output_shape for geometry in order.geometries)
         slot, num_filled, done = -1, 0, 0
         views: tuple[np.ndarray, ...] = ()
-        frames = make_decoder(order.decoder).frames(order.request, self._beat)
-        for number, rgb in frames:
+        decoder = make_decoder(order.decoder)
+        damaged: list[int] = []
+        for number, rgb in decoder.frames(order.request, self._beat):
             boxes = [order.content_box if geometry.crop_borders else None for geometry in order.geometries]
             images = [geometry.geometry(rgb, box) for geometry, box in zip(order.geometries, boxes, strict=True)]
             while done < len(order.rows) and order.frame_index[done] == number:
@@ -132,11 +133,14 @@ class _Worker:
                     views = self._ring.images(self._memory, slot, shapes)
                 for view, image in zip(views, images, strict=True):
                     view[num_filled] = image
+                if number in decoder.damaged:
+                    damaged.append(int(order.rows[done]))
                 num_filled += 1
                 done += 1
                 if num_filled == self._ring.rows_per_slot or done == len(order.rows):
-                    self._pipe.send(("frames", slot, order.rows[done - num_filled : done]))
-                    slot, num_filled = -1, 0
+                    rows = order.rows[done - num_filled : done]
+                    self._pipe.send(("frames", slot, rows, np.array(damaged, np.int64)))
+                    slot, num_filled, damaged = -1, 0, []
             self._read_messages()
         if done < len(order.rows):  # nobody downstream would notice, and the video would be waited for for ever
             raise DecodeError(f"{order.request.path}: the decoder ended after {done} of {len(order.rows)} rows")
