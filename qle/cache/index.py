@@ -31,7 +31,7 @@ from qle.durable import replace_file
 from qle.errors import CacheError
 
 INDEX_FILE = "index.parquet"
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 RACY_NS = 2_000_000_000
 
 SCHEMA = pa.schema(
@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         ("pack", pa.string()),  # name of the pack; empty for a video that stands alone
         ("key", pa.string()),
         ("problem", pa.string()),  # why the record cannot be used; empty for a good one
+        ("faults", pa.string()),  # what is wrong with the video itself: broke off, damaged rows; empty for a whole one
         ("num_rows", pa.int64()),
         ("num_valid", pa.int64()),
         ("size_bytes", pa.int64()),
@@ -155,6 +156,7 @@ def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
         "key": record.key,
         "pack": "",
         "problem": "",
+        "faults": source.faults,
         "num_rows": record.num_rows,
         "num_valid": record.num_valid,
         "size_bytes": record.size_bytes,

@@ -158,7 +158,9 @@ class _Walk:
                 not self._is_straight or not self._request.has_stamps
             ):  # counted frames would be numbered wrongly from here on
                 raise
-            self._error, self._is_damaged, self._skips_unwanted = error, True, False
+            self._is_damaged, self._skips_unwanted = True, False
+            if not packet.is_corrupt:  # cut off by the end of the file: the probe has not counted its frame either
+                self._error = error
             return []
 
     def _jump(self, tick: int) -> None:
