@@ -1,5 +1,7 @@
 """Recordings that are not whole: what is committed of them, and where it says so."""
 
+import itertools
+import pydoc
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from qle.cache.tools.inspect import inspect_cache, inspect_video
 from qle.cache.tools.verify import verify
 from qle.extract.decode.decoder import make_decoder, request_frames
 from qle.extract.decode.probe import probe
+from qle.extract.sampling import Sampling
 from tests.made_videos import damage, encode
 
 FASTSTART = {"movflags": "faststart"}
@@ -36,7 +39,9 @@ def truncated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 def straight(path: Path) -> dict[int, tuple[np.ndarray, bool]]:
     """Frame number -> pixels, whether it is flagged: one loop over the file, as a player does it."""
     with av.open(str(path)) as container:
-        container.streams.video[0].thread_count = 1  # what several threads put in the place of what is lost is not always equal
+        container.streams.video[
+            0
+        ].thread_count = 1  # what several threads put in the place of what is lost is not always equal
         frames = [frame for packet in container.demux(video=0) for frame in packet.decode()]
     pixels = [frame.reformat(format="rgb24", interpolation="BILINEAR").to_ndarray() for frame in frames]
     return {number: (rgb, frame.is_corrupt) for number, (rgb, frame) in enumerate(zip(pixels, frames, strict=True))}
@@ -99,3 +104,35 @@ def test_a_truncated_recording_is_kept_as_partial_until_the_whole_one_is_there(e
     Path(mine).write_bytes(whole)
     complete = extract(mine)
     assert (complete.rows_written, complete.spaces[0].faults) == (90, {})
+
+
+def test_stamps_cost_what_their_frames_cost(extract, tmp_path):
+    """A gap of a day is no work; a stamp of thirty years fails its own video, and is named."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    encode(folder / "gap.mkv", ticks=[*range(25), *range(2_500_000, 2_500_025)])
+    encode(folder / "wild.mkv", ticks=[0, 1, 25 * 10**9])
+    encode(folder / "good.mp4", ticks=range(25))
+    summary = extract(folder, sampling=Sampling(mode="fps", fps=1))
+    assert summary.spaces[0].states["done"] == 2
+    assert summary.spaces[0].failures["wild.mkv"].startswith("timestamps: ")
+    assert "frame 2 is stamped 1000000000.000 s" in summary.spaces[0].failures["wild.mkv"]
+    video = qle.open_cache(Path(summary.cache)).space().video("gap.mkv")
+    assert video.num_rows < 130
+    assert video.pts[-1] == 100_000
+
+
+@pytest.mark.parametrize("place", ["qle.extract.engine.opening.plan_rows", "qle.extract.engine.job.JobTarget.write"])
+def test_a_video_that_needs_more_memory_than_there_is_costs_itself(extract, small_videos, monkeypatch, place):
+    """Wherever that shows: when its rows are planned, or when its tokens are written."""
+    module, _, name = place.rpartition(".")
+    owner = pydoc.locate(module)
+    whole, calls = getattr(owner, name), itertools.count()
+
+    def greedy(*arguments, **named):
+        return np.empty(1 << 57) if next(calls) == 0 else whole(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, greedy)
+    summary = extract(small_videos)
+    assert (summary.spaces[0].states["done"], summary.spaces[0].states["failed"]) == (2, 1)
+    assert next(iter(summary.spaces[0].failures.values())).startswith("memory: ")

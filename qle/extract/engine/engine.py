@@ -154,7 +154,10 @@ class Engine:
     def _handle(self, event: Event) -> None:
         job = self._owners[event.tag]
         if isinstance(event, Frames):
-            self._place(job, event)
+            try:
+                self._place(job, event)
+            except MemoryError as error:
+                self._fail(job, out_of_memory(job.source, error))
             event.release()
             return
         del self._owners[event.tag]
