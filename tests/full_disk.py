@@ -24,7 +24,7 @@ from typing import Any
 DISK_BYTES = 64 << 20
 FREE_BYTES: tuple[int | None, ...] = (0, 100_000, 1_000_000, 6_000_000, None)
 """None: as much as it needs."""
-LIMIT_S = 120.0
+LIMIT_S = 240.0
 CANNOT_MOUNT = 77
 
 

@@ -15,6 +15,10 @@ from qle.cache.tools.verify import verify
 from qle.extract.decode.decoder import make_decoder, request_frames
 from qle.extract.decode.probe import probe
 from qle.extract.sampling import Sampling
+from qle.localize.request import LocalizeRequest
+from qle.localize.run import localize
+from qle.types import Query
+from tests.e2e.test_localize import make_run
 from tests.made_videos import damage, encode
 
 FASTSTART = {"movflags": "faststart"}
@@ -60,7 +64,7 @@ def test_damaged_frames_are_what_a_straight_decode_shows(damaged, wanted):
     assert decoder.damaged == {4, 11} & set(wanted)
 
 
-def test_rows_of_damaged_frames_are_invalid_and_every_command_says_so(extract, damaged):
+def test_rows_of_damaged_frames_are_invalid_and_every_command_says_so(extract, damaged, tmp_path):
     summary = extract(damaged)
     assert summary.exit_code == 0
     assert summary.spaces[0].faults == {"film.mp4": "2 damaged rows"}
@@ -73,6 +77,9 @@ def test_rows_of_damaged_frames_are_invalid_and_every_command_says_so(extract, d
     assert inspect_video(cache, "film")[0].faults == "2 damaged rows"
     report = verify(cache, deep=True)
     assert (report.findings, report.faults) == ([], {"film.mp4": "2 damaged rows"})
+    run = make_run(tmp_path / "run", qle.open_cache(cache).space())
+    answers = localize(LocalizeRequest(checkpoint=run, cache=cache, queries=(Query(text="smoke"),), device="cpu"))
+    assert "film.mp4: 2 damaged rows" in answers.notes
 
 
 def test_damaged_rows_count_where_that_is_asked_for_and_are_marked_all_the_same(extract, damaged):

@@ -62,6 +62,13 @@ class _Walk:
         self._trusts_jumps = request.has_stamps
         self._is_damaged = False
         """Whether the stream has shown damage: from then on it is decoded straight."""
+        self._is_straight = True
+        """From the beginning to here, without a frame left out."""
+        self._error: av.error.FFmpegError | None = None
+        """What the decoder could not read since the last key frame."""
+        self._first_key_tick = NO_TICK
+        """Stamp of the first key frame since the file was opened or a jump."""
+        self._frames: Iterator[av.VideoFrame] = iter(())
         self._restart()
 
     def to(self, wanted: int) -> av.VideoFrame:
@@ -152,7 +159,8 @@ class _Walk:
     def _frames_of(self, packet: av.Packet) -> list[av.VideoFrame]:
         """What comes out for a packet. On the straight way an error is passed over, as players do it: the frame is lost."""
         try:
-            return packet.decode()
+            frames: list[av.VideoFrame] = packet.decode()
+            return frames
         except av.error.FFmpegError as error:
             if (
                 not self._is_straight or not self._request.has_stamps
@@ -180,14 +188,11 @@ class _Walk:
         self._open_files.close()
         self._container, self._stream = self._open_files.enter_context(open_video(self._request.path))
         self._ahead = None
-        self._error: av.error.FFmpegError | None = None
-        """What the decoder could not read since the last key frame."""
+        self._error = None
         self._num_since_base = 0
         self._num_counted = 0
         self._first_key_tick = NO_TICK
-        """Stamp of the first key frame since the file was opened or a jump."""
         self._is_straight = True
-        """From the beginning to here, without a frame left out."""
         self._frames = self._decoded()
 
     def _set_base(self, tick: int, number: int) -> None:
