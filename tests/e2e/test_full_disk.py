@@ -65,7 +65,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
                          "W/made/annotations/test.jsonl", "--max-rows", "2", "--device", "cpu", "-q", "--out", "D/out.json"),
     "eval": ("eval", "--checkpoint", "W/run", "--cache", "W/cache", "--annotations", "W/made/annotations/test.jsonl", "--device",
              "cpu", "-q", "--out", "D/out.json"),
-    "search": ("search", "a hook in the kitchen", "--cache", "D/cache", "--retriever", "W/retriever", "--localizer",
+    "search": ("search", "--query", "hook in the kitchen", "--cache", "D/cache", "--retriever", "W/retriever", "--localizer",
                "W/localizer", "--device", "cpu", "-q", "--out", "D/out.json"),
     "checkpoint export": ("checkpoint", "export", "W/localizer", "--out", "D/model.ckpt"),
     "checkpoint import": ("checkpoint", "import", "--from", "qd-detr", "W/model.ckpt", "--out", "D/run"),
