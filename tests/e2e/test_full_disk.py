@@ -78,7 +78,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "cache export h5": ("cache", "export", "W/cache", "--to", "D/out.h5", "--stream", "patch", "-q"),
     "cache prune": ("cache", "prune", "D/cache", "--yes"),
     "cache verify": ("cache", "verify", "D/cache", "--deep"),
-    "cache inspect": ("cache", "inspect", "D/cache", "--video", "test/000.mp4", "--strip", "D/strip.png"),
+    "cache inspect": ("cache", "inspect", "D/cache", "--video", "test/000.mp4", "--picture", "D/strip.png"),
 }  # fmt: skip
 """D: the full disk. W: what is there already."""
 
