@@ -92,7 +92,7 @@ class _Answers:
             self._first_error = self._first_error or error
             self._result.failures[asked.name] = str(error).splitlines()[0]
             return
-        records = [space.video(asked.found.key).record for space in asked.found.spaces]
+        records = [space.video(asked.video.key).record for space in asked.video.spaces]
         self._faults += [f"{asked.name}: {record.source.faults}" for record in records if record.source.faults]
         self._found += zip(asked.places, predictions, strict=True)
         for place in asked.places:
