@@ -41,8 +41,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
                 "--workers", "1", "-q"),
     "extract hdf5": ("extract", "W/made/videos", "--cache", "D/cache", "--backbone", "tiny", "--fps", "native", "--device", "cpu",
                      "--workers", "1", "-q", "--store", "hdf5"),
-    "extract two devices": ("extract", "W/made/videos", "--cache", "D/cache", "--backbone", "tiny", "--fps", "native",
-                            "--device", "cpu,cpu", "--workers", "1", "-q"),
     "prepare synthetic": ("prepare", "synthetic", "D/made", "--train", "2", "--val", "0", "--test", "0", "--composition", "0",
                           "--seconds", "4", "--size", "96"),
     "demo": ("demo", "D/demo", "--videos", "2", "--steps", "1", "-q"),
