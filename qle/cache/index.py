@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         ("pack", pa.string()),  # name of the pack; empty for a video that stands alone
         ("key", pa.string()),
         ("problem", pa.string()),  # why the record cannot be used; empty for a good one
+        ("faults", pa.string()),  # what is wrong with the video itself: broke off, damaged rows; empty for a whole one
         ("num_rows", pa.int64()),
         ("num_valid", pa.int64()),
         ("size_bytes", pa.int64()),
@@ -170,6 +171,7 @@ def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
         "key": record.key,
         "pack": "",
         "problem": "",
+        "faults": source.faults,
         "num_rows": record.num_rows,
         "num_valid": record.num_valid,
         "size_bytes": record.size_bytes,

@@ -99,7 +99,24 @@ class SourceFacts(BaseModel):
     fps: float = 0.0
     """Average of the source, not of the rows."""
     num_frames: Count = 0
+    frames_expected: Count | None = None
+    """How many frames a file that broke off should have; None for a whole one. The video then is partial: it ends where the
+    file does, at `num_frames`."""
     decoder: str = ""
+    damaged_rows: tuple[tuple[int, int], ...] = ()
+    """Ranges [first, stop) of rows whose frame the decoder called damaged. They are invalid unless `keeps_damaged`."""
+    keeps_damaged: bool = False
+
+    @property
+    def num_damaged(self) -> int:
+        return sum(stop - first for first, stop in self.damaged_rows)
+
+    @property
+    def faults(self) -> str:
+        """What is wrong with the video, for people: "partial: 62 of 420 frames", "3 damaged rows"; empty where nothing is."""
+        partial = f"partial: {self.num_frames} of {self.frames_expected} frames" if self.frames_expected else ""
+        damaged = f"{self.num_damaged} damaged rows" if self.damaged_rows else ""
+        return ", ".join(filter(None, (partial, damaged)))
 
 
 class RawRows(BaseModel):

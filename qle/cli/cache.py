@@ -99,6 +99,8 @@ def verify(
     if json:
         console.print_json(asdict(report))
     else:
+        for key, faults in report.faults.items():
+            console.print_text(f"{key}: {faults}")
         rows = [(f.space, f.key, f.file, f.problem, _few(f.videos)) for f in report.findings]
         if rows:
             console.table(["space", "video or pack", "file", "problem", "videos in that file"], rows)
@@ -436,6 +438,11 @@ def _show_cache(facts: "CacheFacts") -> None:
             {
                 "videos": ", ".join(f"{count:,} {state}" for state, count in space.states.items() if count) or "none",
                 "rows": f"{space.num_rows:,} ({space.num_rows - space.num_valid:,} invalid), {space.hours:.2f} h of video",
+                **(
+                    {"not whole": _few(tuple(f"{key} ({faults})" for key, faults in space.faults.items()))}
+                    if space.faults
+                    else {}
+                ),
                 "size": f"{console.format_bytes(space.token_bytes)} of tokens and times, {total} on disk"
                 + (f", {space.num_packed:,} videos packed" if space.num_packed else ""),
                 **({"left": _left(space)} if space.num_leftovers else {}),
@@ -469,6 +476,7 @@ def _show_videos(videos: "list[VideoFacts]") -> None:
                 "space": video.space,
                 "rows": f"{video.num_rows:,} ({video.num_rows - video.num_valid:,} invalid), "
                 f"{video.first_pts_s:.3f} s to {video.last_pts_s:.3f} s",
+                **({"not whole": video.faults} if video.faults else {}),
                 "files": f"{video.num_files} ({video.store}{', packed' if video.is_packed else ''}), "
                 f"{console.format_bytes(video.size_bytes)}, in {video.folder}",
                 "source": f"{source['path']}, {console.format_bytes(source['fingerprint']['size'])}, "

@@ -61,6 +61,8 @@ class VerifyReport:
     num_from_before: int = 0
     """Videos that an interrupted run had found intact."""
     findings: list[Finding] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    """Videos that are as recorded, and recorded as partial or with damaged rows -> what is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ def _units(space: SpaceFolder, keys: set[str], report: VerifyReport) -> Iterator
         if record is None:
             continue
         report.num_files += len(record.files)
+        if record.source.faults:
+            report.faults[record.key] = record.source.faults
         units = list(_split(space, found.folder, record, report.is_deep))
         todo = [unit for unit in units if unit.mark not in known]
         report.num_from_before += not todo
