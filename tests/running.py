@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+HEARS_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""First lines of a program that a test interrupts. Whoever runs the tests with nohup, in the background of a script or in a batch
+job may have had SIGINT ignored, which a program inherits and `qle` honours: it would work on."""
+
 LONG_FRAMES = 1100
 """Of the `long_videos`' long.mp4: two whole shards and a part, and two ranges for two decoders."""
 

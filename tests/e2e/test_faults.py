@@ -12,7 +12,7 @@ import pytest
 
 import qle
 from qle.cache.attempts import remove_attempt
-from tests.running import LONG_FRAMES, command, committed_bytes
+from tests.running import HEARS_CTRL_C, LONG_FRAMES, command, committed_bytes
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     all processes, as it does from a terminal or at the end of a batch job."""
     cache = tmp_path / "cache"
     watcher = (
-        "import os, signal, sys\n"
+        f"{HEARS_CTRL_C}import os\n"
         "from qle import cli, console\n"
         "class Progress(console.ExtractProgress):\n"
         "    def update(self, progress):\n"
