@@ -128,6 +128,7 @@ def extract(
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.backbones import check_request
     from qle.extract.request import ExtractRequest, TokenOptions
 
     request = ExtractRequest(
@@ -148,6 +149,8 @@ def extract(
         batch_frames=batch, limit=limit, retry_failed=retry_failed, durability="none" if no_fsync else "full",
         stall_limit_s=decode_timeout,
     )  # fmt: skip
+    for wanted in request.backbones:
+        check_request(wanted)
     if dry_run:
         from qle.extract.estimate import estimate
 

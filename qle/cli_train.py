@@ -65,13 +65,17 @@ def train_heads(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.text import check_text_encoder
+
+    settings = _settings(preset, text_encoder, lora, set_ or ())
+    if isinstance(name := settings.get("text", {}).get("name"), str):
+        check_text_encoder(name)
     from qle.heads import head_class
     from qle.runtime import is_main_process
     from qle.train.request import TrainRequest
     from qle.train.run import plan
     from qle.train.run import train_heads as run
 
-    settings = _settings(preset, text_encoder, lora, set_ or ())
     request = TrainRequest(
         cache=cache_folder(cache), space=space, streams=tuple(stream or ()), annotations=annotations, val=val, out=out,
         head=head or _head_of(settings), settings=settings, num_seeds=seeds, num_jobs=jobs, device=device, track=track,
