@@ -11,14 +11,15 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
 from qle.cache.trials import nearest_folder, try_filesystem
 from qle.cache.windows import MAX_MAPS, max_maps
+from qle.errors import QleError
 from qle.runtime import environment, has_fast_bfloat16
 
 MIN_FREE_BYTES = 20e9
@@ -39,10 +40,17 @@ class Check:
     found: str
     fix: str = ""
     """What to do; empty where nothing is to be done."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """What `found` says, in parts for programs; empty for most."""
 
 
-def checks(cache: Path | None = None) -> list[Check]:
-    """Everything, in the order in which a newcomer would ask. `cache`: also try its file system; default $QLE_CACHE."""
+def checks(cache: Path | None = None, backbone: str | None = None) -> list[Check]:
+    """Everything, in the order in which a newcomer would ask. `cache`: also try its file system; default $QLE_CACHE.
+
+    `backbone`, a name, the id of a model, a folder or a checkpoint file: only whether this one will work, and the cache if named.
+    """
+    if backbone is not None:
+        return [*_packages(), *_backbone(backbone), *(() if cache is None else _disk(cache, is_cache=True))]
     if cache is None and (named := environment("QLE_CACHE")) is not None:
         cache = Path(named)
     return [
@@ -91,6 +99,46 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _backbone(asked: str) -> Iterator[Check]:
+    from qle.backbones.trial import as_request, missing_files, try_backbone
+
+    request = as_request(asked)
+    is_folder = Path(asked).is_dir()
+    if is_folder and (missing := missing_files(Path(asked))):
+        yield Check(
+            name="backbone files",
+            status="fail",
+            found=f"{asked} lacks {', '.join(missing)}",
+            fix="fetch the whole model again; a folder that holds others must be named down to the model itself",
+            facts={"missing": missing},
+        )
+        return
+    try:
+        trial = try_backbone(request)
+    except QleError as error:
+        reason, _, fix = str(error).partition("\n")
+        yield Check(name="backbone", status="fail", found=reason, fix=fix or "name another backbone, or another device")
+        return
+    how = f"--backbone {request.name}" + (f" --weights {request.weights}" if request.weights else "")
+    streams = {stream.name: list(stream.row_shape) for stream in trial.streams}
+    shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in streams.items())
+    height, width = trial.picture
+    yield Check(name="backbone", status="ok", found=f"{trial.name} loaded in {trial.load_s:.1f} s; use it with: {how}")
+    yield Check(
+        name="backbone streams",
+        status="ok",
+        found=f"{shapes} (a row, before --grid)",
+        facts={"streams": streams},
+    )
+    frames = f"{trial.context.length} frame{'s' if trial.context.length > 1 else ''} of {height} x {width}"
+    yield Check(
+        name="backbone forward",
+        status="ok",
+        found=f"{frames} ({trial.context.mode}) in {trial.forward_s:.2f} s on {trial.device}, {trial.compute_dtype}",
+        facts={"height": height, "width": width, "context": trial.context.mode, "frames": trial.context.length},
+    )
 
 
 def _devices() -> Iterator[Check]:
