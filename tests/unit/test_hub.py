@@ -75,9 +75,7 @@ def test_a_hub_that_is_down_is_asked_once_and_the_command_ends_with_one_line(
     served: type[Hub], tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     """The library by itself asks six times and more, 25 s long. torch is not imported for this: it would take seconds."""
-    program = (
-        "import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))\nfrom qle.cli import main\nmain()"
-    )
+    program = "import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))\nfrom qle.cli.app import main\nmain()"
     env = os.environ | {"HF_ENDPOINT": served.url, "HF_HOME": str(tmp_path)}  # type: ignore[attr-defined]
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments], env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True,

@@ -17,7 +17,7 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 """,
     "inside_exec": f"""
-import qle.cli
+import qle.cli.app
 class Version:
     def __str__(self):
         exec({_INTERRUPT!r})
@@ -44,7 +44,7 @@ def test_started_with_interrupts_ignored_it_works_on() -> None:
     source = """
 import os, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-import qle.cli
+import qle.cli.app
 class Version:
     def __str__(self):
         os.kill(os.getpid(), signal.SIGINT)
