@@ -20,7 +20,7 @@ from typing import Literal
 from qle.cache.tools.trials import nearest_folder, try_filesystem
 from qle.cache.windows import MAX_MAPS, max_maps
 from qle.errors import QleError
-from qle.runtime import environment, has_fast_bfloat16
+from qle.runtime import environment, free_cores, has_fast_bfloat16, num_cores
 
 MIN_FREE_BYTES = 20e9
 """Eighteen hours of 196x768 float16 at one frame a second."""
@@ -175,7 +175,7 @@ def _cpu() -> Check:
     return Check(
         name="cpu",
         status="warn" if is_slow_choice else "ok",
-        found=f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
+        found=f"{num_cores()} cores, {free_cores()} to be had now, "
         f"{', '.join(found) or 'no vector extensions'}; bfloat16 multiplies {ratio:.1f} x as fast as float32",
         fix="pass --compute-dtype float32: bfloat16 is slower here though the processor has it"
         if is_slow_choice

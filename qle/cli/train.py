@@ -71,7 +71,7 @@ def train_heads(
     if isinstance(name := settings.get("text", {}).get("name"), str):
         check_text_encoder(name)
     from qle.heads import head_class
-    from qle.runtime import is_main_process
+    from qle.runtime import is_main_process, use_free_threads
     from qle.train.request import TrainRequest
     from qle.train.run import plan
     from qle.train.run import train_heads as run
@@ -85,6 +85,7 @@ def train_heads(
         planned = plan(request)
         console.print_json(asdict(planned)) if json else _show_plan(planned)
         return
+    use_free_threads(console.note)
     with console.TrainProgress(is_quiet=quiet or not is_main_process()) as progress:
         summary = run(request, progress.update, progress.note)
     if is_main_process():
