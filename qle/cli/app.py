@@ -118,7 +118,7 @@ def extract(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...; with commas: one process each.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Decode processes for each device.")] = None,
     batch: Annotated[int | None, typer.Option(help="Frames in a forward pass.")] = None,
-    decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
+    decoder: Annotated[str, typer.Option(help="auto or pyav.")] = "auto",
     decode_timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a decoder is given up.")] = 120,
     root: Annotated[Path | None, typer.Option(help="Folder that keys are relative to.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N videos.")] = None,

@@ -28,7 +28,7 @@ MIN_SHARED_BYTES = 512e6
 MIN_MAPS = 65530
 """Linux's own default for vm.max_map_count."""
 
-_SHOWN = ("torch", "transformers", "numpy", "zarr", "h5py", "av", "decord")
+_SHOWN = ("torch", "transformers", "numpy", "zarr", "h5py", "av")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,17 +207,11 @@ def _decoders() -> Iterator[Check]:
         return
     facts = decoder_facts()
     for name, problem in facts.problems.items():
-        is_needed = name == "pyav"
-        about = f"{_version('av' if is_needed else name)}"
-        about += f", FFmpeg {facts.ffmpeg}" if is_needed else ", for --decoder decord"
         yield Check(
             name=f"decoder {name}",
-            status="ok" if not problem else "fail" if is_needed else "warn",
-            found=problem or f"{about}; gives the frames of a test clip",
-            fix=f"pip install --force-reinstall {'av' if is_needed else name}"
-            + ("" if is_needed else ", or pass --decoder pyav")
-            if problem
-            else "",
+            status="fail" if problem else "ok",
+            found=problem or f"{facts.pyav}, FFmpeg {facts.ffmpeg}; gives the frames of a test clip",
+            fix="pip install --force-reinstall av" if problem else "",
         )
     missing = facts.missing_codecs
     yield Check(
