@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from qle.data.annotations import Annotation
-from qle.data.streams.batch import MomentBatch
 from qle.data.streams.features import StreamSet, VideoClips, WindowClips, window_of, windows_of
 from qle.errors import CacheCorruptError, CheckpointError
 from qle.eval.moments.ranked import RankedQuery
-from qle.heads.moments import MomentHead, MomentScores
+from qle.heads.moments import MomentBatch, MomentHead, MomentScores
 from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank
 from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision, scoring
 from qle.text.bank import QueryBank
@@ -221,12 +220,23 @@ def score_annotations(
     `allow_missing`: annotations of videos that the spaces do not all hold are left out instead of being an error.
     """
     matched, _ = scorer.streams.match(annotations, allow_missing=allow_missing)
+    return score_matched(scorer, matched, annotations, on_progress=on_progress)
+
+
+def score_matched(
+    scorer: MomentScorer,
+    matched: Mapping[str, Sequence[Annotation]],
+    order: Sequence[Annotation],
+    *,
+    on_progress: OnProgress | None = None,
+) -> list[RankedQuery]:
+    """The same for annotations by the key of their video; those of `order` that have one, in this order. Progress in videos."""
     asked = {key: [annotation.query for annotation in of_video] for key, of_video in matched.items()}
-    found = scorer.score_videos(asked, on_progress)
+    candidates = scorer.score_videos(asked, on_progress)
     keys = {id(annotation): key for key, of_video in matched.items() for annotation in of_video}
     return [
-        RankedQuery(annotation=annotation, video=key, candidates=found[key, annotation.query])
-        for annotation in annotations
+        RankedQuery(annotation=annotation, video=key, candidates=candidates[key, annotation.query])
+        for annotation in order
         if (key := keys.get(id(annotation))) is not None
     ]
 

@@ -8,7 +8,7 @@ batch is compared with every video of it, so halves of a batch would be another 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from qle.data.loading.checks import check_place, check_share
 from qle.data.loading.plan import Placement, available_ram_bytes, place
 from qle.data.pairs import PairTable, pair_table
 from qle.errors import AnnotationError
+from qle.heads.retrieval import RetrievalBatch
 from qle.runtime import num_tenants
-from qle.tasks.retrieval.batches.batch import RetrievalBatch
 from qle.tasks.retrieval.batches.config import RetrievalDataConfig
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.order import epoch_order, num_batches
@@ -146,23 +146,21 @@ class RetrievalBatches:
 
 def retrieval_batches(
     source: FrameSource,
-    annotations: Sequence[Annotation],
+    annotations: Mapping[str, Sequence[Annotation]],
     config: RetrievalDataConfig,
     *,
     text: QueryBank | None = None,
     seed: int,
     device: torch.device | str = "cpu",
     shard: tuple[int, int] = (0, 1),
-    allow_missing: bool = False,
 ) -> RetrievalBatches:
-    """Batches of pairs of the annotated videos.
+    """Batches of pairs of the annotated videos. annotations: by the key of their video (`FrameSource.match`).
 
     text: a frozen encoder, then sentences come with the batches. shard: (index, count) of this process.
     """
     check_share(seed, shard)
     device = torch.device(device)
-    by_key, _ = source.match(annotations, allow_missing=allow_missing)
-    pairs = pair_table(by_key)
+    pairs = pair_table(annotations)
     if len(pairs.described) < 2:
         raise AnnotationError(
             f"only {pairs.videos[pairs.described[0]]!r} has a query that happens in it: a video is told from others, and there "
