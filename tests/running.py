@@ -17,6 +17,8 @@ HEARS_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_h
 """First lines of a program that a test interrupts. Whoever runs the tests with nohup, in the background of a script or in a batch
 job may have had SIGINT ignored, which a program inherits and `qle` honours: it would work on."""
 
+# Time limits of processes in the tests are 600 s: they end what hangs, and never what other work on the machine holds up.
+
 LONG_FRAMES = 1100
 """Of the `long_videos`' long.mp4: two whole shards and a part, and two ranges for two decoders."""
 
@@ -24,7 +26,7 @@ LONG_FRAMES = 1100
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     line = [sys.executable, "-m", "qle", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
 
 
 def here(*arguments: object) -> subprocess.CompletedProcess[str]:
