@@ -27,6 +27,7 @@ from qle.cache.layout import TMP, key_hash
 from qle.cache.records import FileRecord, Record, Text, is_same_source
 from qle.durable import (
     Durability,
+    append_line,
     hash_file,
     machine,
     owned_name,
@@ -35,7 +36,6 @@ from qle.durable import (
     replace_file,
     write_file,
 )
-from qle.durable import Durability, append_line, hash_file, remove_tree, replace_file, write_file
 from qle.errors import CacheError
 from qle.types import RowPlan, SourceFingerprint, StoreKind
 
