@@ -8,7 +8,6 @@ videos can be rebuilt from them. A record of this format may gain fields (unknow
 changes the meaning of one raises FORMAT, and an older qle then refuses instead of guessing.
 """
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -17,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from qle.cache.layout import FORMAT, clean_key, space_hash
 from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
+from qle.inputs import NotARecordError, parse_json, read_record_bytes
 from qle.types import SourceFingerprint, SpaceSpec, StoreKind, Stream
 
 Count = Annotated[int, Field(ge=0)]
@@ -209,8 +209,10 @@ def parse_record(model: type[RecordT], text: bytes, where: Path) -> RecordT:
 
 def read_record(model: type[RecordT], path: Path) -> RecordT:
     """Read and check one record file; FileNotFoundError is the caller's to interpret."""
-    with open(path, "rb", buffering=0) as file:
-        return parse_record(model, file.read(), path)
+    try:
+        return parse_record(model, read_record_bytes(path), path)
+    except NotARecordError as error:
+        raise CacheCorruptError(f"{path}: {error.strerror}, expected a record\n{_repair_hint(model)}") from error
 
 
 def is_same_source(one: SourceFingerprint, other: SourceFingerprint) -> bool:
@@ -240,7 +242,7 @@ def _repair_hint(model: type[Record]) -> str:
 
 def _explain(model: type[Record], text: bytes, where: Path, error: ValidationError) -> Exception:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return CacheCorruptError(f"{where} is no JSON ({len(text)} bytes)\n{_repair_hint(model)}")
     version = found.get("format") if isinstance(found, dict) else None
