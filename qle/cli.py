@@ -15,6 +15,7 @@ import typer
 
 import qle
 from qle import console
+from qle.cli_arguments import App
 from qle.cli_cache import cache_app
 from qle.cli_checkpoint import checkpoint_app
 from qle.cli_eval import EVAL_HELP, eval_
@@ -30,7 +31,7 @@ from qle.runtime import cache_folder
 if TYPE_CHECKING:
     from qle.demo import DemoResult
 
-app = typer.Typer(
+app = App(
     name="qle",
     help="Query, Localize, Explain: find any event that words can describe in long video, and show why.",
     no_args_is_help=True,

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from qle import console
+from qle.cli_arguments import App
 
-checkpoint_app = typer.Typer(
+checkpoint_app = App(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="""Official checkpoints of published systems: read into a run, written back from one.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qle import console
+from qle.cli_arguments import App
 from qle.cli_prepare_files import FILE_COMMANDS
 from qle.cli_prepare_moments import MOMENT_COMMANDS
 from qle.cli_prepare_parts import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from qle.data.annotations import Annotation
     from qle.data.readlog import ReadLog
 
-prepare_app = typer.Typer(
+prepare_app = App(
     help="Turn a dataset's own labels into annotation files (JSONL).", no_args_is_help=True, rich_markup_mode="rich"
 )
 

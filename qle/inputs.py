@@ -3,6 +3,7 @@
     path            -> bytes        OSError: it is not there, cannot be read, is too long, or is no file where a record belongs
     bytes           -> JSON value   ValueError: no JSON, nested too deep, a number of thousands of digits, text that is no Unicode
     bytes           -> text         ValueError: neither UTF-8 nor UTF-16, with the line and how to save it again
+    text of a path  -> nothing      ConfigError: it is an address of another machine
 
 Every reader of JSON goes through `parse_json`, and every reader of a text file through `decode_text`; the reader turns the two
 errors into its own, which say what the file is for. Python's decoder has no bound on its own: 10^5 brackets end in a
@@ -19,12 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from qle.errors import ConfigError
+
 MOST_RECORD_BYTES = 256 << 20
 """A record of a cache or run is kilobytes, the record of a pack of many thousand videos some megabytes."""
 MOST_TEXT_BYTES = 1 << 30
 """The largest published annotation file has some hundred megabytes."""
 
 _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9+.-]+::)*([A-Za-z][A-Za-z0-9+.-]+)://")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SAVE_AGAIN = 'save it again as UTF-8 (in Excel: Save As, "CSV UTF-8")'
 
@@ -94,6 +98,25 @@ def decode_text(content: bytes) -> str:
             f"holds zero bytes, as UTF-16 text without its mark does, or a file that is no text\n{_SAVE_AGAIN}"
         )
     return text
+
+
+def refuse_address(what: str, path: str) -> None:
+    """ConfigError for s3://bucket/x and the like: pathlib would read it as a path below a folder `s3:`.
+
+    `what`: how the user named it, an option or a line of a file.
+    """
+    address = _ADDRESS.match(path)
+    if address is None:
+        return
+    scheme = address.group(1).lower()
+    raise ConfigError(
+        f"{what} {path}: expected a path on this machine, got an address ({scheme}://)\n"
+        + (
+            f"give the path alone: {path[address.end() :]}"
+            if scheme == "file"
+            else "copy it here, or mount it, and give its path"
+        )
+    )
 
 
 def _too_long(most_bytes: int) -> str:
