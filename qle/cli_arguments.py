@@ -26,7 +26,7 @@ PATHS_AS_TEXT = frozenset({"inputs", "videos", "video"})
 class Command(TyperCommand):
     """A command that looks at its words before they are turned into paths and numbers, and at what is left as text."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         for name, label in self._labels():
             for text in _texts(words.get(name)) if name not in KEYS_AND_WORDS else ():
