@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qle.errors import ConfigError
+from qle.errors import ConfigError, QleError
 
 MOST_RECORD_BYTES = 256 << 20
 """A record of a cache or run is kilobytes, the record of a pack of many thousand videos some megabytes."""
@@ -29,6 +29,7 @@ MOST_TEXT_BYTES = 1 << 30
 
 _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9+.-]+::)*([A-Za-z][A-Za-z0-9+.-]+)://")
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d+:)*\d+,\d+")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SAVE_AGAIN = 'save it again as UTF-8 (in Excel: Save As, "CSV UTF-8")'
 
@@ -78,6 +79,19 @@ def parse_json(content: bytes | str, *, parse_constant: Callable[[str], Any] | N
     return value
 
 
+def utf8_bytes(content: bytes) -> bytes:
+    """Content in UTF-8 without a mark, where it is UTF-16 with one; as it is otherwise, whatever it is. For readers that look at
+    each line by itself, so that one wrong line is one wrong row."""
+    if content.startswith(_UTF16_MARKS):
+        return content.decode("utf-16", "replace").encode()
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def decimal_point(cell: str, delimiter: str) -> str:
+    """1,5 -> 1.5 and 1:23,5 -> 1:23.5 in a table whose cells are parted by something else, as spreadsheets in half of Europe do."""
+    return cell.replace(",", ".") if delimiter != "," and _DECIMAL_COMMA.fullmatch(cell) else cell
+
+
 def decode_text(content: bytes) -> str:
     """The text of a file in UTF-8, or in UTF-16 with the mark that programs put in front of it. The mark is dropped.
 
@@ -100,8 +114,8 @@ def decode_text(content: bytes) -> str:
     return text
 
 
-def refuse_address(what: str, path: str) -> None:
-    """ConfigError for s3://bucket/x and the like: pathlib would read it as a path below a folder `s3:`.
+def refuse_address(what: str, path: str, error: type[QleError] = ConfigError) -> None:
+    """An error for s3://bucket/x and the like: pathlib would read it as a path below a folder `s3:`.
 
     `what`: how the user named it, an option or a line of a file.
     """
@@ -109,7 +123,7 @@ def refuse_address(what: str, path: str) -> None:
     if address is None:
         return
     scheme = address.group(1).lower()
-    raise ConfigError(
+    raise error(
         f"{what} {path}: expected a path on this machine, got an address ({scheme}://)\n"
         + (
             f"give the path alone: {path[address.end() :]}"

@@ -29,6 +29,7 @@ from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
 from qle.durable import replace_file
 from qle.errors import CacheError
+from qle.inputs import parse_json
 
 INDEX_FILE = "index.parquet"
 INDEX_VERSION = 2
@@ -179,7 +180,7 @@ def _read(space: SpaceFolder) -> _Stored:
     try:
         with pq.ParquetFile(space.path / INDEX_FILE) as file:  # read_table would import half of pyarrow
             table = file.read()
-        about = json.loads(table.schema.metadata[b"qle_index"])
+        about = parse_json(table.schema.metadata[b"qle_index"])
         is_ours = about["version"] == INDEX_VERSION and about["space"] == space.record.hash
         if is_ours and table.schema.equals(SCHEMA) and all(map(_is_folder_name, table["name"].to_pylist())):
             return _Stored(table, {int(shelf): mtime for shelf, mtime in about["mtimes_ns"].items()})

@@ -9,7 +9,6 @@ video. A source that is gone costs the pictures, never the answer: the maps are 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from qle.explain.overlay import LEGEND_GREY, overlay
 from qle.explain.pictures import write_png
 from qle.explain.report import write_report
 from qle.extract.source_frames import frames_of
+from qle.inputs import parse_json, read_record_bytes
 from qle.runs.record import METRICS_FILE, LoadedRun
 from qle.segments.tracks import rows_of
 from qle.tasks.rows.scoring import RowScorer
@@ -184,7 +184,7 @@ def calibration_of(run: LoadedRun) -> dict[str, Any]:
         least = constants.pop("threshold")  # of spans; a threshold in the timeline would be one of clips
         calibration = {"localization": constants | {"least probability shown": least}}
     try:
-        found = json.loads((run.folder / METRICS_FILE).read_bytes())
+        found = parse_json(read_record_bytes(run.folder / METRICS_FILE))
     except (OSError, ValueError):  # the page then says that nothing was measured
         return calibration
     measured = found.get("validation", {}).get("metrics", {}) if isinstance(found, dict) else {}

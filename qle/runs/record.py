@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qle.data.streams.recipe import FeatureRecipe
 from qle.durable import replace_file
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.inputs import parse_json, read_record_bytes
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
 
@@ -146,11 +147,11 @@ def read_run(folder: Path) -> RunRecord:
     """The record alone: no weights are read and no torch is imported."""
     path = folder / CONFIG_FILE
     try:
-        content = path.read_bytes()
+        content = read_record_bytes(path)
     except OSError as error:
         raise _no_run(folder, error) from error
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
             raise CheckpointError(
                 f"{path} has format {found['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
@@ -162,7 +163,7 @@ def read_run(folder: Path) -> RunRecord:
         raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
     except ConfigError as error:  # of the constants of localization, which the record checks as it is made
         raise CheckpointError(f"{path} is no record of a run: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is no JSON ({len(content)} bytes)\nrestore it from a copy, or train again"
         ) from error
@@ -271,7 +272,7 @@ def listed(differences: list[tuple[str, Any, Any]], one: str, other: str) -> str
 def read_json(path: Path) -> Any:
     """One of the JSON files of a run."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_record_bytes(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"
