@@ -26,6 +26,8 @@ MOST_RECORD_BYTES = 256 << 20
 """A record of a cache or run is kilobytes, the record of a pack of many thousand videos some megabytes."""
 MOST_TEXT_BYTES = 1 << 30
 """The largest published annotation file has some hundred megabytes."""
+_MOST_UNPACKED_FREELY = 256 << 20
+_MOST_SHRUNK = 200
 
 _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9+.-]+::)*([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -88,7 +90,7 @@ def utf8_bytes(content: bytes) -> bytes:
 
 
 def decimal_point(cell: str, delimiter: str) -> str:
-    """1,5 -> 1.5 and 1:23,5 -> 1:23.5 in a table whose cells are parted by something else, as spreadsheets in half of Europe do."""
+    """1,5 -> 1.5, 1:23,5 -> 1:23.5 in a table with other signs between its cells, as spreadsheets in half of Europe write it."""
     return cell.replace(",", ".") if delimiter != "," and _DECIMAL_COMMA.fullmatch(cell) else cell
 
 
@@ -131,6 +133,14 @@ def refuse_address(what: str, path: str, error: type[QleError] = ConfigError) ->
             else "copy it here, or mount it, and give its path"
         )
     )
+
+
+def refuse_bomb(packed_bytes: int, unpacked_bytes: int) -> None:
+    """ValueError for an array that would fill the memory out of a small file: measured numbers never shrink that much."""
+    if unpacked_bytes > _MOST_UNPACKED_FREELY and unpacked_bytes > _MOST_SHRUNK * max(packed_bytes, 1):
+        raise ValueError(
+            f"{packed_bytes:,} bytes would unpack to {unpacked_bytes:,}: damaged, or made to fill the memory"
+        )
 
 
 def _too_long(most_bytes: int) -> str:

@@ -162,7 +162,7 @@ def _show_summary(summary: "TrainSummary", use: str) -> None:
     console.facts(
         {
             "kept": f"step {selection['step']:,} of {selection['steps']:,}, "
-            f"validation {score_label(score)} {selection[score]:.4f}",
+            f"validation {score_label(score)} " + ("none" if selection[score] is None else f"{selection[score]:.4f}"),
             "use it": use.format(run=summary.runs[0].folder),
         }
     )

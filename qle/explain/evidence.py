@@ -187,14 +187,16 @@ def calibration_of(run: LoadedRun) -> dict[str, Any]:
         found = parse_json(read_record_bytes(run.folder / METRICS_FILE))
     except (OSError, ValueError):  # the page then says that nothing was measured
         return calibration
-    measured = found.get("validation", {}).get("metrics", {}) if isinstance(found, dict) else {}
-    calibration["metrics"] = {
-        f"{group} {name}": metric["value"]
-        for group in SHOWN_METRICS
-        for name, metric in measured.get(group, {}).items()
-        if name.startswith(SHOWN_METRICS[group]) and metric.get("value") is not None
-    }
-    return calibration
+    validation = found.get("validation") if isinstance(found, dict) else None
+    measured = validation.get("metrics") if isinstance(validation, dict) else None
+    shown: dict[str, float] = {}
+    for group in SHOWN_METRICS:
+        metrics = measured.get(group, {}) if isinstance(measured, dict) else {}
+        for name, metric in metrics.items() if isinstance(metrics, dict) else ():
+            value = metric.get("value") if isinstance(metric, dict) else None
+            if name.startswith(SHOWN_METRICS[group]) and isinstance(value, int | float):
+                shown[f"{group} {name}"] = value
+    return calibration | {"metrics": shown}
 
 
 def best_rows(prediction: Prediction, most: int) -> np.ndarray:

@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from qle.heads import head_class
-from qle.runs.record import CHECKPOINTS, METRICS_FILE, read_json, write_json
+from qle.runs.record import CHECKPOINTS, write_json
 from qle.runtime import is_lonely, is_main_process, seed_everything
 from qle.train import task_class
 from qle.train.finish import finish
-from qle.train.folder import announce, begin, check_seeds, owned
+from qle.train.folder import announce, begin, check_seeds, owned, read_metrics
 from qle.train.progress import OnNote, OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
 from qle.train.seeds import seed_places, train_seeds
@@ -146,7 +146,7 @@ def _run(
         if begin(folder, asked, accelerator) == "finished":
             if accelerator.is_main_process:  # a kill between the record and this left them
                 CheckpointFolder(folder / CHECKPOINTS).remove()
-            metrics = read_json(folder / METRICS_FILE)
+            metrics = read_metrics(folder)
             return RunSummary(folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics)
         parts = _Parts.of(accelerator, settings, task)
         for note in task.notes:  # building the head may have told more
