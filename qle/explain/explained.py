@@ -14,8 +14,11 @@ class ExplainedFrame:
 
     time_s: float
     """From the beginning of the video, as the times of moments."""
-    frame: np.ndarray | None
-    """(height, width, 3) uint8; None where the source video is gone: then the map is shown alone."""
+    source_frame: int
+    """Number of the picture in its film."""
+    frame: np.ndarray | None = None
+    """(height, width, 3) uint8; None where it has not been fetched from the film, or the film is gone: then the map is shown
+    alone."""
     relevance: np.ndarray | None
     """(rows, cols) float32, signed; its mean is the raw logit. None for heads without maps."""
     scale: float

@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,17 +26,17 @@ from qle.eval.moments.ranked import RankedQuery
 from qle.eval.moments.report import evaluate_ranked, validation_value
 from qle.heads import head_class
 from qle.heads.moments import FEATURES, MomentHead
+from qle.runs.record import space_use
 from qle.segments.ranked import Ranking
-from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches
 from qle.tasks.moments.scoring import MomentScorer, score_annotations
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
-from qle.train.training import Kept, Task, Validation
+from qle.train.training import Kept, Training, Validation
 
 _LIKED = (
     f"a clip that one of at most {MOST_LEVEL_RATERS} raters gave {LEVELS['VeryGood']} or more",
@@ -50,11 +50,8 @@ LACKS: dict[str, tuple[str, str]] = {
 """Choices of train.select that are of highlights: what annotations may lack for them, and what those have that do not."""
 
 
-class MomentTask(Task):
+class MomentTraining(Training):
     """Several streams, joined clip by clip."""
-
-    name: ClassVar[str] = "moments"
-    data_config: ClassVar[type] = MomentDataConfig
 
     def __init__(self, streams: StreamSet, annotations: AnnotationPair, settings: Settings) -> None:
         self.train, self.val = annotations.train, annotations.val
@@ -75,7 +72,7 @@ class MomentTask(Task):
         self._streams, self._settings = streams, settings
 
     @classmethod
-    def open(cls, request: TrainRequest, settings: Settings) -> "MomentTask":
+    def open(cls, request: TrainRequest, settings: Settings) -> "MomentTraining":
         """The streams, and annotations whose videos all of them hold."""
         streams = StreamSet.open(open_cache(request.cache), stream_choices(request), settings.data)
         match = partial(streams.match, allow_missing=request.allow_missing)

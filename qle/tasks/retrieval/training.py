@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +23,15 @@ from qle.errors import AnnotationError, ConfigError
 from qle.eval.floors import Priors, priors_of
 from qle.eval.retrieval import retrieval_metrics, retrieval_report
 from qle.heads.retrieval import FRAMES, RetrievalHead
-from qle.tasks.retrieval.batches.config import RetrievalDataConfig
+from qle.runs.record import space_use
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.loader import RetrievalBatches, retrieval_batches
 from qle.tasks.retrieval.scoring import VideoRanker
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
-from qle.train.training import Kept, Task, Validation
+from qle.train.training import Kept, Training, Validation
 
 TIE_SHARE = 1e-4
 """Of MRR in the number that chooses the best step: less than one text of ten thousand, so it only tells equal R@1 apart."""
@@ -46,12 +46,10 @@ class ScoredPairs:
     """(pairs, videos) float32"""
 
 
-class RetrievalTask(Task):
+class RetrievalTraining(Training):
     """One stream, a few frames of each video."""
 
-    name: ClassVar[str] = "retrieval"
     score_name = "val_r@1"
-    data_config: ClassVar[type] = RetrievalDataConfig
 
     def __init__(self, frames: FrameSource, annotations: AnnotationPair, settings: Settings) -> None:
         self.train, self.val, self.notes = annotations.train, annotations.val, annotations.notes
@@ -64,7 +62,7 @@ class RetrievalTask(Task):
         self._frames, self._settings = frames, settings
 
     @classmethod
-    def open(cls, request: TrainRequest, settings: Settings) -> "RetrievalTask":
+    def open(cls, request: TrainRequest, settings: Settings) -> "RetrievalTraining":
         """The stream, and annotations whose videos it has; captions need no times."""
         frames = FrameSource.open(open_cache(request.cache), stream_choice(request), settings.head.num_frames)
         match = partial(frames.match, allow_missing=request.allow_missing)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,22 +18,20 @@ from qle.eval.rows.fitting import fit_localization
 from qle.eval.rows.report import evaluate
 from qle.eval.rows.scored import ScoredQuery
 from qle.heads.base import Head
-from qle.tasks.rows.batches.config import DataConfig
+from qle.runs.record import space_use, token_streams
 from qle.tasks.rows.batches.loader import TrainingBatches, training_batches
 from qle.tasks.rows.validation import RowValidation
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use, token_streams
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
-from qle.train.training import Kept, Task
+from qle.train.training import Kept, Training
 
 
-class RowTask(Task):
+class RowTraining(Training):
     """One space, rows at one rate."""
 
-    name: ClassVar[str] = "rows"
     score_name = "val_auroc"
-    data_config: ClassVar[type] = DataConfig
 
     def __init__(self, space: Space, annotations: AnnotationPair, settings: Settings) -> None:
         self.train, self.val, self.notes = annotations.train, annotations.val, annotations.notes
@@ -42,7 +40,7 @@ class RowTask(Task):
         self._space, self._settings = space, settings
 
     @classmethod
-    def open(cls, request: TrainRequest, settings: Settings) -> "RowTask":
+    def open(cls, request: TrainRequest, settings: Settings) -> "RowTraining":
         """The space, and annotations that all have their video there."""
         if request.streams:
             raise ConfigError(
