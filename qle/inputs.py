@@ -72,13 +72,22 @@ def parse_json(content: bytes | str, *, parse_constant: Callable[[str], Any] | N
     try:
         text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))
         value = json.loads(text.removeprefix("\ufeff"), parse_constant=parse_constant)
-        if _HALF_OF_A_PAIR.search(text):  # most of them are whole pairs, which pass
-            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("brackets are nested too deep") from error
+    refuse_halves(text, value)
+    return value
+
+
+def refuse_halves(text: str, value: Any) -> None:
+    """ValueError where the value that was read from a JSON text holds half of a surrogate pair. Whole pairs pass."""
+    if not _HALF_OF_A_PAIR.search(text):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"text holds {error.object[error.start]!a}, half of a character") from error
-    return value
+    except RecursionError as error:
+        raise ValueError("brackets are nested too deep") from error
 
 
 def utf8_bytes(content: bytes) -> bytes:

@@ -76,11 +76,11 @@ def _check_same(known: VideoSource, other: VideoSource) -> None:
 
 def _expand(text: str, root: Path | None) -> Iterator[VideoSource]:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         yield from _sources(_videos_below(path), root or path)
-    elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
+    elif path.suffix.lower() in MANIFEST_SUFFIXES and os.path.isfile(path):
         yield from _read_manifest(path, root or path.parent)
-    elif path.exists():
+    elif os.path.exists(path):
         yield from _sources([path], root or path.parent)
     elif glob.has_magic(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if Path(match).is_file()]
@@ -140,8 +140,9 @@ def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
         refuse_address(f"{where}:", text, InputError)
         path = manifest.parent / text  # an absolute path stays as it is
         # One missing file of many fails as a video; all of them missing is a mistake in the list.
-        num_found += path.is_file()
-        missing = missing or ("" if path.is_file() else f"{where}: {path}")
+        is_there = os.path.isfile(path)  # unlike Path.is_file, also False for a name that no disk could hold
+        num_found += is_there
+        missing = missing or ("" if is_there else f"{where}: {str(path)[:200]}")
         start_s, end_s = (_seconds(row, column, where, delimiter) for column in (start_column, end_column))
         if start_s is not None and end_s is not None and end_s <= start_s:
             raise InputError(f"{where}: end {end_s} is not after start {start_s}")

@@ -83,7 +83,7 @@ def read_features(
         if entry.form == "h5":
             return hdf5_store.read_array(entry.path, entry.place)
         if entry.form == "npy":
-            return np.load(entry.path, allow_pickle=False), None
+            return read_array(entry.path), None
         if entry.form == "npz":
             arrays = read_archive(entry.path, lambda names: (_chosen(entry.path, names, array), "pts"))
             times = arrays.pop("pts", None)
@@ -94,6 +94,17 @@ def read_features(
         raise MissingDependencyError(f"{entry.path} needs torch to be read\npip install torch")
     loaded = load_tensors(entry.path)
     return loaded[_chosen(entry.path, list(loaded), array)], loaded.get("pts")
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an .npy file. Raises one of UNREADABLE."""
+    with open(path, "rb") as file:
+        shape, dtype = _npy_header(file)
+        if math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size:
+            raise ValueError(f"claims to be {shape} of {dtype}, and the file is too short for it")
+        file.seek(0)
+        values: np.ndarray = np.load(file, allow_pickle=False)
+    return values
 
 
 def read_archive(path: Path, choose: Callable[[list[str]], Iterable[str]]) -> dict[str, np.ndarray]:
@@ -147,7 +158,7 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    if any(type(size) is not int for size in shape):  # (True, 4) passes for numpy
+    if any(type(size) is not int or size < 0 for size in shape):  # (True, 4) passes for numpy
         raise ValueError(f"a shape of {shape}, expected whole numbers")
     return shape, dtype
 

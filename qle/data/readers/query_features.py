@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qle.cache.tools.feature_files import UNREADABLE, read_archive
+from qle.cache.tools.feature_files import UNREADABLE, read_archive, read_array
 from qle.data.annotations import Annotation
 from qle.errors import InputError
 
@@ -132,7 +132,7 @@ def _held(path: Path) -> Mapping[str, Any]:
         loaded = load_file(path)
         return loaded if isinstance(loaded, Mapping) else {WORDS: loaded}
     if path.suffix == ".npy":
-        return {WORDS: np.load(path, allow_pickle=False)}
+        return {WORDS: read_array(path)}
 
     def wanted(names: Sequence[str]) -> tuple[str, str]:
         _check_words(path, names)
