@@ -47,9 +47,13 @@ _CONDITIONS = {
     errno.EIO: "the disk or its connection fails: look at it, then run the same command again",
     errno.ESTALE: "the shared folder was mounted anew: run the same command again",
     errno.EMFILE: "raise the limit of open files: ulimit -n 8192",
+    errno.EAGAIN: "this machine gives no more processes: raise the limit (ulimit -u), or end other programs",
+    errno.ENOMEM: "this machine has no more memory to give: end other programs, or ask for less at a time",
     errno.ENFILE: "this machine has no more open files to give: end other programs, or raise fs.file-max",
 }
 """What the user's system says, and what helps: no bugs, wherever they turn up. Other errors of the system keep a traceback."""
+
+_REFUSALS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
 RECENT_S = 30.0
 """Rates look back so far: one over the whole run would hide that it has just become slow."""
@@ -83,6 +87,12 @@ def run(app: Callable[[], Any]) -> NoReturn:
         show_error(_condition_error(error))
         # Where stderr is full, this is what becomes of the message about a wrong option, which has a code of its own.
         code = getattr(error.__context__, "exit_code", QleError.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        shortage = _shortage(error)
+        if shortage is None:
+            raise
+        show_error(shortage)
+        code = QleError.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED_EXIT
     except SystemExit as end:
@@ -115,8 +125,24 @@ def _flush_stdout(code: Any) -> Any:
 def _condition_error(error: OSError) -> QleError:
     # Of a rename the second name is the one that the user knows.
     path = next((str(name) for name in (error.filename2, error.filename) if isinstance(name, str | os.PathLike)), "")
-    where = path or "writing failed"
+    where = path or ("the system refuses" if error.errno in _REFUSALS else "writing failed")
     return QleError(f"{where}: {error.strerror or error}\n{_CONDITIONS[error.errno or 0]}")
+
+
+def _shortage(error: BaseException) -> QleError | None:
+    """What the machine does not have: memory or threads. torch and Python say so by errors of no kind of their own."""
+    text = str(error).strip()
+    if "can't start new thread" in text:
+        return QleError(
+            f"{text}: this machine gives no more\nraise the limit of processes (ulimit -u), or end other programs"
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        asked = re.search(r"(?:you tried to|Tried to) allocate ([\d.]+ \w+)", text)
+        size = f": {asked[1]} were asked for at once" if asked else ""
+        return QleError(
+            f"the memory does not suffice{size}\nask for less at a time: smaller sizes, --batch, or fewer processes"
+        )
+    return None
 
 
 def show_error(error: QleError) -> None:

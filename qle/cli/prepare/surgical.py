@@ -217,7 +217,7 @@ def synthetic(
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 8.0,
     size: Annotated[int, typer.Option(help="Pixels of a side.")] = 224,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal videos.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Videos made at a time.  [default: one a core]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Videos made at a time.  \\[default: one a core]")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip

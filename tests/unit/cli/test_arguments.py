@@ -1,6 +1,8 @@
 """Every argument of every command is checked before the command sees it: a walk over all of them, new ones included."""
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -87,3 +89,18 @@ def test_text_that_is_no_unicode_is_refused_and_names_of_files_are_not() -> None
         app(["localize", "--checkpoint", "run", "--cache", "c", "--query", "a\udcff"], standalone_mode=False)
     with pytest.raises(ConfigError, match="name its folder"):
         app(["localize", "--checkpoint", "run\udcff", "--video-id", "a", "--query", "b"], standalone_mode=False)
+
+
+def test_defaults_that_help_tells_are_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    """`[default: 1]` bare in a help text is a style to rich, and vanished."""
+    bare = {
+        f"{' '.join(words)} {parameter.opts[0]}"
+        for words, command in COMMANDS.items()
+        for parameter in command.params
+        if re.search(r"(?<!\\)\[default", getattr(parameter, "help", None) or "")
+    }
+    assert not bare
+    with suppress(SystemExit):
+        GROUP(["extract", "--help"], standalone_mode=False)
+    told = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "'native' for every frame. [default: 1]" in told

@@ -94,6 +94,38 @@ def test_what_the_disk_says_is_one_error(number: int, path: str | None, capsys: 
     assert len(lines) == 2
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "error: the memory does not suffice"),
+        (
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 25600000000 bytes."
+            ),
+            "error: the memory does not suffice: 25600000000 bytes were asked for at once",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ..."),
+            "error: the memory does not suffice: 20.00 GiB were asked for at once",
+        ),
+        (RuntimeError("can't start new thread"), "error: can't start new thread: this machine gives no more"),
+        (OSError(errno.EMFILE, "Too many open files", "/a"), "error: /a: Too many open files"),
+        (BlockingIOError(errno.EAGAIN, "no process"), "error: the system refuses: no process"),
+    ],
+    ids=["memory", "tensor", "card", "threads", "files", "processes"],
+)
+def test_what_the_machine_does_not_have_is_one_error(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        console.run(app)
+    lines = capsys.readouterr().err.splitlines()
+    assert (end.value.code, lines[0], len(lines)) == (3, said, 2)
+
+
 def test_other_errors_of_the_system_keep_their_traceback() -> None:
     def app() -> None:
         raise OSError(errno.EBADF, "bad descriptor")
