@@ -15,7 +15,7 @@ import torch
 
 from qle.cache.reader import open_cache
 from qle.errors import CacheMissingError, CheckpointError
-from qle.heads import head_class
+from qle.heads import task_of
 from qle.heads.retrieval import RetrievalHead
 from qle.runs.load import LoadedRun, load_run
 from qle.runs.record import check_space, read_run
@@ -24,8 +24,9 @@ from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folde
 from qle.search.pooled_update import OpenedIndex, open_pooled
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.sentences import sentences_of
-from qle.tasks.scoring import OnProgress, scoring
+from qle.tasks.scoring import scoring
 from qle.text.base import Words
+from qle.types import OnProgress
 
 VIDEOS_PER_PASS = 64
 """Whose frames are in memory at a time."""
@@ -124,7 +125,7 @@ def open_search(
 ) -> VideoSearch:
     """A run and the videos of its space; everything that can be wrong with names is said before a frame is read."""
     record = read_run(folder)
-    if head_class(record.head).task != "retrieval" or record.recipe is None:
+    if not task_of(record.head).ranks_videos or record.recipe is None:
         raise CheckpointError(
             f"--retriever {folder}: head {record.head} ranks no videos\n"
             "train one that does: qle train-heads --head tmass"

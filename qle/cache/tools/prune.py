@@ -29,10 +29,10 @@ from qle.cache.layout import CLAIMS, SPACE_FILE, STORE_SUFFIXES, TMP, video_fold
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.states import states
 from qle.cache.tools.removal import REMOVED, remove_folder
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
+from qle.cache.tools.selection import chosen_spaces, no_progress
 from qle.durable import remove_tree
 from qle.errors import CacheError, ConfigError
-from qle.types import VideoSource
+from qle.types import OnProgress, VideoSource
 
 Kind = Literal["temp", "duplicates", "damaged", "stale", "orphaned", "space"]
 KINDS: tuple[Kind, ...] = ("temp", "duplicates", "damaged", "stale", "orphaned", "space")
