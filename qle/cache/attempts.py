@@ -11,6 +11,7 @@ frozen finds its paths gone instead of writing into ours. Complete files are clo
 rest is deleted and made again. Every kept file is hashed first, so whatever a power cut left is not taken on trust.
 """
 
+import json
 import os
 import secrets
 import socket

@@ -64,7 +64,7 @@ def eval_(
     predictions: Annotated[Path | None, typer.Option(help="A file of predictions instead of runs.")] = None,
     protocol: Annotated[str | None, typer.Option(help="rows, moments, charades, qvhighlights, retrieval or corpus.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: $QLE_CACHE.", show_default=False)] = None,
-    space: Annotated[str | None, typer.Option(help="The space, by a beginning of its name.  [default: that of the run]")] = None,
+    space: Annotated[str | None, typer.Option(help="The space, by a beginning of its name. \\[default: that of the run]")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the whole report there as JSON.")] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Also a line for each query (rows).")] = False,
     bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals; 0 for none.")] = 1000,

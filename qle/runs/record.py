@@ -12,7 +12,6 @@ A folder without config.json is not a run yet, whatever else is in it. The diges
 its end one of itself: a file of another run, or a flipped bit, is an error and not a head that finds nothing.
 """
 
-import json
 import platform
 from collections.abc import Mapping
 from datetime import datetime
@@ -27,6 +26,7 @@ from qle.cache.reader import Space
 from qle.data.streams.recipe import FeatureRecipe
 from qle.durable import fits_digest, replace_file, with_digest
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.inputs import parse_json, read_record_bytes
 from qle.outputs import write_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
@@ -136,7 +136,7 @@ def read_run(folder: Path) -> RunRecord:
     """The record alone: no weights are read and no torch is imported."""
     path = folder / CONFIG_FILE
     try:
-        content = path.read_bytes()
+        content = read_record_bytes(path)
     except OSError as error:
         raise _no_run(folder, error) from error
     if not fits_digest(content):
@@ -145,7 +145,7 @@ def read_run(folder: Path) -> RunRecord:
             'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
         )
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
             raise CheckpointError(
                 f"{path} has format {found['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
@@ -157,7 +157,7 @@ def read_run(folder: Path) -> RunRecord:
         raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
     except ConfigError as error:  # of the constants of localization, which the record checks as it is made
         raise CheckpointError(f"{path} is no record of a run: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is no JSON ({len(content)} bytes)\nrestore it from a copy, or train again"
         ) from error
@@ -213,7 +213,7 @@ def _check_one(use: SpaceUse, space: "Space") -> None:
 def read_json(path: Path) -> Any:
     """One of the JSON files of a run."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_record_bytes(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"

@@ -6,7 +6,6 @@ What the official program would stop at, or count without meaning to, is an Anno
 key. `published` lets through what it merely counts wrongly (qvhighlights.py says what), so that its numbers can be repeated.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +18,7 @@ from qle.errors import AnnotationError, InputError
 from qle.eval.moments.detection import SpanLists
 from qle.eval.moments.highlights import by_length
 from qle.eval.windows import Windows
+from qle.inputs import parse_json, read_input_bytes, utf8_bytes
 
 MOST_WINDOWS = 10
 """Of a prediction, in the order of the file; the rest is not looked at."""
@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 def read_rows(path: Path) -> list[Row]:
     """The objects of a JSONL file, one a line; empty lines are passed over."""
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        lines = utf8_bytes(read_input_bytes(path)).split(b"\n")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     rows: list[Row] = []
@@ -42,8 +42,8 @@ def read_rows(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise AnnotationError(
                 f"{path} line {number}: no JSON ({error})\nexpected one object a line, with keys qid, {WINDOWS}, ..."
             ) from error
