@@ -51,8 +51,8 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
 
     def fields() -> dict[str, Any]:
         found = detr.options(settings, _OPTIONS)
-        found |= {count: detr.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
-        found["text_to_video_layers"] = detr.count_layers(state, _LISTEN)
+        found |= {count: links.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
+        found["text_to_video_layers"] = links.count_layers(state, _LISTEN)
         return found | {"num_dummies": len(state["dummy_rep_token"]), "num_prompts": len(state["global_rep_token"])}
 
     return detr.build_head(CgDetrHead, state, fields, _links, UPSTREAM)

@@ -3,14 +3,13 @@
 Every file of an upstream beside this one puts its table of links together from these pieces.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from qle.compat.links import Link, alone, load_official, tied
+from qle.compat.links import Link, alone, count_layers, load_official, tied
 from qle.config import build_config
 from qle.errors import CheckpointError
 from qle.heads.base import TokenShapes
@@ -22,6 +21,7 @@ OPTIONS = {
     "dropout": "dropout",
     "input_dropout": "input_dropout",
     "use_txt_pos": "word_positions",
+    "aux_loss": "aux_loss",
     "published": "published",
     "normalise_words": "normalise_words",
 }
@@ -169,12 +169,6 @@ def _norms(official: str, ours: str, count: int) -> list[Link]:
 def bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names without the prefix that training on several devices leaves."""
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many numbers follow the prefix."""
-    found = {match[1] for name in state if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
-    return len(found)
 
 
 def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:

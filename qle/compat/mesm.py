@@ -83,12 +83,12 @@ def _shapes(clip_dim: int, text_dim: int) -> TokenShapes:
 
 
 def _sizes(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
-    sentence_layers, enhances = detr.count_layers(state, _SENTENCE), "masked_token" in state
+    sentence_layers, enhances = links.count_layers(state, _SENTENCE), "masked_token" in state
     found: dict[str, Any] = {
         "enhances": enhances,
-        "enhance_layers": detr.count_layers(state, _ENHANCE),
+        "enhance_layers": links.count_layers(state, _ENHANCE),
         "has_word_part": f"{_ENHANCE}.0.linear1_1.weight" in state,
-        "align_layers": detr.count_layers(state, _ALIGN),
+        "align_layers": links.count_layers(state, _ALIGN),
         "sentence_layers": sentence_layers,
         # The made-up sentence has a place in the table of words.
         "max_words": len(state["txt_position_embed.position_embeddings.weight"]) - (sentence_layers > 0),

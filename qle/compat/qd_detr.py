@@ -21,7 +21,7 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
     state = detr.bare(state)
 
     def fields() -> dict[str, Any]:
-        listens = detr.count_layers(state, "transformer.t2v_encoder.layers")
+        listens = links.count_layers(state, "transformer.t2v_encoder.layers")
         return detr.options(settings) | {"text_to_video_layers": listens}
 
     return detr.build_head(QdDetrHead, state, fields, lambda head: _links(head.config), UPSTREAM)
