@@ -47,7 +47,7 @@ _UNREAD = "txt_proj_linear"
 def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> CgDetrHead:
     """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
     without a trace in the tensors matter (nheads, num_prompts, weights of losses), and `published`."""
-    state = detr.bare(state)
+    state = detr.without_alignment(detr.bare(state))
 
     def fields() -> dict[str, Any]:
         found = detr.options(settings, _OPTIONS)

@@ -30,6 +30,10 @@ _OPTIONS = {
     "recss_tau": "sentence_temperature",
     "iou_gamma": "same_giou",
     "sentence_clips": "sentence_clips",
+    **{
+        name: name
+        for name in ("sees_token", "label_smoothing", "vocabulary_size", "function_words")  # not theirs to choose
+    },
 }
 _LOSS_OPTIONS = {
     "loss_span_coef": "span",
@@ -65,6 +69,7 @@ def official_options(head: MesmHead) -> dict[str, Any]:
     found = detr.official_options(config, _OPTIONS)
     found |= {theirs: getattr(config.losses, mine) for theirs, mine in _LOSS_OPTIONS.items()}
     found |= {
+        "function_words": list(config.function_words),
         "rec_fw": config.enhances,
         "rec_ss": config.sentence_layers > 0,
         "share_MLP": not config.has_word_part,

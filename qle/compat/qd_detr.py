@@ -18,7 +18,7 @@ UPSTREAM = "QD-DETR"
 def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> QdDetrHead:
     """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
     without a trace in the tensors matter (nheads, use_txt_pos, dropout, weights of losses), and `published`."""
-    state = detr.bare(state)
+    state = detr.without_alignment(detr.bare(state))
 
     def fields() -> dict[str, Any]:
         listens = links.count_layers(state, "transformer.t2v_encoder.layers")
