@@ -82,7 +82,7 @@ def read_header(path: Path) -> dict[str, str]:
     if not _is_safetensors(_read_head(path)):
         return {}
     try:
-        with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or cut short ({_first_line(error)})\ndownload it again") from error

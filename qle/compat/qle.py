@@ -77,18 +77,17 @@ def _config(state: Mapping[str, Tensor], num_heads: int) -> QleConfig:
         confidence="published" if any("confidence_module" in name for name in state) else "none",
         temporal="published-ssm" if is_ssm else "published",
     )
-    return replace(published, **(_ssm_sizes(state) if is_ssm else _transformer_sizes(state, num_heads)))
+    if is_ssm:
+        return _with_ssm_sizes(published, state)
+    return replace(
+        published,
+        temporal_layers=count_layers(state, _ENCODER_LAYERS),
+        temporal_hidden=len(state[f"{_ENCODER_LAYERS}.0.linear1.bias"]),
+        temporal_heads=num_heads,
+    )
 
 
-def _transformer_sizes(state: Mapping[str, Tensor], num_heads: int) -> dict[str, int]:
-    return {
-        "temporal_layers": count_layers(state, _ENCODER_LAYERS),
-        "temporal_hidden": len(state[f"{_ENCODER_LAYERS}.0.linear1.bias"]),
-        "temporal_heads": num_heads,
-    }
-
-
-def _ssm_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+def _with_ssm_sizes(config: QleConfig, state: Mapping[str, Tensor]) -> QleConfig:
     first = f"{TEMPORAL}layers.0"
     if f"{first}.B" not in state:
         raise CheckpointError(
@@ -96,12 +95,13 @@ def _ssm_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
             "only the state space block of the published code itself is known (SSM_USE_OFFICIAL_MAMBA = False)"
         )
     inner, state_dim = state[f"{first}.A_log"].shape
-    return {
-        "temporal_layers": count_layers(state, f"{TEMPORAL}layers"),
-        "state_dim": state_dim,
-        "state_kernel": state[f"{first}.conv1d.weight"].shape[-1],
-        "state_expand": inner // len(state[f"{TEMPORAL}norm.bias"]),
-    }
+    return replace(
+        config,
+        temporal_layers=count_layers(state, f"{TEMPORAL}layers"),
+        state_dim=state_dim,
+        state_kernel=state[f"{first}.conv1d.weight"].shape[-1],
+        state_expand=inner // len(state[f"{TEMPORAL}norm.bias"]),
+    )
 
 
 def _rename(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:

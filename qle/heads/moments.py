@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qle.data.streams.batch import MomentBatch
 from qle.heads.base import Head, Losses
-from qle.heads.moments import MomentBatch
 from qle.nn.detr.set_losses import set_loss_counts
 from qle.text.base import TextEncoder
 
