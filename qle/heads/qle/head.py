@@ -26,6 +26,7 @@ from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
 from qle.heads.qle.guided import GuidedLayer
 from qle.heads.qle.stem import Stem
+from qle.heads.rows import Batch, HeadOutput, RowHead, RowReading, RowScores
 from qle.nn.attention import grid_band
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
 from qle.nn.positions import grid_positions
