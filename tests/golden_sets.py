@@ -7,9 +7,11 @@ where its name is that of the system, or goes on behind it with a hyphen (`qd-de
 folder that names nothing known, and a case that nothing reads, fail in tests/parity/test_collection.py.
 """
 
+import gzip
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,3 +84,43 @@ def golden_cases(*kinds: str, has: Sequence[str] = (), lacks: Sequence[str] = ()
             if all(found) and not any(unwanted):
                 chosen.append(pytest.param(path, id=f"{golden_set.name}/{path.stem.removeprefix('case-')}"))
     return pytest.mark.parametrize("golden_case", chosen)
+
+
+def evaluations(name: str) -> pytest.MarkDecorator:
+    """Runs a test with every case of the official program of QVHighlights as `name`."""
+    cases = [
+        pytest.param(Evaluation(golden_set, case), id=f"{golden_set.name}/{case['name']}")
+        for golden_set in sets_of("qvh-eval")
+        for case in json.loads((golden_set / "cases.json").read_text())
+    ]
+    return pytest.mark.parametrize(name, cases)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Files of one case: what is true, what was said, what the official program printed."""
+
+    folder: Path
+    case: dict[str, Any]
+
+    @property
+    def truth(self) -> list[dict[str, Any]]:
+        return self._rows("ground_truth")
+
+    @property
+    def said(self) -> list[dict[str, Any]]:
+        return self._rows("predictions")
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """`{"error": ...}` where the program stops."""
+        return json.loads((self.folder / self.case["metrics"]).read_text())
+
+    @property
+    def match_number(self) -> bool:
+        return bool(self.case["match_number"])
+
+    def _rows(self, kind: str) -> list[dict[str, Any]]:
+        path = self.folder / self.case[kind]
+        text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
