@@ -216,7 +216,7 @@ PRINTED = {
 def test_what_the_official_program_measures_by_accident_is_reached_by_asking(files, tmp_path, capsys) -> None:
     """Repeated queries were an error in every mode, and the way to the published numbers was Python alone."""
     said = write(tmp_path / "twice.jsonl", [*SAID, AGAIN])
-    with pytest.raises(AnnotationError, match="stands in row 2 too(\n.*){2}--published") as caught:
+    with pytest.raises(AnnotationError, match=r"stands in row 2 too(\n.*){2}--published") as caught:
         command(files[0], said, "--protocol", "qvhighlights")
     assert len(str(caught.value).splitlines()) == 3
     command(files[0], said, "--protocol", "qvhighlights", "--published", "--json", "--out", tmp_path / "report.json")
