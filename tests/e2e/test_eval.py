@@ -15,11 +15,13 @@ from qle.config import config_to_dict
 from qle.data.annotations import read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError
 from qle.eval.floors import priors_of
+from qle.eval.request import EvaluationRequest
 from qle.eval.rows.report import evaluate
-from qle.eval.run import EvaluationRequest, evaluate_runs
+from qle.eval.run import evaluate_runs
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.runs.record import RunRecord, SpaceUse, load_run, save_run
+from qle.runs.load import load_run
+from qle.runs.record import RunRecord, SpaceUse, save_run
 from qle.segments.tracks import Localization
 from qle.tasks.rows.scoring import RowScorer, score_annotations
 from qle.text import TextRequest, build_text_encoder

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 from qle.eval.ranking import mean_known
 from qle.eval.submissions.rows import MOST_WINDOWS, WINDOWS
 from qle.eval.windows import TIOU_SLACK, Windows, best_overlap, match, query_average_precision, share_at_least
-from qle.segments.tracks import Spans, pair_iou
+from qle.segments.spans import pair_iou
+from qle.segments.tracks import Spans
 from tests.golden_sets import Evaluation, evaluations, golden_cases, golden_sets
 
 QVH_TIOU = np.round(np.arange(0.5, 0.96, 0.05), 2)
