@@ -88,9 +88,9 @@ def _moment_set(folder: Path, draw: random.Random) -> None:
     (folder / "config.json").write_text(json.dumps(_moment_config(kind, head)))
     golden = GoldenSet.read(folder)
     for is_loss in (False, True):
-        inputs = _moment_inputs(draw, clip_dim, text_dim, most_words=head.config.max_words)
+        inputs = moment_inputs(draw, clip_dim, text_dim, most_words=head.config.max_words)
         if is_loss:
-            inputs |= _moment_targets(inputs, draw)
+            inputs |= moment_targets(inputs, draw)
         _write_case(folder, draw, inputs | _moment_outputs(golden, inputs, head))
 
 
@@ -123,7 +123,8 @@ def _moment_config(kind: str, head: MomentHead) -> dict[str, Any]:
 _COSTS = {"span": "span", "giou": "giou", "class": "label"}
 
 
-def _moment_inputs(draw: random.Random, clip_dim: int, text_dim: int, *, most_words: int) -> dict[str, Tensor]:
+def moment_inputs(draw: random.Random, clip_dim: int, text_dim: int, *, most_words: int) -> dict[str, Tensor]:
+    """A padded batch of clips and words under the names of golden tensors, every item of a recording of its own."""
     items = draw.randint(2, 4)
     clips, words = ([draw.randint(3, most) for _ in range(items)] for most in (11, most_words))
     masks = [(torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).float() for lengths in (clips, words)]
@@ -134,7 +135,8 @@ def _moment_inputs(draw: random.Random, clip_dim: int, text_dim: int, *, most_wo
     }  # fmt: skip
 
 
-def _moment_targets(inputs: Mapping[str, Tensor], draw: random.Random) -> dict[str, Tensor]:
+def moment_targets(inputs: Mapping[str, Tensor], draw: random.Random) -> dict[str, Tensor]:
+    """What is true of such a batch: one or two moments of each item, ratings of every other clip, two pairs of clips."""
     mask = inputs["in.src_vid_mask"]
     counts, lengths = torch.tensor([draw.randint(1, 2) for _ in mask]), mask.sum(1).long()
     widths = torch.rand(int(counts.sum())) * 0.3 + 0.1
