@@ -21,9 +21,8 @@ from qle.data.masks import write_masks
 from qle.durable import replace_file
 from qle.errors import ConfigError, InputError
 from qle.extract.decode.write import remove_unfinished, write_video
-from qle.runtime import num_cores
-from qle.extract.decode.write import write_video
 from qle.inputs import parse_json, read_record_bytes
+from qle.runtime import num_cores
 from qle.synthetic.annotate import PARAPHRASE, Labels, label
 from qle.synthetic.film import Film
 from qle.synthetic.pool import ProcessPool

@@ -18,10 +18,8 @@ from accelerate.utils import broadcast_object_list
 
 from qle.heads import task_of
 from qle.outputs import write_json
-from qle.runs.record import CHECKPOINTS, METRICS_FILE, read_json
-from qle.runtime import are_threads_given, is_lonely, is_main_process, seed_everything
 from qle.runs.record import CHECKPOINTS
-from qle.runtime import is_lonely, is_main_process, seed_everything
+from qle.runtime import are_threads_given, is_lonely, is_main_process, seed_everything
 from qle.train.finish import finish
 from qle.train.folder import announce, begin, check_seeds, owned, read_metrics
 from qle.train.progress import OnNote, OnStatus

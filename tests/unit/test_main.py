@@ -61,6 +61,7 @@ main()
     ended = subprocess.run([sys.executable, "-c", source, "--version"], capture_output=True, text=True, timeout=600)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "works on\n", "interrupted\n")
 
+
 NO_CACHE = "cache inspect nothing"
 STREAMS = [
     ("--help >&-", 0, ""),

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from qle.cache.records import RawRows, StreamRecord
-from qle.cache.records import RawRows
 from qle.inputs import refuse_bomb
 from qle.types import Stream
 
