@@ -20,7 +20,7 @@ from qle.explain.pictures import PAGE_SIDE
 from qle.localize_request import LocalizeRequest, LocalizeResult
 from qle.localize_sources import Asked, cached, extracted
 from qle.moment_files import one_line
-from qle.query_files import Query
+from qle.query_files import Query, check_queries
 from qle.runs import load_run
 from qle.runtime import resolve_device
 from qle.scoring import OnProgress
@@ -35,8 +35,7 @@ def localize(request: LocalizeRequest, on_progress: OnProgress = lambda done, to
     _check_outputs(request)
     device = resolve_device(request.device)
     run = load_run(request.checkpoint, device)
-    for query in request.queries:
-        run.text.encoder.check(query.text)
+    check_queries(request.queries, run.text.encoder.check)
     answerer = answerer_of(
         run, device=device, precision=request.precision, memory_bytes=request.memory_bytes, keeps_all=request.keeps_all
     )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import qle
-from qle.query_files import Query
+from qle.query_files import Query, check_queries
 from qle.runs import LoadedRun
 from qle.runtime import resolve_device
 from qle.scoring import OnProgress
@@ -23,8 +23,7 @@ def search(request: SearchRequest, on_progress: OnProgress = lambda done, total,
     moments = None if request.localizer is None else MomentSearch(request.localizer, request.cache, device=device)
     videos = open_search(request.retriever, request.cache, device=device, on_progress=on_progress)
     for run in (videos.run, *(() if moments is None else (moments.run,))):
-        for query in request.queries:
-            run.text.encoder.check(query.text)
+        check_queries(request.queries, run.text.encoder.check)
     fusion = Fusion() if request.fusion is None else read_fusion(request.fusion, identities(videos, moments))
     texts = tuple(dict.fromkeys(query.text for query in request.queries))
     ranked = dict(zip(texts, videos.rank(texts, request.shortlist, on_progress=on_progress), strict=True))
