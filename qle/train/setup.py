@@ -147,6 +147,7 @@ def space_use(space: Space, rate_fps: float | None) -> SpaceUse:
         hashed=space.record.hashed,
         streams=token_streams(space),
         rate_fps=rate_fps,
+        backbone_source=space.record.recorded.get("source"),
     )
 
 
