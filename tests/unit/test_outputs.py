@@ -60,7 +60,7 @@ def test_a_name_that_promises_another_kind_of_file_is_refused(
     command: str, option: str, name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An HTML page called r.pdf was written after minutes of work, and no program could open it."""
-    from qle.cli import app
+    from qle.cli.app import app
 
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, [*command.split(), option, name])
@@ -84,7 +84,7 @@ def test_a_name_that_promises_another_kind_of_file_is_refused(
     ],
 )
 def test_commands_refuse_before_any_work(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qle.cli import app
+    from qle.cli.app import app
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
