@@ -3,14 +3,14 @@
     scorer + cached video + predictions -> rows -> maps (from the cache) + frames (from the source video) -> ExplainedPrediction
              cached video + predictions -> clips -> frames, of heads that have no maps                   -> ExplainedPrediction
 
-Rows are the most probable ones of each moment in turn, apart from one another, so that six pictures are not one scene six times.
-Where nothing was found they are the rows that came closest. All maps of a query have one scale, taken from rows all over the
-video. A source that is gone costs the pictures, never the answer: the maps are shown alone and a note says why.
+Which rows are shown says best_rows.py. All maps of a query have one scale, taken from rows all over the video. Frames are decoded
+while maps are computed. A source that is gone costs the pictures, never the answer: the maps are shown alone and a note says why.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from qle.cache.sources import fingerprint
 from qle.config import config_to_dict
 from qle.data.rows import RowChoice, choose_rows
 from qle.errors import DecodeError, InputError
-from qle.explain.attribution import attribution_of
-from qle.explain.explained import ExplainedFrame, ExplainedPrediction
+from qle.explain.attribution import attributions_of
+from qle.explain.best_rows import best_rows
+from qle.explain.explained import ExplainedFrame, ExplainedPrediction, ShownFilm
 from qle.explain.maps import WHOLE, Region, robust_scale
 from qle.explain.overlay import LEGEND_GREY, overlay
 from qle.explain.pictures import write_png
@@ -67,20 +68,22 @@ def explain_frames(
     with_attribution: bool = True,
 ) -> list[ExplainedPrediction]:
     """Each prediction (all of this video) with its best frames. `preprocess`: of the space, for where the map lies in the
-    picture. `source`: where the film lies now, if not where it was. Attribution costs a reading of the video a query."""
+    picture. `source`: where the film lies now, if not where it was. Attribution costs a second reading of the video."""
     choice = choose_rows(video, scorer.rate_fps)
     wanted = [best_rows(prediction, num_frames) for prediction in predictions]
-    pictures, reason = _pictures(video, choice, wanted, source, max_side)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-frames") as reader:
+        reading = reader.submit(_pictures, video, choice, wanted, source, max_side)
+        all_maps = _maps(scorer, video, choice, predictions, wanted)
+        attributions = attributions_of(scorer, video, predictions) if with_attribution else [None] * len(predictions)
+        pictures, reason = reading.result()
     note = f"Maps alone, without frames: {reason}" if reason else ""
     region = region_of(video, preprocess)
     if preprocess.get("crop_borders"):
         note = (
             f"{note} Black borders were cut before the model saw the frames: maps may lie beside their places.".strip()
         )
-    spread = np.unique(np.linspace(0, choice.num_rows - 1, SCALE_ROWS).round().astype(int))
     explained = []
-    for prediction, rows in zip(predictions, wanted, strict=True):
-        maps = scorer.maps(video, (prediction.query,), np.concatenate([rows, spread]))[0]
+    for prediction, rows, maps, attribution in zip(predictions, wanted, all_maps, attributions, strict=True):
         scale = robust_scale(maps)
         probability = prediction.probability
         frames = tuple(
@@ -92,11 +95,26 @@ def explain_frames(
         )  # fmt: skip
         explained.append(
             ExplainedPrediction(
-                prediction=prediction, frames=frames, scale=scale, note=note,
-                attribution=attribution_of(scorer, video, prediction) if with_attribution else None,
+                prediction=prediction, frames=frames, scale=scale, note=note, attribution=attribution,
+                film=_film(video, source) if pictures else None,
             )
         )  # fmt: skip
     return explained
+
+
+def _maps(
+    scorer: RowScorer, video: Video, choice: RowChoice, predictions: Sequence[Prediction], wanted: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """For each prediction the maps of its own rows, and behind them those of rows all over the video, which are read once."""
+    spread = np.unique(np.linspace(0, choice.num_rows - 1, SCALE_ROWS).round().astype(int))
+    queries = tuple(dict.fromkeys(prediction.query for prediction in predictions))
+    maps_of = dict(zip(queries, scorer.maps(video, queries, spread), strict=True))
+    return [
+        np.concatenate([scorer.maps(video, (prediction.query,), rows)[0], maps_of[prediction.query]])
+        if len(rows)
+        else maps_of[prediction.query]
+        for prediction, rows in zip(predictions, wanted, strict=True)
+    ]
 
 
 def show_frames(
@@ -117,7 +135,7 @@ def show_frames(
     note = f"No frames: {reason}" if reason else ""
     return [
         ExplainedPrediction(
-            prediction=prediction, note=note,
+            prediction=prediction, note=note, film=_film(video, source) if pictures else None,
             frames=tuple(_bare_frame(prediction, float(choice.times_s[row]), pictures[row]) for row in rows if row in pictures),
         )
         for prediction, rows in zip(predictions, (np.unique(rows).tolist() for rows in shown), strict=True)
@@ -164,12 +182,13 @@ def _folder_name(prediction: Prediction) -> str:
 
 
 def write_page(
-    path: Path, explained: Sequence[ExplainedPrediction], provenance: Mapping[str, Any], calibration: Mapping[str, Any]
-) -> None:
-    """The report; a folder that cannot be written to is an error of the user's."""
+    path: Path, explained: Sequence[ExplainedPrediction], provenance: Mapping[str, Any], calibration: Mapping[str, Any],
+    csv: str,
+) -> None:  # fmt: skip
+    """The report, which offers the moments as `csv`; a folder that cannot be written to is an error of the user's."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_report(path, explained, provenance=provenance, calibration=calibration)
+        write_report(path, explained, provenance=provenance, calibration=calibration, csv=csv)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --report") from error
 
@@ -197,22 +216,6 @@ def calibration_of(run: LoadedRun) -> dict[str, Any]:
     return calibration
 
 
-def best_rows(prediction: Prediction, most: int) -> np.ndarray:
-    """At most that many numbers of usable rows, in order of time: the best of each moment, then the next best, and so on."""
-    track, probability = prediction.track, prediction.probability
-    if track is None or probability is None or not track.valid.any():
-        return np.zeros(0, np.int64)
-    usable = np.where(track.valid, probability, -1.0)
-    spans = [rows_of(moment.start_s, moment.end_s, track.edges_s) for moment in prediction.moments[:most]]
-    share = -(-most // max(1, len(spans)))
-    ranked = [_spread_peaks(usable, span, share) for span in spans or [slice(0, len(usable))]]
-    chosen = [rows[place] for place in range(share) for rows in ranked if place < len(rows)][:most]
-    if len(set(chosen)) < len(chosen):  # moments that overlap have their best row in common
-        more = [_spread_peaks(usable, span, most) for span in spans]
-        chosen += [rows[place] for place in range(most) for rows in more if place < len(rows)]
-    return np.array(sorted(list(dict.fromkeys(chosen))[:most]), np.int64)
-
-
 def region_of(video: Video, preprocess: Mapping[str, Any]) -> Region:
     """The part of the picture that the patch map covers, by the preprocessing of the space and the size of the source."""
     source = video.record.source
@@ -233,17 +236,9 @@ def region_of(video: Video, preprocess: Mapping[str, Any]) -> Region:
     )
 
 
-def _spread_peaks(values: np.ndarray, span: slice, most: int) -> list[int]:
-    """The highest rows of a span, best first, each at least a share of the span away from those before it."""
-    rows = np.arange(span.start, span.stop)
-    apart = max(1, len(rows) // (most + 1))
-    found: list[int] = []
-    for row in rows[np.argsort(-values[rows], kind="stable")]:
-        if values[row] < 0 or len(found) == most:
-            break
-        if all(abs(int(row) - other) >= apart for other in found):
-            found.append(int(row))
-    return found
+def _film(video: Video, source: Path | None) -> ShownFilm:
+    record = video.record.source
+    return ShownFilm(path=source or Path(record.path), begin_s=record.start_s or 0.0)
 
 
 def _pictures(

@@ -16,7 +16,7 @@ from qle.errors import CacheMissingError, ConfigError, QleError
 from qle.explain.evidence import MAX_SIDE, calibration_of, write_heatmaps, write_page
 from qle.explain.explained import ExplainedPrediction
 from qle.explain.pictures import PAGE_SIDE
-from qle.localize.moment_files import one_line
+from qle.localize.moment_files import one_line, to_csv
 from qle.localize.query_files import Query, check_queries
 from qle.localize.request import LocalizeRequest, LocalizeResult
 from qle.localize.sources import Asked, cached, extracted
@@ -115,7 +115,8 @@ class _Answers:
             result.pictures = write_heatmaps(self._request.heatmaps, explained)
         if self._request.report is not None:
             provenance = result.provenance | {"created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
-            write_page(self._request.report, explained, provenance, calibration_of(self._answerer.run))
+            csv = to_csv(result.predictions)
+            write_page(self._request.report, explained, provenance, calibration_of(self._answerer.run), csv)
         return result
 
     def _predictions(self, found: Found, places: Sequence[int]) -> list[Prediction]:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from qle.backbones.preprocess import Preprocess
-from qle.explain.evidence import best_rows, region_of, write_heatmaps
+from qle.explain.best_rows import best_rows
+from qle.explain.evidence import region_of, write_heatmaps
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE
 from qle.types import Moment, Prediction, ScoreTrack
@@ -46,6 +47,22 @@ def test_moments_that_overlap_do_not_share_their_pictures() -> None:
     assert len(rows) == 3
     assert 7 in rows
     assert all(4 <= row < 12 for row in rows)
+
+
+@pytest.mark.parametrize("rows_per_s", [1, 4, 30])
+def test_frames_are_apart_from_each_other(rows_per_s: int) -> None:
+    """At thirty rows a second six frames of one moment were six times the same picture."""
+    times = np.arange(60 * rows_per_s) / rows_per_s
+    probability = np.where((times > 10) & (times < 14), 0.9, np.where((times > 13) & (times < 18), 0.8, 0.1))
+    made = _prediction(probability.tolist(), (10, 14), (13, 18), (30, 30.5))
+    assert made.track is not None
+    track = replace(made.track, times_s=times, edges_s=np.append(times, 60.0))
+    rows = best_rows(replace(made, track=track, duration_s=60.0), 8)
+    assert np.diff(times[rows]).min() >= 1.5
+    assert {10, 13, 30} <= {int(time_s) for time_s in times[rows]} or rows_per_s == 1
+    assert len(rows) >= 4
+    hour = replace(made, track=replace(track, times_s=times * 60, edges_s=track.edges_s * 60), duration_s=3600.0)
+    assert np.diff(times[best_rows(hour, 8)] * 60).min() >= 5
 
 
 def test_rows_that_are_not_valid_are_not_shown() -> None:
