@@ -8,7 +8,7 @@ Times are float64 seconds on the container's own clock; they travel with the row
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -225,3 +225,20 @@ class Prediction:
     best: Moment | None = None
     """The first of the moments, or where there is none the best guess, which says nothing about presence. Official
     evaluators need an answer to every query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One question."""
+
+    text: str
+    qid: str | None = None
+    """Identity in the file that asked."""
+    video: str | None = None
+    """Key of the only video to ask, or a part of it that names one; None asks all."""
+    where: str = field(default="", compare=False)
+    """File and line, where it stands in one: errors name it."""
+
+    def __str__(self) -> str:
+        qid = "" if self.qid is None else f" (qid {self.qid})"
+        return f"{self.where}: query {self.text!r}{qid}" if self.where else f"query {self.text!r}{qid}"

@@ -8,7 +8,7 @@ each other in time, whichever moment they are taken from, and a short moment has
 
 import numpy as np
 
-from qle.segments.tracks import rows_of
+from qle.segments.spans import rows_of
 from qle.types import Prediction
 
 LEAST_APART_S = 1.5

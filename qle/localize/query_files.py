@@ -9,30 +9,12 @@ empty lines.
 
 import json
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from qle.errors import AnnotationError, InputError
+from qle.types import Query
 
 STANDARD_INPUT = "-"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """One question."""
-
-    text: str
-    qid: str | None = None
-    """Identity in the file that asked."""
-    video: str | None = None
-    """Key of the only video to ask, or a part of it that names one; None asks all."""
-    where: str = field(default="", compare=False)
-    """File and line, where it stands in one: errors name it."""
-
-    def __str__(self) -> str:
-        qid = "" if self.qid is None else f" (qid {self.qid})"
-        return f"{self.where}: query {self.text!r}{qid}" if self.where else f"query {self.text!r}{qid}"
 
 
 def read_queries(path: Path) -> tuple[Query, ...]:
@@ -54,17 +36,6 @@ def read_queries(path: Path) -> tuple[Query, ...]:
         _parse(line, f"{name}:{number}") if is_jsonl else Query(text=line, where=f"{name}:{number}")
         for number, line in lines
     )
-
-
-def check_queries(queries: Iterable[Query], check: Callable[[str], None]) -> None:
-    """`check` of a text encoder for each query; its InputError (empty, too many words) then begins with file and line."""
-    for query in queries:
-        try:
-            check(query.text)
-        except InputError as error:
-            if not query.where:
-                raise
-            raise InputError(f"{query.where}: {error}") from error
 
 
 def _parse(line: str, where: str) -> Query:

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 import qle
-from qle.localize.query_files import Query, check_queries
-from qle.runs.record import LoadedRun
+from qle.runs.load import LoadedRun
 from qle.runtime import resolve_device
 from qle.search.coarse import retriever_id
 from qle.search.fusion import Fused, Fusion, Scored, fuse, log_shares, read_fusion, settings_of
@@ -15,6 +14,8 @@ from qle.search.moments import FoundMoments, MomentSearch
 from qle.search.request import FoundMoment, FoundVideo, Searched, SearchRequest, SearchResult
 from qle.search.videos import RankedVideos, VideoSearch, open_search
 from qle.tasks.scoring import OnProgress
+from qle.text.queries import check_queries
+from qle.types import Query
 
 
 def search(request: SearchRequest, on_progress: OnProgress = lambda done, total, what: None) -> SearchResult:
@@ -23,7 +24,7 @@ def search(request: SearchRequest, on_progress: OnProgress = lambda done, total,
     moments = None if request.localizer is None else MomentSearch(request.localizer, request.cache, device=device)
     videos = open_search(request.retriever, request.cache, device=device, on_progress=on_progress)
     for run in (videos.run, *(() if moments is None else (moments.run,))):
-        check_queries(request.queries, run.text.encoder.check)
+        check_queries(request.queries, run.text.encoder)
     fusion = Fusion() if request.fusion is None else read_fusion(request.fusion, identities(videos, moments))
     texts = tuple(dict.fromkeys(query.text for query in request.queries))
     ranked = dict(zip(texts, videos.rank(texts, request.shortlist, on_progress=on_progress), strict=True))

@@ -25,17 +25,16 @@ from qle.data.streams.lengths import trimmed_note
 from qle.errors import CheckpointError, ConfigError
 from qle.explain.evidence import explain_frames, show_frames
 from qle.explain.explained import ExplainedPrediction
-from qle.heads.base import RowHead
 from qle.heads.moments import MomentHead
-from qle.localize.query_files import Query
-from qle.runs.record import LoadedRun
+from qle.heads.rows import RowHead
+from qle.runs.load import LoadedRun
 from qle.runs.spaces import streams_of
 from qle.segments.ranked import Candidates, Ranking, shown
 from qle.tasks.moments.scoring import MomentScorer
 from qle.tasks.moments.scoring import predict as predict_moments
 from qle.tasks.rows.scoring import RowScorer, predict
 from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision
-from qle.types import Prediction
+from qle.types import Prediction, Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

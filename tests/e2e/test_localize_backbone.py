@@ -12,10 +12,10 @@ from qle.errors import CacheMismatchError, ConfigError
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
-from qle.localize.query_files import Query
 from qle.localize.request import LocalizeRequest, LocalizeResult
 from qle.localize.run import localize
-from qle.train.setup import space_use
+from qle.runs.record import space_use
+from qle.types import Query
 from tests.e2e.test_localize import make_run
 from tests.small_models import clip_folder, vit_folder
 

@@ -21,7 +21,8 @@ from qle.eval.logistic import fit_calibration, fit_presence
 from qle.eval.ranking import f1
 from qle.eval.rows.scored import RowTable, ScoredQuery, cut_rows, probabilities, row_table, smoothed_logits
 from qle.eval.windows import Windows
-from qle.segments.tracks import HALF, Localization, Spans, calibrated, pair_iou, union
+from qle.segments.spans import HALF, pair_iou, union
+from qle.segments.tracks import Localization, Spans, calibrated
 
 SMOOTHING_ROWS = (0.0, 3.0, 5.0, 9.0)
 """Widths that are tried, in median rows; none above half of a typical window."""

@@ -13,7 +13,8 @@ import numpy as np
 
 from qle.data.annotations import Annotation
 from qle.errors import AnnotationError
-from qle.segments.tracks import Localization, Spans, cut, guess_rows, mask_of, sigmoid, smooth
+from qle.segments.spans import mask_of
+from qle.segments.tracks import Localization, Spans, cut, guess_rows, sigmoid, smooth
 from qle.types import ScoreTrack
 
 

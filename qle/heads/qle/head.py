@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qle.data.batch import Batch
 from qle.errors import ConfigError
-from qle.heads.base import HeadOutput, Losses, RowHead, RowReading, RowScores, TokenShapes
+from qle.heads.base import Losses, TokenShapes
 from qle.heads.qle.guided import GuidedLayer
 from qle.heads.qle.stem import Stem
+from qle.heads.rows import Batch, HeadOutput, RowHead, RowReading, RowScores
 from qle.nn.attention import grid_band
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
 from qle.nn.positions import grid_positions

@@ -26,6 +26,7 @@ from qle.eval.moments.ranked import RankedQuery
 from qle.eval.moments.report import evaluate_ranked, validation_value
 from qle.heads import head_class
 from qle.heads.moments import FEATURES, MomentHead
+from qle.runs.record import space_use
 from qle.segments.ranked import Ranking
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches
@@ -33,7 +34,7 @@ from qle.tasks.moments.scoring import MomentScorer, score_annotations
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
 from qle.train.training import Kept, Task, Validation

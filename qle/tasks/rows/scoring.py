@@ -23,7 +23,7 @@ from qle.data.lookup import match_videos
 from qle.data.rows import RowChoice, choose_rows
 from qle.errors import CacheCorruptError, CheckpointError
 from qle.eval.rows.scored import ScoredQuery
-from qle.heads.base import RowHead, RowReading, RowScores
+from qle.heads.rows import RowHead, RowReading, RowScores
 from qle.segments.tracks import Localization, best_moment, moments_of, presence_of, probability_of
 from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision, scoring
 from qle.text.bank import QueryBank

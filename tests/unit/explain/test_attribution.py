@@ -6,7 +6,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from qle.heads.rows import HeadOutput, RowHead, RowReading, RowScores
 from torch import Tensor
 
 from qle.explain import attribution
@@ -14,6 +13,7 @@ from qle.explain.attribution import attribute
 from qle.explain.maps import spearman
 from qle.explain.perturbation import perturb
 from qle.heads.base import Losses
+from qle.heads.rows import HeadOutput, RowHead, RowReading, RowScores
 from qle.text.base import Words
 from tests.small_heads import SHAPES, random_words, small_head
 

@@ -10,9 +10,10 @@ import pytest
 
 from qle.backbones.preprocess import Preprocess
 from qle.explain.best_rows import best_rows
-from qle.explain.evidence import region_of, write_heatmaps
+from qle.explain.evidence import region_of
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE
+from qle.localize.pictures import write_heatmaps
 from qle.types import Moment, Prediction, ScoreTrack
 
 

@@ -6,8 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from qle.errors import InputError
-from qle.localize.query_files import Query, check_queries, read_queries
+from qle.localize.query_files import read_queries
 from qle.text import TextRequest, build_text_encoder
+from qle.text.queries import check_queries
+from qle.types import Query
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ def test_a_query_of_too_many_words_is_named_by_file_and_line(
     Path(name).write_text("\n".join(text and f"{begin}{text.strip()}{end}" for text in texts))
     encoder = build_text_encoder(TextRequest(name="tiny", dim=8), "cpu")
     with pytest.raises(InputError) as caught:
-        check_queries(read_queries(Path(name)), encoder.check)
+        check_queries(read_queries(Path(name)), encoder)
     assert str(caught.value).startswith(f"{name}:3: query 'word word")
     assert "too long: 1000 word pieces" in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
@@ -31,7 +33,7 @@ def test_a_query_of_too_many_words_is_named_by_file_and_line(
 def test_a_query_of_the_command_line_has_no_line() -> None:
     encoder = build_text_encoder(TextRequest(name="tiny", dim=8), "cpu")
     with pytest.raises(InputError, match=r"^empty query"):
-        check_queries([Query(text="   ")], encoder.check)
+        check_queries([Query(text="   ")], encoder)
 
 
 def test_standard_input_is_called_so() -> None:

@@ -16,7 +16,6 @@ import torch
 
 from qle.cache.reader import Space
 from qle.data.annotations import Annotation
-from qle.data.batch import Batch
 from qle.data.loading.buffers import Ahead
 from qle.data.loading.checks import check_place, check_share
 from qle.data.loading.plan import Placement, available_ram_bytes, place
@@ -24,8 +23,9 @@ from qle.data.lookup import match_videos
 from qle.data.negatives import united_concepts
 from qle.data.rows import RowChoice, check_rate, choose_rows
 from qle.errors import AnnotationError, CacheMissingError, ConfigError
+from qle.heads.rows import Batch
 from qle.runtime import num_tenants
-from qle.segments.tracks import rows_of
+from qle.segments.spans import rows_of
 from qle.tasks.rows.batches import augment
 from qle.tasks.rows.batches.collate import collate
 from qle.tasks.rows.batches.config import DataConfig
