@@ -27,6 +27,8 @@ from qle.types import Prediction
 
 SCALE_ROWS = 24
 """Rows all over the video whose maps, with those that are shown, set the scale of a query."""
+MAP_QUERIES = 4
+"""Queries whose maps are read in one pass."""
 IMPORTED_NOTE = "No frames: the features were imported, so that the film is not known."
 
 
@@ -79,16 +81,21 @@ def explain_frames(
 def _maps(
     scorer: RowScorer, video: Video, choice: RowChoice, predictions: Sequence[Prediction], wanted: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """For each prediction the maps of its own rows, and behind them those of rows all over the video, which are read once."""
+    """For each prediction the maps of its own rows, and behind them those of rows all over the video.
+
+    A few queries are asked at once about the rows of all of them: some maps too many cost less than further passes.
+    """
     spread = np.unique(np.linspace(0, choice.num_rows - 1, SCALE_ROWS).round().astype(int))
-    queries = tuple(dict.fromkeys(prediction.query for prediction in predictions))
-    maps_of = dict(zip(queries, scorer.maps(video, queries, spread), strict=True))
-    return [
-        np.concatenate([scorer.maps(video, (prediction.query,), rows)[0], maps_of[prediction.query]])
-        if len(rows)
-        else maps_of[prediction.query]
-        for prediction, rows in zip(predictions, wanted, strict=True)
-    ]
+    maps: list[np.ndarray] = []
+    for first in range(0, len(predictions), MAP_QUERIES):
+        group, own = predictions[first : first + MAP_QUERIES], wanted[first : first + MAP_QUERIES]
+        rows = np.unique(np.concatenate([*own, spread]))
+        found = scorer.maps(video, tuple(prediction.query for prediction in group), rows)
+        maps += [
+            maps_of[np.searchsorted(rows, np.concatenate([shown, spread]))]
+            for maps_of, shown in zip(found, own, strict=True)
+        ]
+    return maps
 
 
 def show_frames(
