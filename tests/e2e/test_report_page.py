@@ -15,7 +15,9 @@ from tests.browser import BROWSER, Browser
 from tests.pages import Page
 from tests.unit.explain.test_report import explained
 
-pytestmark = pytest.mark.timeout(600)  # a browser starts in a second, and on a machine that does twenty other things in a minute
+pytestmark = pytest.mark.timeout(
+    600
+)  # a browser starts in a second, and on a machine that does twenty other things in a minute
 
 SPANS = [(5.25, 8.75), (6, 12), (3605.3, 3670.5)]
 

@@ -3,10 +3,10 @@
 --stream ... -> StreamSet -> MomentBatch -> head    validation: MomentScorer -> Candidates -> mAP (train.select)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from qle.data.annotations import Annotation
 from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import ENDPOINTS, StreamChoice, with_endpoints
 from qle.errors import AnnotationError, ConfigError
-from qle.eval.floors import Priors, priors_of
 from qle.eval.moments.fitting import fit_ranking
 from qle.eval.moments.highlights import LEVELS
 from qle.eval.moments.metrics import MOST_LEVEL_RATERS
@@ -28,16 +27,15 @@ from qle.heads import head_class
 from qle.heads.moments import FEATURES, MomentHead
 from qle.runs.record import space_use
 from qle.segments.ranked import Ranking
-from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches
-from qle.tasks.moments.scoring import MomentScorer, score_annotations
+from qle.tasks.moments.scoring import MomentScorer, score_matched
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
 from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
-from qle.train.training import Kept, Task, Validation
+from qle.train.training import Kept, Training, Validation
 
 _LIKED = (
     f"a clip that one of at most {MOST_LEVEL_RATERS} raters gave {LEVELS['VeryGood']} or more",
@@ -51,11 +49,8 @@ LACKS: dict[str, tuple[str, str]] = {
 """Choices of train.select that are of highlights: what annotations may lack for them, and what those have that do not."""
 
 
-class MomentTask(Task):
+class MomentTraining(Training):
     """Several streams, joined clip by clip."""
-
-    name: ClassVar[str] = "moments"
-    data_config: ClassVar[type] = MomentDataConfig
 
     def __init__(self, streams: StreamSet, annotations: AnnotationPair, settings: Settings) -> None:
         self.train, self.val = annotations.train, annotations.val
@@ -73,10 +68,10 @@ class MomentTask(Task):
                 f"{part.space[:12]}:{part.stream}{ENDPOINTS if part.has_endpoints else ''}" for part in recipe.parts
             ],
         }
-        self._streams, self._settings = streams, settings
+        self._streams, self._annotations, self._settings = streams, annotations, settings
 
     @classmethod
-    def open(cls, request: TrainRequest, settings: Settings) -> "MomentTask":
+    def open(cls, request: TrainRequest, settings: Settings) -> "MomentTraining":
         """The streams, and annotations whose videos all of them hold."""
         streams = StreamSet.open(open_cache(request.cache), stream_choices(request), settings.data)
         match = partial(streams.match, allow_missing=request.allow_missing)
@@ -103,7 +98,7 @@ class MomentTask(Task):
     def batches(self, model: TrainedModel, accelerator: Accelerator) -> MomentBatches:
         return moment_batches(
             self._streams,
-            self.train,
+            self._annotations.train_of,
             self._settings.data,
             text=model.bank if model.text.is_frozen else None,
             seed=self._settings.train.seed,
@@ -112,11 +107,13 @@ class MomentTask(Task):
         )
 
     def validation(self, accelerator: Accelerator) -> "MomentValidation":
-        return MomentValidation(accelerator, self._streams, self.val, self._settings.train.select)
+        return MomentValidation(
+            accelerator, self._streams, self.val, self._annotations.val_of, self._settings.train.select
+        )
 
     def finish(self, model: TrainedModel, scored: Sequence[RankedQuery], position: Position, folder: Path) -> Kept:
         """Calibration fitted, and the whole evaluation beside the floors of the training annotations."""
-        ranking, priors = fit_ranking(scored, Ranking()), self._priors()
+        ranking, priors = fit_ranking(scored, Ranking()), self._annotations.priors(self._length_s)
         report = evaluate_ranked(scored, ranking, priors=priors)
         first, *more = self._streams.spaces
         record = {
@@ -128,25 +125,22 @@ class MomentTask(Task):
         }
         return Kept(record=record, metrics=report.to_json())
 
-    def _priors(self) -> Priors:
-        """Of the training annotations; how long videos are is known from the cache where they do not say."""
-        by_key, _ = self._streams.match((*self.train, *self.val))
-        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
-        silent = {annotation.video for annotation in self.train if annotation.duration_s is None}
-        durations_s = {name: self._streams.times(keys[name]).duration_s for name in silent}
-        return priors_of(self.train, durations_s, val=self.val, keys=keys)
+    def _length_s(self, key: str) -> float:
+        return self._streams.times(key).duration_s
 
 
 class MomentValidation(Validation):
     """Whole videos, shared out over the processes; each is scored as `qle localize` would."""
 
     def __init__(
-        self, accelerator: Accelerator, streams: StreamSet, annotations: Sequence[Annotation], select: Select
-    ) -> None:
+        self, accelerator: Accelerator, streams: StreamSet, annotations: Sequence[Annotation],
+        by_key: Mapping[str, Sequence[Annotation]], select: Select,
+    ) -> None:  # fmt: skip
+        """annotations: in the order in which they are scored; by_key: the same by the key of their video."""
         self._accelerator, self._streams, self._select = accelerator, streams, select
-        by_key, _ = streams.match(annotations)
         keys = sorted(by_key)[accelerator.process_index :: accelerator.num_processes]
-        self._mine = [annotation for key in keys for annotation in by_key[key]]
+        self._mine = {key: by_key[key] for key in keys}
+        self._annotations = annotations
         self._order = {annotation.qid: place for place, annotation in enumerate(annotations)}
 
     def score(self, model: TrainedModel) -> list[RankedQuery]:
@@ -154,7 +148,7 @@ class MomentValidation(Validation):
         assert isinstance(model.head, MomentHead), model.head.name
         scorer = MomentScorer(model.head, model.bank, self._streams, device=self._accelerator.device)
         # A process without a video still takes part in gathering.
-        scored = score_annotations(scorer, self._mine) if self._mine else []
+        scored = score_matched(scorer, self._mine, self._annotations) if self._mine else []
         if self._accelerator.num_processes > 1:
             scored = gather_object(scored)
         return sorted(scored, key=lambda one: self._order[one.annotation.qid])
