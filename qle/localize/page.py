@@ -23,12 +23,13 @@ SHOWN_METRICS = {
 
 
 def write_page(
-    path: Path, explained: Sequence[ExplainedPrediction], provenance: Mapping[str, Any], calibration: Mapping[str, Any]
-) -> None:
-    """The report; a folder that cannot be written to is an error of the user's."""
+    path: Path, explained: Sequence[ExplainedPrediction], provenance: Mapping[str, Any], calibration: Mapping[str, Any],
+    csv: str,
+) -> None:  # fmt: skip
+    """The report, which offers the moments as `csv`; a folder that cannot be written to is an error of the user's."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_report(path, explained, provenance=provenance, calibration=calibration)
+        write_report(path, explained, provenance=provenance, calibration=calibration, csv=csv)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --report") from error
 

@@ -3,7 +3,8 @@
     one query a line                      -> asked of every chosen video
     JSONL {"query", "qid"?, "vid"?} lines -> as the QVHighlights annotation files; a line with `vid` is asked of that video only
 
-Where a line of JSONL cannot be used the error names file and line; nothing is skipped but empty lines.
+A line that cannot be used is an error that names file and line, here or where its words are counted; nothing is skipped but
+empty lines.
 """
 
 import sys
@@ -30,7 +31,11 @@ def read_queries(path: Path) -> tuple[Query, ...]:
     if not lines:
         raise InputError(f"{path} holds no query\nwrite one a line, or JSONL with a key query")
     is_jsonl = path.suffix.lower() == ".jsonl" or lines[0][1].startswith("{")
-    return tuple(_parse(line, f"{path}:{number}") if is_jsonl else Query(text=line) for number, line in lines)
+    name = "standard input" if str(path) == STANDARD_INPUT else str(path)
+    return tuple(
+        _parse(line, f"{name}:{number}") if is_jsonl else Query(text=line, where=f"{name}:{number}")
+        for number, line in lines
+    )
 
 
 def _parse(line: str, where: str) -> Query:

@@ -60,6 +60,9 @@ class SpaceUse(BaseModel):
     """Row shape of every token stream."""
     rate_fps: float | None
     """Rows per second that the head was trained at; None: every cached row."""
+    backbone_source: str | None = None
+    """File or folder of the backbone where it lay when the space was made, or the id of a published one. None: it is built
+    in, not known (imported features), or the run was trained by a version that did not keep it."""
 
 
 class RunRecord(BaseModel):
@@ -258,6 +261,7 @@ def space_use(space: Space, rate_fps: float | None) -> SpaceUse:
         hashed=space.record.hashed,
         streams=token_streams(space),
         rate_fps=rate_fps,
+        backbone_source=space.record.recorded.get("source"),
     )
 
 

@@ -45,8 +45,9 @@ def make_run(folder: Path, space: Space, **constants: float) -> Path:
     for parameter in head.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.2)
     use = SpaceUse(
-        name=space.record.name, hash=space.record.hash, hashed=space.record.hashed, streams=streams, rate_fps=None
-    )
+        name=space.record.name, hash=space.record.hash, hashed=space.record.hashed, streams=streams, rate_fps=None,
+        backbone_source=space.record.recorded.get("source"),
+    )  # fmt: skip
     record = RunRecord(
         head="qle", head_config=SETTINGS, text=text.spec(), text_dim=8, sentence_dim=8, space=use,
         localization=Localization(**constants), priors=None, settings={}, selection={}, versions={},
