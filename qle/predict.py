@@ -159,7 +159,8 @@ class RowScorer:
             places = slice(first, first + step)
             part = RowReading(features=reading.features[places], raw_logit=reading.raw_logit[places])
             scores = self.head.refine(part, times_s, usable)
-            if not bool(torch.isfinite(scores.logit[:, usable]).all()):
+            said = scores.logit[:, usable], scores.presence_logit
+            if not all(bool(torch.isfinite(numbers).all()) for numbers in said if numbers is not None):
                 raise CheckpointError(
                     f"head {self.head.name} gives scores that are not finite on finite tokens of {chosen.video.key!r}\n"
                     "its weights are damaged or its training diverged: use another checkpoint"
@@ -255,6 +256,7 @@ def _track(choice: RowChoice, valid: np.ndarray, reading: RowReading, scores: Ro
         logit=host(scores.logit),
         raw_logit=host(reading.raw_logit),
         uncertainty=None if scores.uncertainty is None else host(scores.uncertainty),
+        presence_logit=None if scores.presence_logit is None else float(scores.presence_logit[place]),
     )
 
 
@@ -305,7 +307,7 @@ def predict(
         qid=qid,
         duration_s=float(track.edges_s[-1]),
         moments=moments,
-        best=moments[0] if moments else best_moment(track, localization),
+        best=best_moment(track, localization),
         presence=presence_of(track, localization),
         probability=probability_of(track, localization),
         track=track,

@@ -26,7 +26,7 @@ from qle.data.lookup import match_videos
 from qle.data.negatives import united_concepts
 from qle.data.packed import DeviceTokens, RamTokens
 from qle.data.plan import Placement, available_ram_bytes, place
-from qle.data.questions import Question, Questioner
+from qle.data.questions import Question, Questioner, sides
 from qle.data.rows import RowChoice, check_rate, choose_rows
 from qle.data.sources import MappedTokens, TokenSource
 from qle.data.streamed import StreamedTokens
@@ -178,19 +178,9 @@ def training_batches(
     """
     device = torch.device(device)
     _check(space, config, streams, seed, shard)
-    annotations = united_concepts(annotations)
-    labelled, _ = match_videos(space, [a for a in annotations if a.is_labelled], allow_missing=allow_missing)
-    # With those that are not: what a video was asked and nobody answered is no negative of it.
-    found, _ = match_videos(space, annotations, allow_missing=True)
-    matched = {key: found[key] for key in labelled}
-    rows = {key: choose_rows(space.video(key), config.rate_fps) for key in matched}
-    skipped = tuple(key for key, choice in rows.items() if not choice.valid.any())
-    rows = {key: choice for key, choice in rows.items() if key not in skipped}
-    if not rows:
-        raise AnnotationError(f"none of the {len(skipped)} annotated videos of {space.path} has a valid row")
+    matched, rows, skipped = _lessons(space, annotations, config, allow_missing=allow_missing)
     if skipped:
         log.warning("%d annotated videos have no valid row and are left out: %s", len(skipped), ", ".join(skipped[:3]))
-    matched = {key: matched[key] for key in rows}
     reader = TokenReader(space, rows, streams, config.window_rows)
     placement = _place(reader, config, device, shard[1])
     batches = TrainingBatches(
@@ -205,6 +195,28 @@ def training_batches(
     )
     batches.skipped = skipped
     return batches
+
+
+def taught_sides(space: Space, annotations: Sequence[Annotation], config: DataConfig) -> tuple[bool, bool]:
+    """Whether such a training ever sees a row in which its query happens, and one in which it does not."""
+    matched, rows, _ = _lessons(space, annotations, config, allow_missing=True)
+    return sides(matched, rows, config)
+
+
+def _lessons(
+    space: Space, annotations: Sequence[Annotation], config: DataConfig, *, allow_missing: bool
+) -> tuple[dict[str, list[Annotation]], dict[str, RowChoice], tuple[str, ...]]:
+    """Annotations and rows of every video that something can be learned from; and those without a valid row."""
+    annotations = united_concepts(annotations)
+    labelled, _ = match_videos(space, [a for a in annotations if a.is_labelled], allow_missing=allow_missing)
+    # With those that are not: what a video was asked and nobody answered is no negative of it.
+    found, _ = match_videos(space, annotations, allow_missing=True)
+    rows = {key: choose_rows(space.video(key), config.rate_fps) for key in labelled}
+    skipped = tuple(key for key, choice in rows.items() if not choice.valid.any())
+    rows = {key: choice for key, choice in rows.items() if key not in skipped}
+    if not rows:
+        raise AnnotationError(f"none of the {len(skipped)} annotated videos of {space.path} has a valid row")
+    return {key: found[key] for key in rows}, rows, skipped
 
 
 def _check(space: Space, config: DataConfig, streams: Sequence[str], seed: int, shard: tuple[int, int]) -> None:

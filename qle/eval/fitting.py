@@ -20,7 +20,16 @@ import numpy as np
 from qle.eval.logistic import fit_calibration, fit_presence
 from qle.eval.moments import Windows
 from qle.eval.ranking import f1
-from qle.eval.scored import RowTable, ScoredQuery, cut_rows, probabilities, row_table, smoothed_logits
+from qle.eval.scored import (
+    RowTable,
+    ScoredQuery,
+    cut_rows,
+    presences,
+    probabilities,
+    row_table,
+    smoothed_logits,
+    where_present,
+)
 from qle.segments import HALF, Localization, Spans, calibrated, pair_iou, union
 
 SMOOTHING_ROWS = (0.0, 3.0, 5.0, 9.0)
@@ -28,6 +37,7 @@ SMOOTHING_ROWS = (0.0, 3.0, 5.0, 9.0)
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9, 0.05)
 """The simplest first; beside them quantiles of the probability of positives, for heads that are never sure."""
 THRESHOLD_QUANTILES = (0.1, 0.25, 0.5, 0.75)
+PRESENCE_THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9)
 LOW_RATIOS = (1.0, 0.75, 0.5, 0.25)
 DURATION_RATIOS = (0.0, 0.25, 0.5)
 """Least duration in units of a short window (the tenth percentile)."""
@@ -58,16 +68,21 @@ class _Search:
             found[threshold] = float(np.nan_to_num(value))
         return cls(table=table, windows=windows, probability=probability, row_f1=found)
 
-    def value(self, localization: Localization) -> float:
+    def value(self, localization: Localization, presence: np.ndarray | None = None) -> float:
+        """Of the moments that rows give; with `presence` (pairs,) of those that are told."""
         spans = cut_rows(self.table, self.probability, localization)
+        if presence is not None:
+            spans = where_present(spans, presence, localization)
         moments = np.nan_to_num(f1(num_matched(spans, self.windows), len(spans.owner), len(self.windows.owner)))
         return (float(moments) + self.row_f1[localization.threshold]) / 2
 
-    def best(self, start: Localization, trials: Iterable[Localization]) -> tuple[Localization, float]:
+    def best(
+        self, start: Localization, trials: Iterable[Localization], presence: np.ndarray | None = None
+    ) -> tuple[Localization, float]:
         """The first of those that are better than all before."""
-        best, best_value = start, self.value(start)
+        best, best_value = start, self.value(start, presence)
         for trial in trials:
-            if (value := self.value(trial)) > best_value + 1e-9:
+            if (value := self.value(trial, presence)) > best_value + 1e-9:
                 best, best_value = trial, value
         return best, best_value
 
@@ -90,9 +105,12 @@ def fit_localization(scored: Sequence[ScoredQuery]) -> Localization:
         start = replace(_calibrate(table, logit), smoothing_s=width_s)
         in_part = np.concatenate([logit[table.first[k] : table.first[k + 1]] for k in chosen])
         search = _Search.of(part, part_windows, probabilities(calibrated(in_part, start)))
-        found, value = _search(search, start, short_s)
+        found, _ = _search(search, start, short_s)
+        found = _fit_presence(found, scored, table.peak(logit))
+        presence = presences(scored, table.peak(logit), found)[chosen]
+        found, value = search.best(found, _presence_trials(found), presence)
         if value > best[0] + 1e-9:
-            best = (value, _fit_presence(found, table.peak(logit), [one.annotation.is_present for one in scored]))
+            best = (value, found)
     return best[1]
 
 
@@ -135,9 +153,20 @@ def _calibrate(table: RowTable, logit: np.ndarray) -> Localization:
     return Localization(temperature=temperature, bias=bias)
 
 
-def _fit_presence(localization: Localization, peak: np.ndarray, is_present: Sequence[bool]) -> Localization:
-    scale, bias = fit_presence(peak, is_present, localization.temperature, localization.bias)
-    return replace(localization, presence_scale=scale, presence_bias=bias)
+def _fit_presence(localization: Localization, scored: Sequence[ScoredQuery], peak: np.ndarray) -> Localization:
+    """Drawn towards what the head itself says: its presence output, or the score at the peak."""
+    is_present = [one.annotation.is_present for one in scored]
+    own = [one.track.presence_logit for one in scored]
+    if all(logit is not None for logit in own):
+        told = np.where(np.isfinite(peak), np.array(own, dtype=np.float64), -np.inf)
+        scale, bias = fit_presence(told, is_present, 1.0, 0.0)
+    else:
+        scale, bias = fit_presence(peak, is_present, localization.temperature, localization.bias)
+    return replace(localization, presence_scale=scale, presence_bias=bias, presence_threshold=PRESENCE_THRESHOLDS[0])
+
+
+def _presence_trials(start: Localization) -> list[Localization]:
+    return [replace(start, presence_threshold=threshold) for threshold in PRESENCE_THRESHOLDS]
 
 
 def num_matched(spans: Spans, windows: Windows) -> int:

@@ -1,6 +1,7 @@
 """Training of heads that score rows: windows of rows in, the AUROC of whole validation videos out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,10 +11,10 @@ from accelerate import Accelerator
 
 from qle.cache.reader import Space, open_cache
 from qle.data.annotations import Annotation
-from qle.data.cached import TrainingBatches, training_batches
+from qle.data.cached import TrainingBatches, taught_sides, training_batches
 from qle.data.config import DataConfig
 from qle.data.lookup import match_videos
-from qle.data.rows import choose_rows
+from qle.data.rows import check_rate, choose_rows
 from qle.errors import CacheMismatchError, ConfigError
 from qle.eval.evaluate import evaluate
 from qle.eval.fitting import fit_localization
@@ -24,6 +25,7 @@ from qle.train.checkpoints import Position
 from qle.train.model import TrainedModel
 from qle.train.request import Settings, TrainRequest
 from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use, token_streams
+from qle.train.sides import check_sides
 from qle.train.task import Kept, Task
 from qle.train.validate import RowValidation
 
@@ -51,7 +53,11 @@ class RowTask(Task):
             )
         space = open_cache(request.cache).space(request.space)
         match = partial(match_videos, space, allow_missing=request.allow_missing)
-        return cls(space, open_annotations(request, match), settings)
+        annotations = open_annotations(request, match)
+        check_rate(space, settings.data.rate_fps)
+        sides = taught_sides(space, annotations.train, settings.data)
+        notes = check_sides(missing_sides(*sides), allow=request.allow_one_sided)
+        return cls(space, replace(annotations, notes=(*annotations.notes, *notes)), settings)
 
     def model(self, device: torch.device) -> TrainedModel:
         """CacheMismatchError where the space lacks what the head reads."""
@@ -94,6 +100,22 @@ class RowTask(Task):
             name: choose_rows(self._space.video(keys[name]), rate_fps).duration_s for name in _videos(self.train)
         }
         return priors_of(self.train, durations_s, val=self.val, keys=keys)
+
+
+def missing_sides(has_positive: bool, has_negative: bool) -> dict[str, str]:
+    """What rows cannot be learned without, for `check_sides`."""
+    missing = {}
+    if not has_positive:
+        missing["positive"] = (
+            "no row of a training video lies inside a window of its query\n"
+            "give annotations of queries that happen (relevant_windows), or a higher data.rate_fps"
+        )
+    if not has_negative:
+        missing["negative"] = (
+            "in every row of a training video its query happens\n"
+            "give queries that happen in a part of their video, or not at all (relevant_windows: [])"
+        )
+    return missing
 
 
 def check_streams(head: Head, space: Space) -> None:
