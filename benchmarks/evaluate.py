@@ -16,11 +16,11 @@ import numpy as np
 
 from qle.data.annotations import Annotation
 from qle.eval.bootstrap import drawn, histograms, video_draws
-from qle.eval.evaluate import evaluate
-from qle.eval.fitting import fit_localization
 from qle.eval.floors import priors_of
 from qle.eval.ranking import auroc, auroc_of, rank
-from qle.eval.scored import ScoredQuery
+from qle.eval.rows.fitting import fit_localization
+from qle.eval.rows.report import evaluate
+from qle.eval.rows.scored import ScoredQuery
 from qle.types import ScoreTrack
 
 AUROC_ROWS = 10_000_000

@@ -25,17 +25,17 @@ from forward import random_weights
 
 from qle.backbones import BackboneRequest, build_backbone
 from qle.backbones.base import Backbone
-from qle.extract.decode_probe import probe
-from qle.extract.decode_write import write_video
+from qle.extract.decode.pool import DecodePool
+from qle.extract.decode.probe import probe
+from qle.extract.decode.tasks import DecodeTask, Finished, Frames, bytes_per_row
+from qle.extract.decode.write import write_video
 from qle.extract.device import engine_options, make_targets, plan_pending, wanted_states
-from qle.extract.engine import Engine
+from qle.extract.engine.engine import Engine
+from qle.extract.engine.worklist import WorkList
 from qle.extract.plan import discover
-from qle.extract.pool import DecodePool
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.sampling import Sampling
-from qle.extract.tasks import DecodeTask, Finished, Frames, bytes_per_row
 from qle.extract.tokens import to_stored
-from qle.extract.worklist import WorkList
 from qle.runtime import keep_freed_memory, resolve_device
 
 

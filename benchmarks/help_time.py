@@ -12,7 +12,7 @@ import sys
 import time
 
 HEAVY = {"torch", "transformers", "av", "zarr", "h5py", "pyarrow"}
-CHECK = f"import sys, qle.cli; bad = {HEAVY} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+CHECK = f"import sys, qle.cli.app; bad = {HEAVY} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
 
 
 def seconds(command: list[str], repeats: int = 7) -> float:

@@ -26,7 +26,7 @@ from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
-from qle.data.cached import DataConfig, training_batches
+from qle.tasks.rows.batches.loader import DataConfig, training_batches
 from qle.types import RowPlan, SourceFingerprint, SpaceSpec, Stream
 
 PATCH = Stream(name="patch", row_shape=(14, 14, 768), axes=("rows", "cols", "dim"), dtype="float16")

@@ -37,13 +37,13 @@ from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.localize import localize
-from qle.localize_request import LocalizeRequest
-from qle.predict import RowScorer
-from qle.query_files import Query
-from qle.runs import RunRecord, SpaceUse, load_run, save_run
+from qle.localize.query_files import Query
+from qle.localize.request import LocalizeRequest
+from qle.localize.run import localize
+from qle.runs.record import RunRecord, SpaceUse, load_run, save_run
 from qle.runtime import resolve_device
-from qle.segments import Localization
+from qle.segments.tracks import Localization
+from qle.tasks.rows.scoring import RowScorer
 from qle.text import TextRequest, build_text_encoder
 from qle.types import RowPlan, SourceFingerprint
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from qle.extract.decode_write import write_video
+from qle.extract.decode.write import write_video
 
 FPS = 2
 

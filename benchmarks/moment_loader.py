@@ -43,10 +43,10 @@ from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
-from qle.data.moments.config import MomentDataConfig
-from qle.data.moments.features import StreamSet
-from qle.data.moments.loader import moment_batches
-from qle.data.moments.recipe import StreamChoice
+from qle.data.streams.features import StreamSet
+from qle.data.streams.recipe import StreamChoice
+from qle.tasks.moments.batches.config import MomentDataConfig
+from qle.tasks.moments.batches.loader import moment_batches
 from qle.text.bank import QueryBank
 from qle.text.request import TextRequest
 from qle.text.stored import build_stored, write_stored_words

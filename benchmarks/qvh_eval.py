@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from qle.eval.qvhighlights import evaluate_submission
+from qle.eval.submissions.qvhighlights import evaluate_submission
 
 OFFICIAL_S = 4.8
 TARGET_S = 0.3

@@ -33,18 +33,18 @@ from qle.cache.reader import Cache, Space, open_cache
 from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
-from qle.data.moments.config import MomentDataConfig
-from qle.data.moments.features import StreamSet
-from qle.data.moments.recipe import FeatureRecipe, StreamChoice
-from qle.data.retrieval.frames import FrameSource
+from qle.data.streams.features import StreamSet
+from qle.data.streams.recipe import FeatureRecipe, StreamChoice
 from qle.heads import build_head, head_class
 from qle.heads.base import TokenShapes
-from qle.ranked import Ranking
-from qle.runs import RunRecord, SpaceUse, save_run
+from qle.runs.record import RunRecord, SpaceUse, save_run
 from qle.search.moments import MomentSearch
 from qle.search.pooled import folder_of, to_float16
 from qle.search.pooled_update import IndexWriter
 from qle.search.videos import VideoSearch, open_search
+from qle.segments.ranked import Ranking
+from qle.tasks.moments.batches.config import MomentDataConfig
+from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.text import TextRequest, build_text_encoder
 from qle.types import RowPlan, SourceFingerprint, SpaceSpec, Stream
 

@@ -26,16 +26,16 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import torch
 
-from qle.cache.interchange import ImportOptions, import_features
+from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.config import load_preset, override
-from qle.data.moments.batch import MomentBatch
+from qle.data.streams.batch import MomentBatch
+from qle.tasks.moments.training import MomentTask
 from qle.text.words_file import write_stored_words
-from qle.train.model import TrainedModel
-from qle.train.moments import MomentTask
 from qle.train.progress import TrainStatus
 from qle.train.request import TrainRequest, resolve
 from qle.train.run import train_heads
 from qle.train.setup import build_accelerator
+from qle.train.steps.model import TrainedModel
 
 EPOCHS = 4
 """The first warms up, the last ends with a validation."""

@@ -31,11 +31,11 @@ from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
 from qle.data.batch import Batch
-from qle.data.cached import DataConfig, training_batches
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
-from qle.heads.qle import QleConfig, QleHead
+from qle.heads.qle.head import QleConfig, QleHead
 from qle.runtime import keep_freed_memory, resolve_device, resolve_dtype
+from qle.tasks.rows.batches.loader import DataConfig, training_batches
 from qle.text import build_text_encoder
 from qle.text.bank import QueryBank
 from qle.text.request import TextRequest

@@ -15,7 +15,7 @@ def main() -> None:
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background jobs ignore it
     if is_ours:
         signal.signal(signal.SIGINT, _leave)
-    from qle.cli import main as run
+    from qle.cli.app import main as run
 
     try:
         if is_ours:

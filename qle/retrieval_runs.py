@@ -4,8 +4,8 @@ from dataclasses import fields
 
 from qle.eval.floors import Novelty
 from qle.eval.report import Report
-from qle.evaluated import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
-from qle.retrieval_evaluation import RetrievalProtocol, evaluate_retrieval
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.tasks.retrieval.evaluation import RetrievalProtocol, evaluate_retrieval
 
 
 def evaluate_ranking(request: EvaluationRequest, runs: Runs, on_progress: OnProgress | None = None) -> Evaluation:

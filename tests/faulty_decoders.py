@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from qle.errors import DecodeError
-from qle.extract.decode import Decoder, FrameRequest, no_beat
+from qle.extract.decode.decoder import Decoder, FrameRequest, no_beat
 
 GOOD_FRAMES = 20
 """What comes out before the fault."""

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qle.data.moments.batch import MomentBatch, MomentTargets
-from qle.heads.moment_base import MomentHead, MomentOutput
-from qle.nn.matcher import match
+from qle.data.streams.batch import MomentBatch, MomentTargets
+from qle.heads.moments import MomentHead, MomentOutput
+from qle.nn.detr.matcher import match
 from qle.text.base import Words
 
 TOLERANCE = 1e-4

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qle.summaries.extractive import Extractive
-from qle.summaries.generate import write_summaries
-from qle.summaries.levels import LEVELS, Level, Summary
+from qle.data.summaries.extractive import Extractive
+from qle.data.summaries.generate import write_summaries
+from qle.data.summaries.levels import LEVELS, Level, Summary
 
 
 class Killed(Extractive):

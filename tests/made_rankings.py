@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from qle.data.annotations import Annotation
-from qle.eval.ranked import RankedQuery
-from qle.ranked import Candidates
+from qle.eval.moments.ranked import RankedQuery
+from qle.segments.ranked import Candidates
 from qle.types import ScoreTrack
 
 CLIP_S = 2.0

@@ -3,8 +3,8 @@
 import numpy as np
 
 from qle.data.annotations import Annotation
-from qle.eval.scored import ScoredQuery
-from qle.segments import union, window_cover
+from qle.eval.rows.scored import ScoredQuery
+from qle.segments.tracks import union, window_cover
 from qle.types import ScoreTrack
 
 Windows = tuple[tuple[float, float], ...]

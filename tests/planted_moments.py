@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from qle.cache.interchange import ImportOptions, import_features
 from qle.cache.reader import open_cache
-from qle.data.moments.batch import MomentBatch
-from qle.data.moments.config import MomentDataConfig
-from qle.data.moments.features import StreamSet
-from qle.data.moments.recipe import StreamChoice
+from qle.cache.tools.interchange import ImportOptions, import_features
+from qle.data.streams.batch import MomentBatch
+from qle.data.streams.features import StreamSet
+from qle.data.streams.recipe import StreamChoice
 from qle.heads.base import Losses, TokenShapes
-from qle.heads.moment_base import MomentHead, MomentOutput
+from qle.heads.moments import MomentHead, MomentOutput
+from qle.tasks.moments.batches.config import MomentDataConfig
 
 DIM, CLIP_S = 8, 2.0
 Events = Iterable[tuple[int, int, int]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qle.cli import app
+from qle.cli.app import app
 from qle.data.annotations import Annotation, write_annotations
 from tests.planted_moments import CLIP_S, planted_cache
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qle.data.moments.batch import MomentBatch, MomentTargets
+from qle.data.streams.batch import MomentBatch, MomentTargets
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.heads.moment_base import FEATURES, MomentHead
+from qle.heads.moments import FEATURES, MomentHead
 from qle.text.base import Words
 
 CLIP_DIM, TEXT_DIM, NUM_IDS = 10, 6, 20

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qle.data.retrieval.batch import RetrievalBatch
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.heads.retrieval_base import FRAMES, RetrievalHead
+from qle.heads.retrieval import FRAMES, RetrievalHead
+from qle.tasks.retrieval.batches.batch import RetrievalBatch
 from qle.text.base import Words
 
 DIM, NUM_FRAMES = 16, 5

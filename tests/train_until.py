@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from qle import console
+from qle.cli import console
 
 if TYPE_CHECKING:
     from qle.train.progress import TrainStatus
@@ -24,6 +24,6 @@ class FatalProgress(console.TrainProgress):
 
 if __name__ == "__main__":
     console.TrainProgress = FatalProgress  # type: ignore[misc]
-    from qle.cli import main
+    from qle.cli.app import main
 
     main()

@@ -6,6 +6,6 @@ from qle.text import tiny
 tiny.DROPOUT = 0.0
 
 if __name__ == "__main__":
-    from qle.cli import main
+    from qle.cli.app import main
 
     main()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qle.extract.decode_write import write_video
+from qle.extract.decode.write import write_video
 
 LOOKS = {
     "bleeding": (150, 10, 10),

@@ -24,9 +24,9 @@ from typing import Self
 import xxhash
 from pydantic import ValidationError
 
-from qle.cache.durable import Durability, hash_file, remove_tree, replace_file, write_file
 from qle.cache.layout import TMP, key_hash
 from qle.cache.records import FileRecord, Record, Text, is_same_source
+from qle.durable import Durability, hash_file, remove_tree, replace_file, write_file
 from qle.errors import CacheError
 from qle.types import RowPlan, SourceFingerprint, StoreKind
 

@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qle.cache import packs
-from qle.cache.durable import replace_file
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, TMP, VIDEOS, key_from_name, video_folder
 from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
+from qle.durable import replace_file
 from qle.errors import CacheError
 
 INDEX_FILE = "index.parquet"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qle.cache.durable import hash_file
 from qle.cache.packs import PackRecord
 from qle.cache.records import CommitRecord, SpaceRecord
 from qle.cache.spaces import read_commit
+from qle.durable import hash_file
 from qle.errors import CacheCorruptError, CacheError
 
 

@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qle.cache.extents import extents
+from qle.cache.files.extents import extents
 from qle.cache.layout import SPACE_FILE
 from qle.cache.records import (
     CommitRecord,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from qle.cache import packs
-from qle.cache.durable import append_line, publish_once
+from qle.cache.files.quantise import SCALE
 from qle.cache.layout import (
     CACHE_FILE,
     CLAIMS,
@@ -29,8 +29,8 @@ from qle.cache.layout import (
     space_hash,
     video_folder,
 )
-from qle.cache.quantise import SCALE
 from qle.cache.records import CacheRecord, CommitRecord, ErrorRecord, SpaceRecord, check_space_hash, read_record
+from qle.durable import append_line, publish_once
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError, ConfigError
 from qle.types import TIME_STREAMS, SpaceSpec, Stream
 

@@ -17,9 +17,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from qle.cache import hdf5_store, quantise, zarr_store
-from qle.cache.extents import Extent, extents
-from qle.cache.quantise import SCALE
+from qle.cache.files import hdf5_store, quantise, zarr_store
+from qle.cache.files.extents import Extent, extents
+from qle.cache.files.quantise import SCALE
 from qle.cache.records import CommitRecord
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError
 from qle.types import Stream

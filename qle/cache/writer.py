@@ -23,14 +23,15 @@ import numpy as np
 import xxhash
 
 from qle import __version__
-from qle.cache import attempts, hdf5_store, zarr_store
+from qle.cache import attempts
 from qle.cache.attempts import Attempt, AttemptRecord
-from qle.cache.durable import Durability, Syncer, hash_file, sync_file, write_at, write_file
-from qle.cache.extents import extents
+from qle.cache.files import hdf5_store, zarr_store
+from qle.cache.files.extents import extents
+from qle.cache.files.quantise import SCALE, encode
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS, check_key, video_folder
-from qle.cache.quantise import SCALE, encode
 from qle.cache.records import CommitRecord, FileRecord, RawRows, SourceFacts, StreamRecord
 from qle.cache.spaces import SpaceFolder, read_commit
+from qle.durable import Durability, Syncer, hash_file, sync_file, write_at, write_file
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import RowPlan, StoreKind, Stream
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qle.compat import detr, links
 from qle.compat.links import Link, alone, tied
-from qle.heads.cg_detr import CgDetrHead
+from qle.heads.cg_detr.head import CgDetrHead
 
 UPSTREAM = "CG-DETR"
 _OPTIONS = {

@@ -14,8 +14,8 @@ from qle.compat.links import Link, alone, load_official, tied
 from qle.config import build_config
 from qle.errors import CheckpointError
 from qle.heads.base import TokenShapes
-from qle.heads.moment_base import FEATURES, MomentHead
-from qle.nn.detr_config import DetrConfig
+from qle.heads.moments import FEATURES, MomentHead
+from qle.nn.detr.config import DetrConfig
 
 OPTIONS = {
     "nheads": "num_heads",

@@ -16,8 +16,8 @@ from torch import Tensor
 from qle.compat import detr, links
 from qle.compat.links import Link, alone, tied
 from qle.heads.base import TokenShapes
-from qle.heads.mesm import MesmHead
-from qle.heads.moment_base import FEATURES
+from qle.heads.mesm.head import MesmHead
+from qle.heads.moments import FEATURES
 
 UPSTREAM = "MESM"
 CLIP_MARKS = (49406, 49407)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qle.errors import CheckpointError
 from qle.heads.base import TokenShapes
-from qle.heads.qle import QleConfig, QleHead
+from qle.heads.qle.head import QleConfig, QleHead
 from qle.weights import load_exactly
 
 GUIDED, TEMPORAL = "language_guided_head.", "temporal_head."

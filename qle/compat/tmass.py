@@ -14,8 +14,8 @@ from torch import Tensor
 
 from qle.errors import CheckpointError
 from qle.heads.base import TokenShapes
-from qle.heads.retrieval_base import FRAMES
-from qle.heads.tmass import TmassConfig, TmassHead
+from qle.heads.retrieval import FRAMES
+from qle.heads.tmass.head import TmassConfig, TmassHead
 from qle.weights import load_exactly
 
 TOWERS = "clip."

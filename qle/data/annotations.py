@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from qle.cache.durable import replace_file
 from qle.data.readlog import BadRow, ReadLog
+from qle.durable import replace_file
 from qle.errors import AnnotationError, InputError
 
 Window = tuple[float, float]

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from qle.cache.feature_files import UNREADABLE
+from qle.cache.tools.feature_files import UNREADABLE
 from qle.errors import AnnotationError
 
 MOST_BYTES = 1 << 28

@@ -19,12 +19,12 @@ from qle.data.annotations import Window
 from qle.errors import AnnotationError
 from qle.eval.bootstrap import LEVEL, interval, mean_draws, video_draws
 from qle.eval.floors import best_span
-from qle.eval.moments import TIOU_SLACK, share_at_least
-from qle.eval.ranked_report import Beside
+from qle.eval.moments.report import Beside
 from qle.eval.ranking import mean_known
 from qle.eval.report import Metric, Report
 from qle.eval.retrieval import Ranks
-from qle.segments import iou
+from qle.eval.windows import TIOU_SLACK, share_at_least
+from qle.segments.tracks import iou
 
 DEPTHS = (1, 5, 10, 100)
 TIOU = (0.5, 0.7)

@@ -18,8 +18,8 @@ import numpy as np
 
 from qle.data.annotations import Annotation, Window
 from qle.errors import CheckpointError
-from qle.eval.scored import RowTable, ScoredQuery
-from qle.segments import pair_iou, window_cover
+from qle.eval.rows.scored import RowTable, ScoredQuery
+from qle.segments.tracks import pair_iou, window_cover
 
 NUM_BINS = 100
 """Of relative time."""

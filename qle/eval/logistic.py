@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qle.segments import sigmoid
+from qle.segments.tracks import sigmoid
 
 NUM_STEPS = 50
 SLOPE_RANGE = (1e-3, 1e3)

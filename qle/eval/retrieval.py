@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qle.data.retrieval.pairs import PairTable
+from qle.data.pairs import PairTable
 from qle.eval.bootstrap import LEVEL, interval, mean_draws, video_draws
 from qle.eval.report import Metric, Report
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from qle.cache.reader import Video
 from qle.explain.explained import TemporalAttribution
 from qle.heads.base import RowHead, RowReading
-from qle.predict import RowScorer
-from qle.segments import rows_of
+from qle.segments.tracks import rows_of
+from qle.tasks.rows.scoring import RowScorer
 from qle.types import Prediction
 
 NUM_STEPS = 16

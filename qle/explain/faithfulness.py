@@ -26,8 +26,8 @@ from qle.explain.perturbation import perturb
 from qle.explain.pointing import point
 from qle.explain.visible import Visible
 from qle.heads.base import RowHead
-from qle.predict import RowScorer
-from qle.scoring import OnProgress
+from qle.tasks.rows.scoring import RowScorer
+from qle.tasks.scoring import OnProgress
 from qle.text.base import Words
 
 NUM_SWAPS = 3

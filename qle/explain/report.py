@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qle.cache.durable import replace_file
+from qle.durable import replace_file
 from qle.explain.clock import clock
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.overlay import LEGEND_GREY, legend, overlay

@@ -13,13 +13,13 @@ import torch
 from qle.backbones import build_backbone
 from qle.cache.states import VideoState, states
 from qle.errors import ConfigError, InputError
-from qle.extract.engine import Engine
-from qle.extract.opening import EngineOptions
+from qle.extract.engine.engine import Engine
+from qle.extract.engine.opening import EngineOptions
+from qle.extract.engine.worklist import Pending, WorkList
 from qle.extract.plan import size_bytes
 from qle.extract.progress import Progress
 from qle.extract.request import ExtractRequest
 from qle.extract.target import Target, make_target
-from qle.extract.worklist import Pending, WorkList
 from qle.runtime import keep_freed_memory, num_threads, resolve_device
 from qle.types import VideoSource
 

@@ -18,15 +18,15 @@ from qle.cache.layout import space_folder_name
 from qle.cache.spaces import open_space
 from qle.cache.states import states
 from qle.errors import DecodeError
-from qle.extract.decode import choose_decoder
+from qle.extract.decode.decoder import choose_decoder
+from qle.extract.decode.pool import DecodePool
+from qle.extract.decode.tasks import DecodeTask, Event, Failed, Frames, Probed, ProbeTask, bytes_per_row
 from qle.extract.device import engine_options, wanted_states
-from qle.extract.opening import EngineOptions
+from qle.extract.engine.opening import EngineOptions
 from qle.extract.plan import discover, size_bytes
-from qle.extract.pool import DecodePool
 from qle.extract.request import ExtractRequest
 from qle.extract.sampling import decode_runs, num_decoded_frames, plan_rows
 from qle.extract.target import space_spec
-from qle.extract.tasks import DecodeTask, Event, Failed, Frames, Probed, ProbeTask, bytes_per_row
 from qle.extract.tokens import to_stored
 from qle.runtime import resolve_device
 from qle.types import SpaceSpec, VideoInfo, VideoSource

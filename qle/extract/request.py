@@ -6,7 +6,7 @@ from typing import Literal
 
 from qle.backbones import BackboneRequest
 from qle.errors import ConfigError
-from qle.extract.decode import DECODERS
+from qle.extract.decode.decoder import DECODERS
 from qle.extract.sampling import Sampling
 from qle.types import StoreDtype, StoreKind
 

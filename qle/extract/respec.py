@@ -20,7 +20,7 @@ from qle.errors import CacheMismatchError, CheckpointError, ConfigError
 from qle.extract.request import TokenOptions
 from qle.extract.sampling import Sampling
 from qle.extract.target import space_spec
-from qle.runs import different, listed
+from qle.runs.record import different, listed
 from qle.types import SpaceSpec, StoreDtype
 
 EXTRACTED = ("backbone", "preprocess", "sampling", "context", "tokens")

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from qle.heads.base import Head, TokenShapes
 
 HEADS = {
-    "qle": "qle.heads.qle:QleHead",
+    "qle": "qle.heads.qle.head:QleHead",
     "moment_detr": "qle.heads.moment_detr:MomentDetrHead",
     "qd_detr": "qle.heads.qd_detr:QdDetrHead",
-    "cg_detr": "qle.heads.cg_detr:CgDetrHead",
-    "mesm": "qle.heads.mesm:MesmHead",
-    "tmass": "qle.heads.tmass:TmassHead",
+    "cg_detr": "qle.heads.cg_detr.head:CgDetrHead",
+    "mesm": "qle.heads.mesm.head:MesmHead",
+    "tmass": "qle.heads.tmass.head:TmassHead",
 }
 """Name of --head -> class; imported when asked for."""
 

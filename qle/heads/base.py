@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qle.data.batch import Batch
+from qle.heads.rows import Batch
 from qle.text.base import Words
 
 

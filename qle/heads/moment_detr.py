@@ -16,20 +16,20 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qle.data.moments.batch import MomentBatch
+from qle.data.streams.batch import MomentBatch
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
-from qle.heads.moment_base import FEATURES, MomentHead, MomentOutput
-from qle.nn.clip_positions import clip_positions
-from qle.nn.detr_config import DetrConfig, check_weights
-from qle.nn.detr_decoder import Decoder, DecoderLayer
-from qle.nn.detr_encoder import Encoder, EncoderLayer
-from qle.nn.matcher import Matches
-from qle.nn.moment_inputs import MomentInputs
-from qle.nn.moment_losses import alignment_loss
-from qle.nn.moment_outputs import SpanPredictor
-from qle.nn.saliency_losses import pair_term
-from qle.nn.set_losses import set_losses, weighted
+from qle.heads.moments import FEATURES, MomentHead, MomentOutput
+from qle.nn.detr.clip_positions import clip_positions
+from qle.nn.detr.config import DetrConfig, check_weights
+from qle.nn.detr.decoder import Decoder, DecoderLayer
+from qle.nn.detr.encoder import Encoder, EncoderLayer
+from qle.nn.detr.inputs import MomentInputs
+from qle.nn.detr.matcher import Matches
+from qle.nn.detr.moment_losses import alignment_loss
+from qle.nn.detr.outputs import SpanPredictor
+from qle.nn.detr.saliency_losses import pair_term
+from qle.nn.detr.set_losses import set_losses, weighted
 
 
 @dataclass(frozen=True, kw_only=True)

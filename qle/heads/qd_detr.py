@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from qle.data.moments.batch import MomentBatch
+from qle.data.streams.batch import MomentBatch
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
-from qle.heads.moment_base import FEATURES, MomentHead, MomentOutput
-from qle.nn.clip_positions import clip_positions
-from qle.nn.detr_config import DetrConfig
-from qle.nn.moment_inputs import MomentInputs
-from qle.nn.saliency_losses import order_terms, pair_term
-from qle.nn.set_losses import set_losses, weighted
-from qle.nn.text_to_video import TextToVideoLayer, published_mask
-from qle.nn.token_detr import TokenDetr
+from qle.heads.moments import FEATURES, MomentHead, MomentOutput
+from qle.nn.detr.clip_positions import clip_positions
+from qle.nn.detr.config import DetrConfig
+from qle.nn.detr.inputs import MomentInputs
+from qle.nn.detr.saliency_losses import order_terms, pair_term
+from qle.nn.detr.set_losses import set_losses, weighted
+from qle.nn.detr.text_to_video import TextToVideoLayer, published_mask
+from qle.nn.detr.token_detr import TokenDetr
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from qle.cache.durable import replace_file, sync_file
 from qle.cache.layout import space_hash
-from qle.heads.retrieval_base import RetrievalHead
-from qle.runs import RunRecord
-from qle.scoring import OnProgress
+from qle.durable import replace_file, sync_file
+from qle.heads.retrieval import RetrievalHead
+from qle.runs.record import RunRecord
 from qle.search.pooled import (
     FLOAT16,
     DamagedIndexError,
@@ -32,6 +31,7 @@ from qle.search.pooled import (
     with_rows,
     write_lock,
 )
+from qle.tasks.scoring import OnProgress
 
 ROWS_PER_BLOCK = 8192
 KEPT_RETRIEVERS = 4

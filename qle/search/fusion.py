@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from qle.cache.durable import replace_file
+from qle.durable import replace_file
 from qle.errors import ConfigError, InputError
 
 KIND = "qle fusion"

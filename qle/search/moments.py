@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qle.answering import Answerer, Found, answerer_of
-from qle.data.moments.opening import without_suffix
+from qle.data.streams.opening import without_suffix
 from qle.errors import ConfigError, QleError
-from qle.query_files import Query
-from qle.ranked import SHOWN_TIOU, suppress
-from qle.run_spaces import spaces_of, streams_of
-from qle.runs import load_run
-from qle.scoring import OnProgress
+from qle.localize.query_files import Query
+from qle.runs.record import load_run
+from qle.runs.spaces import spaces_of, streams_of
+from qle.segments.ranked import SHOWN_TIOU, suppress
+from qle.tasks.answering import Answerer, Found, answerer_of
+from qle.tasks.scoring import OnProgress
 from qle.types import Prediction
 
 VIDEOS_PER_PASS = 64

@@ -26,7 +26,7 @@ import xxhash
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from qle.data.retrieval.frames import FrameSource
+from qle.tasks.retrieval.batches.frames import FrameSource
 
 FORMAT = 1
 RECORD_FILE = "pooled.json"

@@ -20,10 +20,9 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from qle.cache.durable import replace_file, sync_file
 from qle.cache.index import Index, commit_folders, load_index, settled
 from qle.cache.spaces import open_space
-from qle.data.retrieval.frames import FrameSource
+from qle.durable import replace_file, sync_file
 from qle.errors import QleError
 from qle.search.pooled import (
     RECORD_FILE,
@@ -39,6 +38,7 @@ from qle.search.pooled import (
     with_rows,
     write_lock,
 )
+from qle.tasks.retrieval.batches.frames import FrameSource
 
 VIDEOS_PER_READ = 256
 VIDEOS_PER_COMMIT = 4096

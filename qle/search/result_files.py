@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from qle.moment_files import cell, one_line, qid_value, short_clock, six_digits, to_ms
+from qle.localize.moment_files import cell, one_line, qid_value, short_clock, six_digits, to_ms
 from qle.search.request import FoundMoment, FoundVideo, Searched, SearchResult
 
 FORMATS = ("table", "json", "jsonl", "csv")

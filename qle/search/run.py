@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 import qle
-from qle.query_files import Query
-from qle.runs import LoadedRun
+from qle.localize.query_files import Query
+from qle.runs.record import LoadedRun
 from qle.runtime import resolve_device
-from qle.scoring import OnProgress
 from qle.search.coarse import retriever_id
 from qle.search.fusion import Fused, Fusion, Scored, fuse, log_shares, read_fusion, settings_of
 from qle.search.moments import FoundMoments, MomentSearch
 from qle.search.request import FoundMoment, FoundVideo, Searched, SearchRequest, SearchResult
 from qle.search.videos import RankedVideos, VideoSearch, open_search
+from qle.tasks.scoring import OnProgress
 
 
 def search(request: SearchRequest, on_progress: OnProgress = lambda done, total, what: None) -> SearchResult:

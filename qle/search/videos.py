@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from qle.cache.reader import open_cache
-from qle.data.retrieval.frames import FrameSource
-from qle.data.retrieval.sentences import sentences_of
 from qle.errors import CacheMissingError, CheckpointError
 from qle.heads import head_class
-from qle.heads.retrieval_base import RetrievalHead
-from qle.runs import LoadedRun, check_space, load_run, read_run
-from qle.scoring import OnProgress, scoring
+from qle.heads.retrieval import RetrievalHead
+from qle.runs.record import LoadedRun, check_space, load_run, read_run
 from qle.search.coarse import CoarseVectors, open_coarse
 from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folder_of
 from qle.search.pooled_update import OpenedIndex, open_pooled
+from qle.tasks.retrieval.batches.frames import FrameSource
+from qle.tasks.retrieval.batches.sentences import sentences_of
+from qle.tasks.scoring import OnProgress, scoring
 from qle.text.base import Words
 
 VIDEOS_PER_PASS = 64

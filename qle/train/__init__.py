@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qle.train.task import Task
+    from qle.train.training import Task
 
 TASKS = {
-    "moments": "qle.train.moments:MomentTask",
-    "retrieval": "qle.train.retrieval:RetrievalTask",
-    "rows": "qle.train.rows:RowTask",
+    "moments": "qle.tasks.moments.training:MomentTask",
+    "retrieval": "qle.tasks.retrieval.training:RetrievalTask",
+    "rows": "qle.tasks.rows.training:RowTask",
 }
 """`Head.task` -> class; imported when asked for."""
 

@@ -11,11 +11,11 @@ import torch
 from accelerate import Accelerator
 
 from qle.config import config_to_dict
-from qle.runs import ENVIRONMENT_FILE, METRICS_FILE, RunRecord, save_run
-from qle.train.checkpoints import Position
-from qle.train.model import TrainedModel
+from qle.runs.record import ENVIRONMENT_FILE, METRICS_FILE, RunRecord, save_run
 from qle.train.request import Settings
-from qle.train.task import Task
+from qle.train.steps.checkpoints import Position
+from qle.train.steps.model import TrainedModel
+from qle.train.training import Task
 
 PACKAGES = ("qle", "torch", "accelerate", "transformers", "peft", "numpy", "safetensors", "zarr")
 

@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from qle.errors import CacheMismatchError, ConfigError, InputError, TrainingError
-from qle.runs import (
+from qle.runs.record import (
     CHECKPOINTS,
     CONFIG_FILE,
     SETTINGS_FILE,
@@ -21,7 +21,7 @@ from qle.runs import (
     run_state,
     write_json,
 )
-from qle.train.checkpoints import CheckpointFolder
+from qle.train.steps.checkpoints import CheckpointFolder
 
 LOCK_FILE = ".lock"
 NO_NUMBERS = {"data.placement", "data.num_workers", "data.prefetch_batches"}

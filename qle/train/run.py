@@ -16,21 +16,21 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from qle.heads import head_class
-from qle.runs import CHECKPOINTS, METRICS_FILE, read_json, write_json
+from qle.runs.record import CHECKPOINTS, METRICS_FILE, read_json, write_json
 from qle.runtime import is_lonely, is_main_process, seed_everything
 from qle.train import task_class
-from qle.train.checkpoints import CheckpointFolder
 from qle.train.finish import finish
 from qle.train.folder import announce, begin, check_seeds, owned
-from qle.train.history import History
-from qle.train.loop import Trainer, Training
-from qle.train.model import TrainedModel, count_parameters
 from qle.train.progress import OnNote, OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
 from qle.train.seeds import seed_places, train_seeds
 from qle.train.setup import build_accelerator, text_identity
+from qle.train.steps.checkpoints import CheckpointFolder
+from qle.train.steps.history import History
+from qle.train.steps.loop import Trainer, Training
+from qle.train.steps.model import TrainedModel, count_parameters
 from qle.train.summary import SUMMARY_FILE, RunSummary, TrainPlan, TrainSummary, metric_spread
-from qle.train.task import OpenBatches, Task, Validation
+from qle.train.training import OpenBatches, Task, Validation
 
 LONELY = (
     "the launcher has started one process only (accelerate launch --cpu needs mpirun for more): "

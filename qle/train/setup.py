@@ -12,23 +12,23 @@ import xxhash
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
-from qle.cache.durable import hash_file
 from qle.cache.reader import Space
 from qle.config import config_to_dict
 from qle.data.annotations import Annotation, read_annotations
+from qle.durable import hash_file
 from qle.errors import InputError
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.runs import SpaceUse
+from qle.runs.record import SpaceUse
 from qle.runtime import choose_accelerate_device, resolve_device, resolve_dtype, seed_everything
 from qle.text import TextRequest, build_text_encoder, kind_of
 from qle.text.bank import QueryBank
 from qle.text.base import TextEncoder
 from qle.text.words_file import StoredQueries
 from qle.train.config import Precision
-from qle.train.history import choose_trackers
-from qle.train.model import TrainedModel
 from qle.train.request import Settings, TrainRequest
+from qle.train.steps.history import choose_trackers
+from qle.train.steps.model import TrainedModel
 from qle.types import TIME_STREAMS
 
 BANK_BYTES = 1 << 30

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from qle.data.annotations import Annotation, read_annotations, write_annotations
-from qle.data.exported import export
 from qle.data.readers import READERS, reader
 from qle.data.readlog import ReadLog
 from qle.data.writers import WRITERS, writer
+from qle.data.writers.export import export
 from qle.errors import AnnotationError, ConfigError, QleError
 from tests.dataset_samples import SAMPLES, Sample
 

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from qle.errors import ConfigError, DecodeError
-from qle.extract.decode import DECODERS, NO_TICK, FrameRequest, choose_decoder, make_decoder, request_frames, to_ticks
-from qle.extract.decode_probe import probe
+from qle.extract.decode.decoder import (
+    DECODERS,
+    NO_TICK,
+    FrameRequest,
+    choose_decoder,
+    make_decoder,
+    request_frames,
+    to_ticks,
+)
+from qle.extract.decode.probe import probe
 from qle.extract.sampling import NO_SEEK
 from qle.types import VideoInfo
 from tests.made_videos import encode, number_in

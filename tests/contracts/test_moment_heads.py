@@ -12,11 +12,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from qle.config import build_config
-from qle.data.moments.batch import MomentBatch
+from qle.data.streams.batch import MomentBatch
 from qle.errors import ConfigError
 from qle.heads import HEADS, head_class
-from qle.heads.moment_base import MomentHead, MomentOutput
-from qle.nn.matcher import Matches
+from qle.heads.moments import MomentHead, MomentOutput
+from qle.nn.detr.matcher import Matches
 from tests.small_moments import (
     VARIANTS,
     Variant,
@@ -189,7 +189,7 @@ def test_a_training_step_waits_for_the_matching_alone(
         nothing = torch.zeros(sum(counts) * len(logits), dtype=torch.int64, device=logits.device)
         return Matches(layer=nothing, item=nothing, query=nothing, target=nothing)
 
-    monkeypatch.setattr("qle.nn.set_losses.match", match)
+    monkeypatch.setattr("qle.nn.detr.set_losses.match", match)
     nowhere = torch.device("meta")
     head, batch = head.to(nowhere).train(), moment_batch().to(nowhere)
     with OneDevice():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qle.heads import HEADS, head_class
-from qle.heads.retrieval_base import RetrievalHead
+from qle.heads.retrieval import RetrievalHead
 from qle.text.base import Words
 from tests.small_retrieval import VARIANTS, random_frames, random_texts, retrieval_batch, small_retrieval_head
 

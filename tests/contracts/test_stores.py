@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 import qle
-from qle.cache.hdf5_store import FILE_NAME
+from qle.cache.files.hdf5_store import FILE_NAME
 from qle.cache.integrity import find_damage
 from qle.cache.layout import STORE_SUFFIXES
 from qle.cache.reader import Space, Video

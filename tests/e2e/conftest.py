@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qle.backbones import BackboneRequest
-from qle.extract.decode_write import write_video
+from qle.extract.decode.write import write_video
 from qle.extract.device import OnProgress
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import Summary, run

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from qle import demo
-from qle.cli import app
+from qle.cli.app import app
+from qle.synthetic import demo
 
 SIZE = ("--videos", "2", "--steps", "10")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from qle.cli import app
+from qle.cli.app import app
 from qle.config import preset_names
 from qle.heads import HEADS
 from tests.conftest import CHECKOUT

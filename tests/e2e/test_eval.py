@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from qle.cache.reader import open_cache
-from qle.cli import app
+from qle.cli.app import app
 from qle.config import config_to_dict
 from qle.data.annotations import read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError
-from qle.eval.evaluate import evaluate
 from qle.eval.floors import priors_of
-from qle.evaluation import EvaluationRequest, evaluate_runs
+from qle.eval.rows.report import evaluate
+from qle.eval.run import EvaluationRequest, evaluate_runs
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.predict import RowScorer, score_annotations
-from qle.runs import RunRecord, SpaceUse, load_run, save_run
-from qle.segments import Localization
+from qle.runs.record import RunRecord, SpaceUse, load_run, save_run
+from qle.segments.tracks import Localization
+from qle.tasks.rows.scoring import RowScorer, score_annotations
 from qle.text import TextRequest, build_text_encoder
 from tests.planted import Planted, planted_cache
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from qle.cli import app
+from qle.cli.app import app
 from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError, CheckpointError, ConfigError
 from qle.eval.floors import priors_of
-from qle.evaluation import EvaluationRequest, evaluate_runs
+from qle.eval.run import EvaluationRequest, evaluate_runs
 from qle.heads import HEADS
 from qle.heads.base import TokenShapes
-from qle.ranked import Ranking
-from qle.runs import RunRecord, SpaceUse, save_run
+from qle.runs.record import RunRecord, SpaceUse, save_run
+from qle.segments.ranked import Ranking
 from qle.text import TextRequest, build_text_encoder
 from tests.planted_moments import PlantedConfig, PlantedHead, planted_cache, planted_features, planted_streams
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qle.cli import app
+from qle.cli.app import app
 from qle.errors import AnnotationError, ConfigError, InputError
 
 TRUTH = [

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from qle.cli import app
+from qle.cli.app import app
 from tests.conftest import CHECKOUT
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("one_thread")]  # beside other work, processes wait long

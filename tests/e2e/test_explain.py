@@ -10,14 +10,14 @@ import pytest
 
 from qle.backbones import BackboneRequest
 from qle.cache.reader import open_cache
-from qle.cli import app
-from qle.data.synthetic.script import SyntheticConfig
+from qle.cli.app import app
 from qle.errors import AnnotationError, CacheMismatchError, ConfigError, InputError
-from qle.explaining import check_faithfulness, fresh_heads, open_run
+from qle.explain.check import check_faithfulness, fresh_heads, open_run
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
-from qle.prepare import write_synthetic
+from qle.synthetic.script import SyntheticConfig
+from qle.synthetic.write import write_synthetic
 from tests.e2e.test_localize import make_run
 
 

@@ -15,20 +15,20 @@ import torch
 from PIL import Image
 
 from qle.backbones import BackboneRequest
-from qle.cache.convert import convert
 from qle.cache.reader import Space, open_cache
+from qle.cache.tools.convert import convert
 from qle.errors import CacheMismatchError, CacheMissingError, CheckpointError, ConfigError, InputError
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.localize import localize
-from qle.localize_request import LocalizeRequest, LocalizeResult
-from qle.moment_files import FORMATS, render
-from qle.query_files import Query
-from qle.runs import RunRecord, SpaceUse, save_run
-from qle.segments import Localization
+from qle.localize.moment_files import FORMATS, render
+from qle.localize.query_files import Query
+from qle.localize.request import LocalizeRequest, LocalizeResult
+from qle.localize.run import localize
+from qle.runs.record import RunRecord, SpaceUse, save_run
+from qle.segments.tracks import Localization
 from qle.text import TextRequest, build_text_encoder
 from tests.running import command
 
@@ -139,7 +139,7 @@ def test_film_that_is_cached_is_not_extracted_again(
     def refuse(*args: object, **named: object) -> None:
         raise AssertionError("a backbone was built")
 
-    monkeypatch.setattr("qle.extract.uncached.recipe_of", refuse)
+    monkeypatch.setattr("qle.localize.uncached.recipe_of", refuse)
     before = sorted(cached.rglob("_COMMIT.json"))
     result = _ask(run, videos=(str(moved), str(small_videos / "b.mp4")), cache=cached)
     assert [one.video for one in result.predictions[:2]] == ["b.mp4", "below/a.mp4"]

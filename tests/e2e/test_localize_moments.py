@@ -13,26 +13,26 @@ import pytest
 import torch
 
 from qle.backbones import BackboneRequest
-from qle.cache.interchange import ImportOptions, import_features
 from qle.cache.reader import open_cache
+from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.data.annotations import Annotation, write_annotations
-from qle.data.moments.config import MomentDataConfig
-from qle.data.moments.features import StreamSet
-from qle.data.moments.recipe import StreamChoice
+from qle.data.streams.features import StreamSet
+from qle.data.streams.recipe import StreamChoice
 from qle.errors import AnnotationError, CacheMismatchError, CacheMissingError, CheckpointError, ConfigError, InputError
-from qle.eval.qvhighlights import evaluate_submission
-from qle.evaluation import EvaluationRequest, evaluate_runs
+from qle.eval.run import EvaluationRequest, evaluate_runs
+from qle.eval.submissions.qvhighlights import evaluate_submission
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
 from qle.heads import HEADS, build_head, head_class
 from qle.heads.base import TokenShapes
-from qle.localize import localize
-from qle.localize_request import LocalizeRequest, LocalizeResult
-from qle.moment_files import FORMATS, render
-from qle.query_files import Query
-from qle.ranked import Ranking
-from qle.runs import RunRecord, SpaceUse, save_run
+from qle.localize.moment_files import FORMATS, render
+from qle.localize.query_files import Query
+from qle.localize.request import LocalizeRequest, LocalizeResult
+from qle.localize.run import localize
+from qle.runs.record import RunRecord, SpaceUse, save_run
+from qle.segments.ranked import Ranking
+from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.text import TextRequest, build_text_encoder
 from qle.text.stored import write_stored_words
 from tests.planted_moments import planted_cache, planted_features, planted_streams

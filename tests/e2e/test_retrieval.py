@@ -9,14 +9,14 @@ import torch
 
 from qle.cache.reader import open_cache
 from qle.cache.spaces import create_space
-from qle.cli import app
+from qle.cli.app import app
 from qle.config import override
 from qle.data.annotations import read_annotations, write_annotations
-from qle.data.retrieval.frames import FrameSource
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError
-from qle.predict_retrieval import VideoRanker
-from qle.retrieval_evaluation import RetrievalProtocol, evaluate_retrieval
-from qle.runs import load_run
+from qle.runs.record import load_run
+from qle.tasks.retrieval.batches.frames import FrameSource
+from qle.tasks.retrieval.evaluation import RetrievalProtocol, evaluate_retrieval
+from qle.tasks.retrieval.scoring import VideoRanker
 from qle.train.progress import TrainStatus
 from qle.train.request import TrainRequest
 from qle.train.run import train_heads

@@ -8,11 +8,11 @@ from qle.backbones import BackboneRequest
 from qle.cache.reader import open_cache
 from qle.data.annotations import read_annotations
 from qle.data.masks import read_masks
-from qle.data.synthetic.script import SyntheticConfig
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run
 from qle.extract.sampling import Sampling
-from qle.prepare import write_synthetic
+from qle.synthetic.script import SyntheticConfig
+from qle.synthetic.write import write_synthetic
 
 
 def test_tokens_where_the_thing_is_differ_from_the_wall(tmp_path: Path) -> None:

@@ -13,18 +13,18 @@ import torch
 from safetensors.torch import load_file
 
 from qle.cache.reader import open_cache
-from qle.cli import app
+from qle.cli.app import app
 from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
 from qle.eval.floors import Priors
-from qle.predict import RowScorer, score_annotations
-from qle.runs import load_run, read_json, write_json
+from qle.runs.record import load_run, read_json, write_json
+from qle.tasks.rows.scoring import RowScorer, score_annotations
+from qle.tasks.rows.validation import frame_auroc
 from qle.text import tiny
 from qle.train.request import TrainRequest, resolve
 from qle.train.run import train_heads
 from qle.train.setup import build_model, token_streams
 from qle.train.summary import RunSummary
-from qle.train.validate import frame_auroc
 from tests.conftest import CHECKOUT
 from tests.planted import Planted, planted_cache
 

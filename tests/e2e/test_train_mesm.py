@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from qle.cli import app
+from qle.cli.app import app
 from qle.data.annotations import Annotation, write_annotations
 from qle.errors import CheckpointError, InputError
-from qle.runs import load_run
+from qle.runs.record import load_run
 from qle.text.stored import write_stored_words
 from tests.planted_moments import CLIP_S, planted_cache, planted_features
 

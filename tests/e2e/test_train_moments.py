@@ -16,14 +16,14 @@ import torch
 from filelock import FileLock
 
 from qle.cache.reader import open_cache
-from qle.cli import app
+from qle.cli.app import app
 from qle.config import override
 from qle.data.annotations import Annotation, read_annotations, write_annotations
-from qle.data.moments.features import StreamSet
+from qle.data.streams.features import StreamSet
 from qle.errors import AnnotationError, CacheMismatchError, ConfigError
-from qle.eval.ranked_report import validation_value
-from qle.predict_moments import MomentScorer, score_annotations
-from qle.runs import check_space, load_run
+from qle.eval.moments.report import validation_value
+from qle.runs.record import check_space, load_run
+from qle.tasks.moments.scoring import MomentScorer, score_annotations
 from qle.train.folder import LOCK_FILE
 from qle.train.request import TrainRequest
 from qle.train.run import train_heads

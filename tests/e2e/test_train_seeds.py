@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from qle.cli import app
+from qle.cli.app import app
 from qle.errors import ConfigError, TrainingError
-from qle.runs import CONFIG_FILE
+from qle.runs.record import CONFIG_FILE
 from qle.train.folder import LOCK_FILE
 from qle.train.progress import TrainStatus
 from qle.train.request import TrainRequest

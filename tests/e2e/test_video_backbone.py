@@ -9,10 +9,10 @@ import torch
 import qle
 from qle.backbones import BackboneRequest, build_backbone
 from qle.backbones.preprocess import Preprocess
-from qle.extract.clips import ClipPlan
-from qle.extract.decode import make_decoder, request_frames
-from qle.extract.decode_probe import probe
-from qle.extract.decode_write import write_video
+from qle.extract.decode.decoder import make_decoder, request_frames
+from qle.extract.decode.probe import probe
+from qle.extract.decode.write import write_video
+from qle.extract.engine.clips import ClipPlan
 from tests.running import LONG_FRAMES, committed_bytes
 from tests.small_models import m2crl_file
 

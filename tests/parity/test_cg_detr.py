@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qle.compat import cg_detr
-from qle.data.moments.batch import MomentBatch, MomentTargets
+from qle.data.streams.batch import MomentBatch, MomentTargets
 from qle.errors import CheckpointError
-from qle.heads.cg_detr import CgDetrHead
-from qle.nn.set_losses import set_losses
+from qle.heads.cg_detr.head import CgDetrHead
+from qle.nn.detr.set_losses import set_losses
 from qle.text.base import Words
 
 pytestmark = pytest.mark.usefixtures("one_thread")

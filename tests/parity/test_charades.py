@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 from qle.data.annotations import Annotation
 from qle.data.readers import charades_sta
 from qle.data.readlog import ReadLog
-from qle.eval.charades import LEVELS, charades_report, hull_overlap, span_metrics
-from qle.eval.moments import share_at_least
-from qle.eval.ranked_report import Beside
+from qle.eval.moments.report import Beside
+from qle.eval.submissions.charades import LEVELS, charades_report, hull_overlap, span_metrics
+from qle.eval.windows import share_at_least
 
 SPANS = "charades-sta-test-spans.safetensors"
 

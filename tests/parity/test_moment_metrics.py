@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from qle.eval.moments import TIOU_SLACK, Windows, best_overlap, match, query_average_precision, share_at_least
 from qle.eval.ranking import mean_known
-from qle.segments import Spans, pair_iou
+from qle.eval.windows import TIOU_SLACK, Windows, best_overlap, match, query_average_precision, share_at_least
+from qle.segments.tracks import Spans, pair_iou
 
 QVH_TIOU = np.round(np.arange(0.5, 0.96, 0.05), 2)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from qle.ranked_published import PublishedResult, published_post_processing, published_suppression
+from tests.ranked_published import PublishedResult, published_post_processing, published_suppression
 
 
 def _results(case: dict[str, np.ndarray]) -> list[PublishedResult]:

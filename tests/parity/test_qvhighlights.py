@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qle.errors import AnnotationError
-from qle.eval.qvhighlights import differing, evaluate_submission
+from qle.eval.submissions.qvhighlights import differing, evaluate_submission
 
 OFTEN = "ground_truth", "predictions"
 

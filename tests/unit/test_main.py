@@ -15,7 +15,7 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 """,
     "inside_exec": f"""
-import qle.cli
+import qle.cli.app
 class Version:
     def __str__(self):
         exec({_INTERRUPT!r})

@@ -56,7 +56,7 @@ def test_only_an_earlier_result_is_written_over(tmp_path: Path) -> None:
     ],
 )
 def test_commands_refuse_before_any_work(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qle.cli import app
+    from qle.cli.app import app
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from qle.config import PRESETS, config_to_dict, load_preset, preset_names
-from qle.data.moments.config import MomentDataConfig
-from qle.data.retrieval.config import RetrievalDataConfig
 from qle.errors import ConfigError
 from qle.heads import HEADS, build_head, head_class
 from qle.heads.base import TokenShapes
+from qle.tasks.moments.batches.config import MomentDataConfig
+from qle.tasks.retrieval.batches.config import RetrievalDataConfig
 from qle.train.request import Settings, TrainRequest, resolve
 
 SHAPES = {

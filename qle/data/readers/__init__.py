@@ -1,7 +1,7 @@
 """One reader a dataset: its own files enter, annotations leave. numpy and the standard library (and pyarrow for large CSV).
 
 Every reader has the form `read(source, log, **its options) -> list[Annotation]`: it hands wrong rows to the log, and its
-caller closes the log. Splits are not a reader's business (qle/data/splits.py) unless the file itself names them.
+caller closes the log. Splits are not a reader's business (qle/data/readers/splits.py) unless the file itself names them.
 """
 
 from collections.abc import Callable

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from qle.data.annotations import Annotation, FrameBox
-from qle.data.concepts import triplet_sentence
+from qle.data.readers.concepts import triplet_sentence
 from qle.data.readers.text_rows import read_text
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError, InputError
-from qle.segments import spans_of
+from qle.segments.tracks import spans_of
 
 VECTOR_LENGTH = 15
 MOST_FRAMES = 10_000_000

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from qle.data.annotations import Annotation
-from qle.data.concepts import CONCEPT_OF_TEXT
+from qle.data.readers.concepts import CONCEPT_OF_TEXT
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError, InputError
 

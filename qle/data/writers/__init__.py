@@ -1,7 +1,7 @@
 """The way back: annotations enter, the bytes of a dataset's own files leave. One file a dataset, beside its reader's name.
 
 Every writer has the form `encode(out, annotations, log) -> {path: bytes}`. What its format has no word for goes to the log, and
-what it cannot be written without is an AnnotationError; `qle.data.exported` writes the bytes.
+what it cannot be written without is an AnnotationError; `qle.data.writers.export` writes the bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -13,17 +13,17 @@ import pytest
 import zarr
 
 import qle
-from qle.cache.convert import convert
-from qle.cache.durable import hash_file
 from qle.cache.index import load_index
 from qle.cache.layout import COMMIT_FILE
-from qle.cache.pack import pack
 from qle.cache.reader import Space, Video, list_videos
 from qle.cache.records import CommitRecord, FileRecord
 from qle.cache.spaces import SpaceFolder, create_space
-from qle.cache.verify import verify
+from qle.cache.tools.convert import convert
+from qle.cache.tools.pack import pack
+from qle.cache.tools.verify import verify
 from qle.cache.windows import MapPool, VideoFolder
 from qle.cache.writer import VideoWriter
+from qle.durable import hash_file
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError
 from tests import tiny_cache as tiny
 

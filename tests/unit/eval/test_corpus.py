@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qle.errors import AnnotationError
 from qle.eval.corpus import CorpusAnswers, CorpusList, CorpusTruth, chance_of_hit, corpus_metrics
-from qle.eval.ranked_report import Beside
+from qle.eval.moments.report import Beside
 from qle.eval.retrieval import text_to_video
 
 QUICK = Beside(num_bootstrap=0)

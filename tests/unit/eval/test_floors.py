@@ -9,7 +9,7 @@ import pytest
 from qle.data.annotations import Annotation
 from qle.errors import CheckpointError
 from qle.eval.floors import Priors, novelty, position_scores, priors_of, query_blind_scores, query_rate_scores
-from qle.eval.scored import probabilities, row_table, smoothed_logits
+from qle.eval.rows.scored import probabilities, row_table, smoothed_logits
 from tests.made_scores import made_scores, scored_query
 
 

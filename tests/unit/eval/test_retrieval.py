@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qle.data.retrieval.pairs import PairTable
+from qle.data.pairs import PairTable
 from qle.eval.retrieval import (
     CUTS,
     Ranks,

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from qle.nn.detr_encoder import EncoderLayer
-from qle.nn.text_to_video import TextToVideoLayer
+from qle.nn.detr.encoder import EncoderLayer
+from qle.nn.detr.text_to_video import TextToVideoLayer
 
 
 @pytest.mark.parametrize("kind", [EncoderLayer, TextToVideoLayer])

@@ -11,12 +11,12 @@ import pytest
 
 from qle.cache.layout import video_folder
 from qle.cache.reader import open_cache
-from qle.cache.removal import remove_folder
 from qle.cache.spaces import SpaceFolder, create_space
-from qle.data.retrieval.frames import FrameSource
+from qle.cache.tools.removal import remove_folder
 from qle.search import pooled_update
 from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folder_of, read_index
 from qle.search.pooled_update import open_pooled
+from qle.tasks.retrieval.batches.frames import FrameSource
 from tests.planted_retrieval import DIM, retrieval_spec
 from tests.tiny_cache import commit_rows, run
 

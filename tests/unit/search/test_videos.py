@@ -9,16 +9,16 @@ import torch
 
 from qle.cache.reader import open_cache
 from qle.cache.spaces import create_space
-from qle.data.retrieval.frames import FrameSource
 from qle.errors import CacheMissingError, CheckpointError
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.heads.retrieval_base import RetrievalHead
-from qle.predict_retrieval import VideoRanker
-from qle.runs import RunRecord, SpaceUse, load_run, save_run
+from qle.heads.retrieval import RetrievalHead
+from qle.runs.record import RunRecord, SpaceUse, load_run, save_run
 from qle.search.coarse import KEPT_RETRIEVERS
 from qle.search.pooled import RECORD_FILE
 from qle.search.videos import best_of, open_search
+from qle.tasks.retrieval.batches.frames import FrameSource
+from qle.tasks.retrieval.scoring import VideoRanker
 from qle.text import TextRequest, build_text_encoder
 from tests.planted_retrieval import DIM, retrieval_spec
 from tests.tiny_cache import commit_rows

@@ -6,7 +6,7 @@ import pytest
 
 from qle.config import load_preset, override, preset_names
 from qle.errors import ConfigError
-from qle.heads.qle import QleConfig
+from qle.heads.qle.head import QleConfig
 from qle.text import LoraSettings
 from qle.train.config import TrainConfig
 from qle.train.request import Settings, TrainRequest, resolve

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from qle.data.concepts import CHOLEC80_PHASES, CHOLEC80_TOOLS
 from qle.data.readers.cholec80 import read, read_operations
+from qle.data.readers.concepts import CHOLEC80_PHASES, CHOLEC80_TOOLS
 from qle.data.readlog import ReadLog
 from qle.errors import AnnotationError, InputError
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qle.data.annotations import Annotation
 from qle.data.readers.qle_triplets import read
 from qle.data.readlog import ReadLog
-from qle.data.triplets import write_triplets
+from qle.data.writers.triplets import write_triplets
 from qle.errors import AnnotationError, InputError
 
 HEADER = "frame_path,text_query,relevance_label\n"

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from qle.data.annotations import Annotation
-from qle.data.exported import export
 from qle.data.readers import reader
 from qle.data.readlog import ReadLog
 from qle.data.writers import writer
+from qle.data.writers.export import export
 from qle.errors import AnnotationError
-from qle.eval.qvhighlights import evaluate_submission
+from qle.eval.submissions.qvhighlights import evaluate_submission
 
 
 def encoded(name: str, annotations: Sequence[Annotation], out: str = "out.x") -> tuple[list[str], list[str]]:

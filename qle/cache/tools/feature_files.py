@@ -1,0 +1,196 @@
+"""The feature files that others write and read: .npz, .npy, .pt, .h5 and .hdf5, one video a file or keyed by id.
+
+    {vid}.npz [features]   {vid}.npy   {vid}.pt (a tensor)   features.h5 [vid]   features.h5 [vid/features]
+
+Enters a path, leaves arrays (rows, dim) or (rows, grid rows, grid cols, dim), with their times where the file has them.
+Nothing is unpickled here: numpy is told not to, and .pt files go through the loader that the caller brings, since this
+layer knows no torch.
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Literal
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+
+from qle.cache.files import hdf5_store
+from qle.cache.layout import safe_name
+from qle.errors import CacheError, InputError, MissingDependencyError
+
+_PLAIN_PART = re.compile(r"(?!\.)[^\x00-\x1f\x7f\\%~:]{1,60}")
+"""What every file system takes, what hides nothing, and what no escaped part looks like."""
+
+Form = Literal["npz", "npy", "pt", "h5"]
+SUFFIXES: dict[str, Form] = {".npz": "npz", ".npy": "npy", ".pt": "pt", ".pth": "pt", ".h5": "h5", ".hdf5": "h5"}
+FEATURES = "features"
+"""Name of the array where a file holds several."""
+
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, SyntaxError),
+    *(TokenError, BadZipFile, zlib.error),
+)
+"""What numpy and h5py raise for files that are torn or something else. MemoryError: a header that promises more than there is.
+RuntimeError: a zip that wants a password, or a method that Python does not know. SyntaxError, TokenError: a torn header."""
+
+LoadTensors = Callable[[Path], dict[str, np.ndarray]]
+"""Arrays of a .pt file by name; the one of a bare tensor is FEATURES."""
+SaveTensor = Callable[[Path, np.ndarray], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureEntry:
+    """One video in a feature file."""
+
+    key: str
+    path: Path
+    form: Form
+    place: str = ""
+    """Inside an HDF5 file."""
+
+
+def discover_features(inputs: Sequence[Path], array: str = FEATURES) -> list[FeatureEntry]:
+    """Every video in files and folders, sorted by key: the path below the folder without suffix, or the id in the file."""
+    entries: dict[str, FeatureEntry] = {}
+    for given in inputs:
+        for path in _files(given):
+            stem = path.relative_to(given).with_suffix("").as_posix() if given.is_dir() else path.stem
+            for entry in _entries(path, stem, array):
+                if entry.key in entries:
+                    raise InputError(
+                        f"two feature files for {entry.key!r}: {entries[entry.key].path} and {entry.path}\n"
+                        "import them one after the other, under different names"
+                    )
+                entries[entry.key] = entry
+    if not entries:
+        raise InputError(f"no {', '.join(SUFFIXES)} files in {', '.join(map(str, inputs))}")
+    return [entries[key] for key in sorted(entries)]
+
+
+def read_features(
+    entry: FeatureEntry, array: str = FEATURES, load_tensors: LoadTensors | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The array of a video, and the times of its rows where the file has them."""
+    try:
+        if entry.form == "h5":
+            return hdf5_store.read_array(entry.path, entry.place)
+        if entry.form == "npy":
+            return np.load(entry.path, allow_pickle=False), None
+        if entry.form == "npz":
+            # Opened here, since numpy leaves a file open that turns out to be no archive.
+            with open(entry.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                return _choose(entry.path, {name: file[name] for name in file.files}, array)
+    except UNREADABLE as error:
+        raise InputError(f"{entry.path} cannot be read: {next(iter(str(error).splitlines()), repr(error))}") from error
+    if load_tensors is None:
+        raise MissingDependencyError(f"{entry.path} needs torch to be read\npip install torch")
+    return _choose(entry.path, load_tensors(entry.path), array)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes of a file say of the array of a video."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    has_times: bool
+
+
+def peek_features(entry: FeatureEntry, array: str = FEATURES) -> Header | None:
+    """The header of a video's array; None for .pt files, which are read whole or not at all, and what cannot be read."""
+    try:
+        if entry.form == "h5":
+            return Header(*hdf5_store.peek_array(entry.path, entry.place))
+        if entry.form == "npy":
+            with open(entry.path, "rb") as opened:
+                return Header(*_npy_header(opened), has_times=False)
+        if entry.form == "npz":
+            with ZipFile(entry.path) as archive:
+                names = {name.removesuffix(".npy") for name in archive.namelist()}
+                others = names - {"pts"}
+                chosen = array if array in names else others.pop() if len(others) == 1 else None
+                if chosen is not None:
+                    with archive.open(f"{chosen}.npy") as member:
+                        return Header(*_npy_header(member), has_times="pts" in names)
+    except (*UNREADABLE, AttributeError):  # said when it is read; AttributeError: a group where a dataset should be
+        return None
+    return None
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def write_features(
+    path: Path, form: Form, values: np.ndarray, pts_s: np.ndarray, save_tensor: SaveTensor | None = None
+) -> None:
+    """One video as one file that appears when it is whole. .npz holds `features` and `pts`, the others only features."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            if form == "npz":
+                np.savez(file, features=values, pts=pts_s)
+            elif form == "npy":
+                np.save(file, values)
+        if form == "pt":
+            if save_tensor is None:
+                raise MissingDependencyError("writing .pt files needs torch\npip install torch")
+            save_tensor(beside, values)
+        os.replace(beside, path)
+    except OSError as error:
+        raise CacheError(
+            f"cannot write {path}: {error.strerror or error}\nrun the same command again to go on"
+        ) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def safe_path(key: str) -> Path:
+    """A key as a relative path that cannot leave the folder that it is put into; ordinary keys stay as they are."""
+    return Path(*(part if _PLAIN_PART.fullmatch(part) else safe_name(part) for part in key.split("/") if part))
+
+
+def _files(given: Path) -> Iterator[Path]:
+    if given.is_dir():
+        for folder, folders, names in os.walk(given):
+            folders.sort()
+            yield from (Path(folder, name) for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)
+    elif not given.exists():
+        raise InputError(f"{given} does not exist: name feature files or folders of them")
+    elif given.suffix.lower() in SUFFIXES:
+        yield given
+    else:
+        raise InputError(f"{given} is no feature file: expected one of {', '.join(SUFFIXES)}")
+
+
+def _entries(path: Path, stem: str, array: str) -> Iterator[FeatureEntry]:
+    form = SUFFIXES[path.suffix.lower()]
+    if form != "h5":
+        yield FeatureEntry(key=stem, path=path, form=form)
+        return
+    try:
+        found = hdf5_store.list_arrays(path, array)
+    except UNREADABLE:  # said when it is read, so that the other files of the folder come in
+        found = [("", array)]
+    for name, place in found:
+        yield FeatureEntry(key=name or stem, path=path, form=form, place=place)
+
+
+def _choose(path: Path, arrays: dict[str, np.ndarray], array: str) -> tuple[np.ndarray, np.ndarray | None]:
+    others = [name for name in arrays if name != "pts"]
+    if array in arrays:
+        return arrays[array], arrays.get("pts")
+    if len(others) == 1:
+        return arrays[others[0]], arrays.get("pts")
+    raise InputError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; choose one of them with --array")

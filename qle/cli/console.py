@@ -1,0 +1,466 @@
+"""What a user sees: results on stdout, everything else on stderr. The only file that imports rich.
+
+Values enter, text leaves; nothing is computed here but units and rates. Written so that output survives a pipe that closes
+(`| head`), a terminal that is not UTF-8, and no terminal at all, where tables are as wide as they need to be and progress is
+a plain line every ten seconds. rich is imported inside the functions: `qle --help` should not pay for it.
+"""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
+
+from qle.errors import QleError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+    from qle.cli.checks import Check
+    from qle.extract.progress import Progress
+    from qle.train.progress import TrainStatus
+
+BROKEN_PIPE_EXIT = 141
+"""What a shell reports for a program that died of SIGPIPE, as `cat | head` does."""
+
+INTERRUPTED_EXIT = 130
+"""Likewise for SIGINT."""
+
+_DISK_CONDITIONS = {
+    errno.ENOSPC: "free some space there, or write to another disk",
+    errno.EDQUOT: "free some space there, or write to another disk",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOTDIR: "a part of the path is a file: name a folder",
+    errno.EISDIR: "that is a folder: name a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""What the user's disk says, and what helps: no bugs, wherever they turn up. Other errors of the system keep a traceback."""
+
+RECENT_S = 30.0
+"""Rates look back so far: one over the whole run would hide that it has just become slow."""
+
+_UNLIMITED_WIDTH = 10_000
+_STYLES = {
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "bold red",
+    "done": "green",
+    "stale": "yellow",
+    "damaged": "bold red",
+}
+
+
+def run(app: Callable[[], Any]) -> NoReturn:
+    """Call a command line and end the process: expected errors become their message and exit code, the rest is a bug."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to die
+    try:
+        app()
+    except QleError as error:
+        show_error(error)
+        code: Any = error.exit_code
+    except OSError as error:
+        if error.errno not in _DISK_CONDITIONS:
+            raise
+        show_error(_disk_error(error))
+        code = QleError.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED_EXIT
+    except SystemExit as end:
+        code = end.code
+    else:
+        code = 0
+    if code == INTERRUPTED_EXIT:  # also where the command line's library has turned the interrupt into its exit
+        note("interrupted")
+    sys.exit(_flush_stdout(code))
+
+
+def _flush_stdout(code: Any) -> Any:
+    """The code to end with once the result is out, or could not be put out."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        return BROKEN_PIPE_EXIT
+    except OSError as error:
+        if error.errno not in _DISK_CONDITIONS:
+            raise
+        _drop_stdout()
+        if not code:  # else it has been told
+            show_error(_disk_error(error))
+            return QleError.exit_code
+    return code
+
+
+def _disk_error(error: OSError) -> QleError:
+    # Of a rename the second name is the one that the user knows.
+    path = next((str(name) for name in (error.filename2, error.filename) if isinstance(name, str | os.PathLike)), "")
+    where = path or "writing failed"
+    return QleError(f"{where}: {error.strerror or error}\n{_DISK_CONDITIONS[error.errno or 0]}")
+
+
+def show_error(error: QleError) -> None:
+    """The message as it is: our errors say what, where and what to run next; a traceback would only hide that."""
+    _write_stderr(_render(f"error: {error}", sys.stderr, style="bold red" if sys.stderr.isatty() else None))
+
+
+def note(message: str) -> None:
+    """One line beside the result."""
+    _write_stderr(message + "\n")
+
+
+def print_json(value: Any) -> None:
+    """A result for programs: strict JSON (no NaN), text as it is where the output can hold it."""
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    _write_stdout(json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False, default=str) + "\n")
+
+
+def print_text(text: str) -> None:
+    """A line of a result."""
+    _write_stdout(_render(text, sys.stdout))
+
+
+def print_plain(text: str) -> None:
+    """A result that is text in a format of its own: not a character is wrapped or styled."""
+    _write_stdout(text)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """A table on stdout. Columns whose name begins with "#" hold numbers and are set to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        is_number = column.startswith("#")
+        drawn.add_column(column.lstrip("#"), justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        # Text, not str: a key may hold "[red]", which must not become markup.
+        drawn.add_row(*(Text(str(value), style=_STYLES.get(str(value), "")) for value in row))
+    _write_stdout(_render(drawn, sys.stdout))
+
+
+def facts(pairs: Mapping[str, object], *, title: str | None = None) -> None:
+    """Names and values below each other."""
+    width = max(map(len, pairs), default=0)
+    lines = [f"{name:<{width}}  {value}" for name, value in pairs.items()]
+    _write_stdout(_render("\n".join(([title] if title else []) + lines), sys.stdout))
+
+
+def show_checks(checks: Iterable["Check"]) -> None:
+    """One line a check, and below it the fix where it falls short."""
+    from rich.text import Text
+
+    checks = list(checks)
+    width = max((len(check.name) for check in checks), default=0)
+    text = Text()
+    for check in checks:
+        text.append(f"{check.status:<5}", style=_STYLES[check.status])
+        text.append(f"{check.name:<{width}}  {check.found}\n")
+        if check.fix:
+            text.append(f"{'':<{width + 7}}fix: {check.fix}\n", style="dim" if sys.stdout.isatty() else "")
+    _write_stdout(_render(text, sys.stdout, end=""))
+
+
+def format_bytes(size: float) -> str:
+    """1234567 -> "1.23 MB": decimal units, as disks are sold, three digits."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} PB"
+
+
+def format_duration(seconds: float) -> str:
+    """75 -> "1 min 15 s": the two largest units that matter."""
+    if seconds < 0 or seconds != seconds or seconds == float("inf"):
+        return "unknown"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    rest = round(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if parts:
+            return f"{parts[0]} {count} {unit}" if count else parts[0]
+        if count:
+            parts.append(f"{count} {unit}")
+    return parts[0]
+
+
+def format_count(count: float) -> str:
+    """1234567 -> "1,234,567"."""
+    return f"{count:,.0f}"
+
+
+class _StatusLine:
+    """One line on stderr that keeps changing on a terminal, and elsewhere is printed anew every `interval_s`."""
+
+    def __init__(self, *, is_quiet: bool, interval_s: float, clock: Callable[[], float]) -> None:
+        self.is_quiet = is_quiet
+        self._is_live = not is_quiet and sys.stderr.isatty()
+        self._refresh_s = 0.2 if self._is_live else interval_s
+        self._clock = clock
+        self._next_s = float("-inf")
+        self._live: Live | None = None
+        self._last = ""
+
+    def start(self) -> None:
+        if self._is_live:
+            from rich.live import Live
+
+            self._live = Live(console=_console(sys.stderr), auto_refresh=False, transient=True)
+            self._live.start()
+
+    def stop(self, last: str) -> None:
+        """`last` stays on the screen where lines are printed, unless it stands there already."""
+        if self._live is not None:
+            self._live.stop()
+        elif last and last != self._last and not self.is_quiet:
+            note(last)
+
+    def show(self, line: Callable[[], str]) -> None:
+        """Called as often as you like; the line is only made when it is time for one."""
+        if self.is_quiet or self._clock() < self._next_s:
+            return
+        self._next_s = self._clock() + self._refresh_s
+        self._last = line()
+        if self._live is None:
+            note(self._last)
+        else:
+            from rich.text import Text
+
+            self._live.update(Text(self._last), refresh=True)
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        elif not self.is_quiet:
+            note(text)
+
+
+class StepProgress:
+    """Progress of a tool that calls back with (done, total, what it is at)."""
+
+    def __init__(self, verb: str, *, is_bytes: bool = False, is_quiet: bool = False, interval_s: float = 10.0) -> None:
+        self._verb, self._format = verb, format_bytes if is_bytes else format_count
+        self._status = _StatusLine(is_quiet=is_quiet, interval_s=interval_s, clock=time.monotonic)
+        self._started_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop("")
+
+    def update(self, done: int, total: int, what: str) -> None:
+        self._status.show(lambda: self._line(done, total, what))
+
+    def _line(self, done: int, total: int, what: str) -> str:
+        elapsed_s = time.monotonic() - self._started_s
+        left = f"  ETA {format_duration(elapsed_s / done * (total - done))}" if done and elapsed_s > 1 else ""
+        return f"{self._verb} {self._format(done)}/{self._format(total)}{left}  {what}"
+
+
+class _Rate:
+    """How fast a count has grown over the last RECENT_S seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def add(self, count: int) -> None:
+        now_s = self._clock()
+        self._recent.append((now_s, count))
+        while len(self._recent) > 2 and now_s - self._recent[0][0] > RECENT_S:
+            self._recent.popleft()
+
+    def clear(self) -> None:
+        self._recent.clear()
+
+    @property
+    def per_s(self) -> float:
+        """0 while there is nothing to measure."""
+        if len(self._recent) < 2:
+            return 0.0
+        (first_s, first), (last_s, last) = self._recent[0], self._recent[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+
+class ExtractProgress:
+    """Shows snapshots of a run on a status line, and each of its notes once."""
+
+    def __init__(
+        self, *, is_quiet: bool = False, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._status = _StatusLine(is_quiet=is_quiet, interval_s=interval_s, clock=clock)
+        self._rows = _Rate(clock)
+        self._seen: set[str] = set()
+        self._last: Progress | None = None
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop(self.line(self._last) if self._last is not None else "")
+
+    def update(self, progress: "Progress") -> None:
+        """Take a snapshot of all workers together; cheap, call it as often as you like."""
+        self._last = progress
+        self._rows.add(progress.rows_done)
+        for text in progress.notes:
+            if text not in self._seen:
+                self._seen.add(text)
+                self._status.note(text)
+        self._status.show(lambda: self.line(progress))
+
+    @property
+    def rows_per_s(self) -> float:
+        return self._rows.per_s
+
+    def line(self, progress: "Progress") -> str:
+        """`12/80 videos (1 failed)  5,310/6,000 rows  212 rows/s  decode-bound  ETA 3 min 5 s`."""
+        of_all = f"/{format_count(progress.videos_total)}" if progress.videos_total else ""
+        parts = [f"{format_count(progress.videos_done)}{of_all} videos"]
+        if progress.videos_failed:
+            parts.append(f"{format_count(progress.videos_failed)} failed")
+        if progress.videos_contested:
+            parts.append(f"{format_count(progress.videos_contested)} with others")
+        parts.append(f"{format_count(progress.rows_done)}/{format_count(progress.rows_planned)} rows")
+        if rate := self.rows_per_s:
+            parts += [f"{rate:,.0f} rows/s", f"{progress.binding}-bound"]
+            if left := self._rows_left(progress):
+                parts.append(f"ETA {format_duration(left / rate)}")
+        return "  ".join(parts)
+
+    def _rows_left(self, progress: "Progress") -> float:
+        """Rows of videos that nobody has opened are counted as the mean of those that somebody has."""
+        opened = max(progress.videos_opened, progress.videos_done + progress.videos_failed, 1)
+        unopened = max(progress.videos_total - opened, 0)
+        return max(progress.rows_planned - progress.rows_done, 0) + unopened * progress.rows_planned / opened
+
+
+class TrainProgress:
+    """Shows snapshots of a training on a status line, and each of its notes once."""
+
+    def __init__(
+        self, *, is_quiet: bool = False, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._status = _StatusLine(is_quiet=is_quiet, interval_s=interval_s, clock=clock)
+        self._clock = clock
+        self._last: dict[str, TrainStatus] = {}
+        """By run; several where seeds are trained at the same time."""
+        self._steps: dict[str, _Rate] = {}
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop(self._lines())
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._status.note(text)
+
+    def update(self, status: "TrainStatus") -> None:
+        """Cheap, call it after every step."""
+        if status.note:
+            self._status.note(f"{status.run}: {status.note}" if status.run else status.note)
+        if not status.has_company:  # the next of several seeds begins anew
+            self._last = {run: last for run, last in self._last.items() if run == status.run}
+        elif status.is_over:
+            self._last.pop(status.run, None)
+            return
+        if status.run not in self._last:
+            self._steps[status.run] = _Rate(self._clock)
+        self._last[status.run] = status
+        self._steps[status.run].add(status.step)
+        self._status.show(self._lines)
+
+    def _lines(self) -> str:
+        """One run with all that is known; of several the least."""
+        statuses = list(self._last.values())
+        if len(statuses) < 2:
+            return "".join(map(self.line, statuses))
+        return "  |  ".join(map(self._short_line, statuses))
+
+    def _short_line(self, status: "TrainStatus") -> str:
+        """`seed-0 120/300 AUROC 0.871`."""
+        score = "" if status.best_score is None else f" {status.score_label} {status.best_score:.3f}"
+        return f"{status.run} {format_count(status.step)}/{format_count(status.num_steps)}{score}"
+
+    def line(self, status: "TrainStatus") -> str:
+        """`seed-0  step 120/300  epoch 4/10  loss 0.412  val AUROC 0.871 (best 0.902)  2.1 steps/s  ETA 1 min 26 s`."""
+        parts = [status.run] if status.run else []
+        parts += [
+            f"step {format_count(status.step)}/{format_count(status.num_steps)}",
+            f"epoch {status.epoch}/{status.num_epochs}",
+        ]
+        if status.loss is not None:
+            parts.append(f"loss {status.loss:.3g}")
+        if status.score is not None and status.best_score is not None:
+            parts.append(f"val {status.score_label} {status.score:.3f} (best {status.best_score:.3f})")
+        if rate := self._steps[status.run].per_s:  # validations included
+            left_s = (status.num_steps - status.step) / rate
+            parts += [f"{rate:.2g} steps/s", f"ETA {format_duration(left_s)}"]
+        return "  ".join(parts)
+
+
+def _console(stream: TextIO) -> "Console":
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def _render(content: Any, stream: TextIO, *, style: str | None = None, end: str = "\n") -> str:
+    """What rich would print there; on a pipe without wrapping, since a program or a pager reads it."""
+    console = _console(stream)
+    if not console.is_terminal:
+        console.width = _UNLIMITED_WIDTH
+    with console.capture() as captured:
+        console.print(content, style=style, end=end)
+    return "\n".join(line.rstrip() for line in captured.get().split("\n"))
+
+
+def _write_stdout(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        raise SystemExit(BROKEN_PIPE_EXIT) from None
+
+
+def _write_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (BrokenPipeError, ValueError):  # nobody listens; the work goes on
+        pass
+
+
+def _drop_stdout() -> None:
+    """Keep the interpreter from flushing into the closed pipe once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # stdout is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,1 @@
+"""The commands below `qle prepare`: annotations of datasets, words, made-up videos."""

@@ -1,0 +1,1 @@
+"""Metrics of heads that answer with ranked spans."""

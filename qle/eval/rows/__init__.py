@@ -1,0 +1,1 @@
+"""Metrics of heads that score every row."""

@@ -1,0 +1,1 @@
+"""Files of predictions that other programs wrote: reading, measuring and writing them."""

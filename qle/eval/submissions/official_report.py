@@ -1,0 +1,144 @@
+"""The numbers of QVHighlights as a report: beside each its floors, and where its program errs, the number without the fault.
+
+    rows of annotations + rows of predictions -> the dict that the official program prints, Report
+
+The floors go through the same protocol as predictions: the best constant stretch, the whole video, random stretches.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from qle.eval.floors import best_span
+from qle.eval.report import Metric, Report
+from qle.eval.submissions.qvhighlights import evaluate_submission
+from qle.eval.submissions.rows import CLIP_S, MOST_WINDOWS, SALIENCY, WINDOWS, Row, checked_numbers
+
+NUM_UNIFORM_DRAWS = 3
+PROTOCOL = {
+    "official": "As the program of QVHighlights prints them, in percent: moments by the first ten windows (mAP) or the first "
+    "(R1), highlights by clips of 2 s.",
+    "without_faults": "Where that differs: clips without a score come last instead of counting 0, queries without prediction "
+    "count as misses, windows without length hit nothing.",
+    "floors": "best_span: the stretch, relative to the length, that is right most often, for every query. whole_video. uniform: "
+    "ten random stretches, mean of three draws. Clips: one inside, all the same, at random.",
+}
+
+
+def official_report(
+    ground_truth: Sequence[Row],
+    predictions: Sequence[Row],
+    *,
+    match_number: bool = True,
+    names: tuple[str, str],
+    span: tuple[float, float] | None = None,
+    seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], Report]:
+    """AnnotationError for what `evaluate_submission` refuses in either mode. `span`: the best one of the training annotations."""
+    honest = evaluate_submission(ground_truth, predictions, match_number=match_number, names=names)
+    official = evaluate_submission(ground_truth, predictions, match_number=match_number, published=True, names=names)
+    pairs = _shared(ground_truth, predictions)
+    lengths = checked_numbers([true.get("duration") for true, _ in pairs])
+    chosen, floors = span or (0.0, 1.0), {}
+    if lengths is not None and (lengths > 0).all():
+        if span is None:
+            windows = [true.get("relevant_windows") or () for true, _ in pairs]
+            chosen = best_span(list(zip(windows, lengths.tolist(), strict=True)))
+        floors = _floors([true for true, _ in pairs], pairs[0][1].keys() & {WINDOWS, SALIENCY}, chosen, seed)
+    groups = {
+        "official": _metrics(official["brief"], floors),
+        "without_faults": _metrics(
+            {name: value for name, value in honest["brief"].items() if value != official["brief"][name]}, {}
+        ),
+    }
+    report = Report(
+        metrics={name: metrics for name, metrics in groups.items() if metrics},
+        per_query=(),
+        counts=_counts(len(ground_truth), len(predictions), pairs),
+        protocol={name: text for name, text in PROTOCOL.items() if groups.get(name, True)},
+        settings={
+            "best_span": list(chosen),
+            "best_span_from": "the evaluated annotations" if span is None else "training",
+            "seed": seed,
+            **(provenance or {}),
+        },
+    )
+    return official, report
+
+
+def check_truth(ground_truth: Sequence[Row], name: str, *, with_clips: bool) -> None:
+    """AnnotationError for what this protocol cannot measure, whatever is answered: before anybody scores hours of video for it.
+
+    `name`: of the file. `with_clips`: highlights will be measured too.
+    """
+    answer: dict[str, Any] = {WINDOWS: [[0.0, 1.0, 1.0]], **({SALIENCY: [0.0]} if with_clips else {})}
+    evaluate_submission(ground_truth, [{"qid": row.get("qid"), **answer} for row in ground_truth], names=(name, name))
+
+
+def _metrics(brief: Mapping[str, float], floors: Mapping[str, Mapping[str, float]]) -> dict[str, Metric]:
+    return {
+        name: Metric(value=value, floors={floor: values[name] for floor, values in floors.items()})
+        for name, value in brief.items()
+    }
+
+
+def _shared(ground_truth: Sequence[Row], predictions: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """What is true and what is said, in the order of the predictions, whose first row decides what is measured."""
+    true = {row["qid"]: row for row in ground_truth}
+    return [(true[row["qid"]], row) for row in predictions if row["qid"] in true]
+
+
+def _floors(truth: Sequence[Row], keys: Set[str], span: tuple[float, float], seed: int) -> dict[str, dict[str, float]]:
+    """The brief of each floor, with the parts that the predictions have."""
+    rng = np.random.default_rng(seed)
+    answers = {
+        "best_span": [[_constant(row, span, keys) for row in truth]],
+        "whole_video": [[_constant(row, (0.0, 1.0), keys) for row in truth]],
+        "uniform": [[_random(row, rng, keys) for row in truth] for _ in range(NUM_UNIFORM_DRAWS)],
+    }
+    found = {}
+    for name, draws in answers.items():
+        briefs = [evaluate_submission(truth, rows)["brief"] for rows in draws]
+        found[name] = {metric: float(np.mean([brief[metric] for brief in briefs])) for metric in briefs[0]}
+    return found
+
+
+def _constant(row: Row, span: tuple[float, float], keys: Set[str]) -> Row:
+    start, end = (row["duration"] * part for part in span)
+    found: dict[str, Any] = {"qid": row["qid"]}
+    if WINDOWS in keys:
+        found[WINDOWS] = [[start, end, 1.0]]
+    if SALIENCY in keys:
+        middle = (np.arange(int(row["duration"] / CLIP_S)) + 0.5) * CLIP_S
+        found[SALIENCY] = ((start <= middle) & (middle < end)).astype(float).tolist()
+    return found
+
+
+def _random(row: Row, rng: np.random.Generator, keys: Set[str]) -> Row:
+    found: dict[str, Any] = {"qid": row["qid"]}
+    if WINDOWS in keys:
+        ends = np.sort(rng.random((MOST_WINDOWS, 2)), axis=1) * row["duration"]
+        found[WINDOWS] = np.concatenate([ends, rng.random((MOST_WINDOWS, 1))], axis=1).tolist()
+    if SALIENCY in keys:
+        found[SALIENCY] = rng.random(int(row["duration"] / CLIP_S)).tolist()
+    return found
+
+
+def _counts(num_true: int, num_said: int, pairs: Sequence[tuple[Row, Row]]) -> dict[str, int]:
+    found = {
+        "pairs": len(pairs),
+        "videos": len({str(true.get("vid", true["qid"])) for true, _ in pairs}),
+        "unanswered": num_true - len(pairs),
+        "unasked": num_said - len(pairs),
+    }
+    first = pairs[0][1]
+    if SALIENCY in first:
+        found["queries_with_clips_without_score"] = sum(
+            len(said[SALIENCY]) < int(true["duration"] / CLIP_S) for true, said in pairs
+        )
+    if WINDOWS in first:
+        windows = (window for _, said in pairs for window in said[WINDOWS][:MOST_WINDOWS])
+        found["windows_without_length"] = sum(window[0] == window[1] for window in windows)
+    return found

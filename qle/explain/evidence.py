@@ -1,0 +1,264 @@
+"""The frames that speak most for an answer, with their relevance maps: what pictures and reports show.
+
+    scorer + cached video + predictions -> rows -> maps (from the cache) + frames (from the source video) -> ExplainedPrediction
+             cached video + predictions -> clips -> frames, of heads that have no maps                   -> ExplainedPrediction
+
+Rows are the most probable ones of each moment in turn, apart from one another, so that six pictures are not one scene six times.
+Where nothing was found they are the rows that came closest. All maps of a query have one scale, taken from rows all over the
+video. A source that is gone costs the pictures, never the answer: the maps are shown alone and a note says why.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qle.cache.layout import safe_name
+from qle.cache.reader import Video
+from qle.cache.records import is_same_source
+from qle.cache.sources import fingerprint
+from qle.config import config_to_dict
+from qle.data.rows import RowChoice, choose_rows
+from qle.errors import DecodeError, InputError
+from qle.explain.attribution import attribution_of
+from qle.explain.explained import ExplainedFrame, ExplainedPrediction
+from qle.explain.maps import WHOLE, Region, robust_scale
+from qle.explain.overlay import LEGEND_GREY, overlay
+from qle.explain.pictures import write_png
+from qle.explain.report import write_report
+from qle.extract.source_frames import frames_of
+from qle.runs.record import METRICS_FILE, LoadedRun
+from qle.segments.tracks import rows_of
+from qle.tasks.rows.scoring import RowScorer
+from qle.types import Prediction
+
+SCALE_ROWS = 24
+"""Rows all over the video whose maps, with those that are shown, set the scale of a query."""
+SHOWN_METRICS = {
+    "frame": ("auroc", "ap", "f1"),
+    "segment": ("r1", "miou"),
+    "calibration": ("ece", "brier"),
+    "absent": ("",),
+    "moments": ("r1@", "map", "miou"),
+    "highlights": ("very_good",),
+}
+"""Groups of `qle eval` and beginnings of names in them that the page tells; the others stand in the run's metrics.json."""
+IMPORTED_NOTE = "No frames: the features were imported, so that the film is not known."
+BARE_SIZE = (240, 320)
+"""Pixels of a map that has no picture below it."""
+MAX_SIDE = 960
+"""Pixels of a frame that is kept for showing."""
+MOST_QUERY_NAME = 80
+"""Signs of a query in the name of a folder of pictures."""
+
+
+def explain_frames(
+    scorer: RowScorer,
+    video: Video,
+    predictions: Sequence[Prediction],
+    *,
+    preprocess: Mapping[str, Any],
+    num_frames: int,
+    source: Path | None = None,
+    max_side: int = MAX_SIDE,
+    with_attribution: bool = True,
+) -> list[ExplainedPrediction]:
+    """Each prediction (all of this video) with its best frames. `preprocess`: of the space, for where the map lies in the
+    picture. `source`: where the film lies now, if not where it was. Attribution costs a reading of the video a query."""
+    choice = choose_rows(video, scorer.rate_fps)
+    wanted = [best_rows(prediction, num_frames) for prediction in predictions]
+    pictures, reason = _pictures(video, choice, wanted, source, max_side)
+    note = f"Maps alone, without frames: {reason}" if reason else ""
+    region = region_of(video, preprocess)
+    if preprocess.get("crop_borders"):
+        note = (
+            f"{note} Black borders were cut before the model saw the frames: maps may lie beside their places.".strip()
+        )
+    spread = np.unique(np.linspace(0, choice.num_rows - 1, SCALE_ROWS).round().astype(int))
+    explained = []
+    for prediction, rows in zip(predictions, wanted, strict=True):
+        maps = scorer.maps(video, (prediction.query,), np.concatenate([rows, spread]))[0]
+        scale = robust_scale(maps)
+        probability = prediction.probability
+        frames = tuple(
+            ExplainedFrame(
+                time_s=float(choice.times_s[row]), frame=pictures.get(int(row)), relevance=maps[place], scale=scale,
+                probability=None if probability is None else float(probability[row]), region=region,
+            )
+            for place, row in enumerate(rows)
+        )  # fmt: skip
+        explained.append(
+            ExplainedPrediction(
+                prediction=prediction, frames=frames, scale=scale, note=note,
+                attribution=attribution_of(scorer, video, prediction) if with_attribution else None,
+            )
+        )  # fmt: skip
+    return explained
+
+
+def show_frames(
+    videos: Sequence[Video], predictions: Sequence[Prediction], *, num_frames: int, source: Path | None, max_side: int
+) -> list[ExplainedPrediction]:
+    """Each prediction (all of one video) with frames alone. `videos`: the same one in every space; its film is taken from the
+    first that was extracted from one."""
+    video = next((one for one in videos if one.record.source.codec), None)
+    if video is None:
+        return [ExplainedPrediction(prediction=prediction, note=IMPORTED_NOTE) for prediction in predictions]
+    choice = choose_rows(video, None)
+    shown = []
+    for prediction in predictions:
+        track = prediction.track
+        times = np.zeros(0) if track is None else track.times_s[best_rows(prediction, num_frames)]
+        shown.append(np.array([rows_of(time_s, time_s, choice.edges_s).start for time_s in times], np.int64))
+    pictures, reason = _pictures(video, choice, shown, source, max_side)
+    note = f"No frames: {reason}" if reason else ""
+    return [
+        ExplainedPrediction(
+            prediction=prediction, note=note,
+            frames=tuple(_bare_frame(prediction, float(choice.times_s[row]), pictures[row]) for row in rows if row in pictures),
+        )
+        for prediction, rows in zip(predictions, (np.unique(rows).tolist() for rows in shown), strict=True)
+    ]  # fmt: skip
+
+
+def _bare_frame(prediction: Prediction, time_s: float, frame: np.ndarray) -> ExplainedFrame:
+    track, probability = prediction.track, prediction.probability
+    assert track is not None
+    clip = rows_of(time_s, time_s, track.edges_s).start
+    said = None if probability is None else float(probability[clip])
+    return ExplainedFrame(time_s=time_s, frame=frame, relevance=None, scale=0.0, probability=said)
+
+
+def write_heatmaps(folder: Path, explained: Sequence[ExplainedPrediction]) -> list[Path]:
+    """One picture a frame, `<video>__<query>/00012.400s.png`: the frame with its map, or the map alone where it is gone."""
+    written = []
+    try:
+        for one in explained:
+            inside = folder / _folder_name(one.prediction)
+            inside.mkdir(parents=True, exist_ok=True)
+            for shown in one.frames:
+                if shown.relevance is None:
+                    continue
+                frame = np.full((*BARE_SIZE, 3), LEGEND_GREY, np.uint8) if shown.frame is None else shown.frame
+                region = WHOLE if shown.frame is None else shown.region
+                path = inside / f"{shown.time_s:09.3f}s.png"
+                write_png(path, overlay(frame, shown.relevance, shown.scale, region))
+                written.append(path)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: pictures cannot be written there ({error.strerror})\nchoose another --heatmaps"
+        ) from error
+    return written
+
+
+def _folder_name(prediction: Prediction) -> str:
+    """Sentences often begin alike, so one that is cut ends with a digest: no two queries share a folder."""
+    query = safe_name(prediction.query)
+    if len(query) > MOST_QUERY_NAME:
+        digest = hashlib.sha256(prediction.query.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        query = f"{query[: MOST_QUERY_NAME - len(digest) - 1]}-{digest}"
+    return f"{safe_name(prediction.video)}__{query}"
+
+
+def write_page(
+    path: Path, explained: Sequence[ExplainedPrediction], provenance: Mapping[str, Any], calibration: Mapping[str, Any]
+) -> None:
+    """The report; a folder that cannot be written to is an error of the user's."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_report(path, explained, provenance=provenance, calibration=calibration)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --report") from error
+
+
+def calibration_of(run: LoadedRun) -> dict[str, Any]:
+    """How far the scores of a run may be trusted: its constants, and what its own validation said."""
+    record = run.record
+    if record.ranking is None:
+        calibration: dict[str, Any] = {"localization": config_to_dict(record.localization)}
+    else:
+        constants = config_to_dict(record.ranking)
+        least = constants.pop("threshold")  # of spans; a threshold in the timeline would be one of clips
+        calibration = {"localization": constants | {"least probability shown": least}}
+    try:
+        found = json.loads((run.folder / METRICS_FILE).read_bytes())
+    except (OSError, ValueError):  # the page then says that nothing was measured
+        return calibration
+    measured = found.get("validation", {}).get("metrics", {}) if isinstance(found, dict) else {}
+    calibration["metrics"] = {
+        f"{group} {name}": metric["value"]
+        for group in SHOWN_METRICS
+        for name, metric in measured.get(group, {}).items()
+        if name.startswith(SHOWN_METRICS[group]) and metric.get("value") is not None
+    }
+    return calibration
+
+
+def best_rows(prediction: Prediction, most: int) -> np.ndarray:
+    """At most that many numbers of usable rows, in order of time: the best of each moment, then the next best, and so on."""
+    track, probability = prediction.track, prediction.probability
+    if track is None or probability is None or not track.valid.any():
+        return np.zeros(0, np.int64)
+    usable = np.where(track.valid, probability, -1.0)
+    spans = [rows_of(moment.start_s, moment.end_s, track.edges_s) for moment in prediction.moments[:most]]
+    share = -(-most // max(1, len(spans)))
+    ranked = [_spread_peaks(usable, span, share) for span in spans or [slice(0, len(usable))]]
+    chosen = [rows[place] for place in range(share) for rows in ranked if place < len(rows)][:most]
+    if len(set(chosen)) < len(chosen):  # moments that overlap have their best row in common
+        more = [_spread_peaks(usable, span, most) for span in spans]
+        chosen += [rows[place] for place in range(most) for rows in more if place < len(rows)]
+    return np.array(sorted(list(dict.fromkeys(chosen))[:most]), np.int64)
+
+
+def region_of(video: Video, preprocess: Mapping[str, Any]) -> Region:
+    """The part of the picture that the patch map covers, by the preprocessing of the space and the size of the source."""
+    source = video.record.source
+    if not source.width or not source.height or preprocess.get("resize") in (None, "squash"):
+        return WHOLE
+    height, width = int(preprocess["height"]), int(preprocess["width"])
+    ratios = height / source.height, width / source.width
+    if preprocess["resize"] == "letterbox":
+        factor = min(ratios)
+    elif preprocess.get("resize_to"):
+        factor = preprocess["resize_to"] / min(source.height, source.width)
+    else:
+        factor = max(ratios)
+    # What the model saw, measured in pictures: less than one where a middle was cut, more where black was added.
+    seen_high, seen_wide = ratios[0] / factor, ratios[1] / factor
+    return Region(
+        top=0.5 - seen_high / 2, bottom=0.5 + seen_high / 2, left=0.5 - seen_wide / 2, right=0.5 + seen_wide / 2
+    )
+
+
+def _spread_peaks(values: np.ndarray, span: slice, most: int) -> list[int]:
+    """The highest rows of a span, best first, each at least a share of the span away from those before it."""
+    rows = np.arange(span.start, span.stop)
+    apart = max(1, len(rows) // (most + 1))
+    found: list[int] = []
+    for row in rows[np.argsort(-values[rows], kind="stable")]:
+        if values[row] < 0 or len(found) == most:
+            break
+        if all(abs(int(row) - other) >= apart for other in found):
+            found.append(int(row))
+    return found
+
+
+def _pictures(
+    video: Video, choice: RowChoice, wanted: Sequence[np.ndarray], source: Path | None, max_side: int
+) -> tuple[dict[int, np.ndarray], str]:
+    """Frames by row, and why there are none."""
+    rows = np.unique(np.concatenate([*wanted, np.zeros(0, np.int64)]))
+    path = source or Path(video.record.source.path)
+    if not len(rows):
+        return {}, ""
+    try:
+        if not is_same_source(fingerprint(path), video.record.source.fingerprint):
+            return {}, f"{path} is another file than the one that was extracted."
+        numbers = video.index[choice.index[rows]]
+        frames = frames_of(path, numbers, max_side=max_side)
+    except (InputError, DecodeError) as error:
+        return {}, str(error).splitlines()[0]
+    return {int(row): frame for row, frame in zip(rows, frames, strict=True)}, ""

@@ -1,0 +1,1 @@
+"""From a video file to frames in shared memory, in processes that may die."""

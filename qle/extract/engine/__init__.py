@@ -1,0 +1,1 @@
+"""One device: rows of many videos become clips, batches, tokens, and committed videos."""

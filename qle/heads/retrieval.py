@@ -1,0 +1,57 @@
+"""The interface of heads that rank videos for a text."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qle.heads.base import Head, Losses
+from qle.tasks.retrieval.batches.batch import RetrievalBatch
+from qle.text.base import Words
+
+FRAMES = "frames"
+"""Name under which `TokenShapes.streams` tells such heads how wide a frame vector is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalOutput:
+    """Similarities of a training batch, text k with video k on the diagonal."""
+
+    similarity: Float[Tensor, "texts videos"]
+    support: Float[Tensor, "texts videos"] | None = None
+    """The same of the support texts, where the head has them."""
+
+
+class RetrievalHead(Head[RetrievalBatch, RetrievalOutput]):
+    """A final class implements the four methods."""
+
+    task: ClassVar[str] = "retrieval"
+    streams = (FRAMES,)
+    num_frames: int
+    """Of a video; the caller takes them evenly over its length."""
+
+    @abstractmethod
+    def forward(self, batch: RetrievalBatch) -> RetrievalOutput:
+        """`batch.words` must be set."""
+
+    @abstractmethod
+    def loss(self, output: RetrievalOutput, batch: RetrievalBatch) -> Losses: ...
+
+    @abstractmethod
+    def similarity(self, words: Words, frames: Float[Tensor, "videos frames dim"]) -> Float[Tensor, "texts videos"]:
+        """Every text with every video, each pair by itself: no other text and no other video changes it. Deterministic."""
+
+    @abstractmethod
+    def coarse(self, words: Words) -> Float[Tensor, "texts dim"]:
+        """Unit vectors whose product with the unit mean frame vector of a video ranks videos roughly, for a shortlist."""
+
+    @abstractmethod
+    def coarse_frames(self, mean_frame: Float[Tensor, "videos dim"]) -> Float[Tensor, "videos dim"]:
+        """The unit vectors of videos that `coarse` is compared with."""
+
+    def loss_counts(self, batch: RetrievalBatch) -> Mapping[str, Tensor]:
+        return {"*": torch.tensor(batch.num_items, device=batch.frames.device)}

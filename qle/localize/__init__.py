@@ -1,0 +1,1 @@
+"""From queries and videos to moments, files, pictures and a report."""

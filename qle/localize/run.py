@@ -1,0 +1,131 @@
+"""Free-text queries over videos, with a trained run: when does each happen, and how sure is that?
+
+    run folder + queries + (cached videos | video files) -> tracks or spans -> moments, presence, and where wanted a report
+
+A file that is not in the cache is extracted with the very description of the run's spaces, and then scored from a cache like
+any other, so that the answer does not depend on the way the video came in. Everything that a user can get wrong (queries,
+names, weights, space) is refused before the first frame is decoded or the first row is read.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from qle.errors import CacheMissingError, ConfigError, QleError
+from qle.explain.evidence import MAX_SIDE, calibration_of, write_heatmaps, write_page
+from qle.explain.explained import ExplainedPrediction
+from qle.explain.pictures import PAGE_SIDE
+from qle.localize.moment_files import one_line
+from qle.localize.query_files import Query
+from qle.localize.request import LocalizeRequest, LocalizeResult
+from qle.localize.sources import Asked, cached, extracted
+from qle.runs.record import load_run
+from qle.runtime import resolve_device
+from qle.tasks.answering import Answerer, Found, Showing, answerer_of
+from qle.tasks.scoring import OnProgress
+from qle.types import Prediction
+
+NAMED = 3
+"""Skipped queries that a note names."""
+
+
+def localize(request: LocalizeRequest, on_progress: OnProgress = lambda done, total, what: None) -> LocalizeResult:
+    """Ask every query. An error of one video among many ends with that video; where all fail, the first error is raised."""
+    _check_outputs(request)
+    device = resolve_device(request.device)
+    run = load_run(request.checkpoint, device)
+    for query in request.queries:
+        run.text.encoder.check(query.text)
+    answerer = answerer_of(
+        run, device=device, precision=request.precision, memory_bytes=request.memory_bytes, keeps_all=request.keeps_all
+    )
+    if request.heatmaps is not None and not answerer.has_maps:
+        raise ConfigError(
+            f"--heatmaps: head {run.record.head} answers with spans and does not say where in the picture\n"
+            "--report shows its moments over time, with frames where the film is known"
+        )
+    answers = _Answers(request, answerer, on_progress)
+    videos = (
+        extracted(request, run.record, on_progress, answers.skipped)
+        if request.videos
+        else cached(request, run.record, answers.skipped)
+    )
+    with closing(videos):
+        for asked in videos:
+            answers.add(asked)
+    return answers.finish()
+
+
+def _check_outputs(request: LocalizeRequest) -> None:
+    """Before hours of work, not after them."""
+    if request.report is not None and request.report.is_dir():
+        raise ConfigError(f"--report {request.report}: a folder stands there; name the file")
+    if request.heatmaps is not None and request.heatmaps.exists() and not request.heatmaps.is_dir():
+        raise ConfigError(f"--heatmaps {request.heatmaps}: a file stands there; name a folder")
+
+
+class _Answers:
+    """Collects what the videos say."""
+
+    def __init__(self, request: LocalizeRequest, answerer: Answerer, on_progress: OnProgress) -> None:
+        self._request, self._answerer, self._on_progress = request, answerer, on_progress
+        self._found: list[tuple[int, Prediction]] = []
+        self._explained: list[tuple[int, ExplainedPrediction]] = []
+        self._first_error: QleError | None = None
+        self.skipped: list[Query] = []
+        self._result = LocalizeResult(provenance=answerer.provenance())
+
+    def add(self, asked: Asked) -> None:
+        """Score one video for its queries, and keep what pictures need while its rows are at hand."""
+        try:
+            if asked.found is None:
+                raise asked.error or CacheMissingError(f"{asked.name} is not in the cache")
+            predictions = self._predictions(asked.found, asked.places)
+        except QleError as error:
+            self._first_error = self._first_error or error
+            self._result.failures[asked.name] = str(error).splitlines()[0]
+            return
+        self._found += zip(asked.places, predictions, strict=True)
+        for place in asked.places:
+            if (name := self._request.queries[place].video) is not None:
+                self._result.names[asked.found.key] = name
+        if self._request.report is not None or self._request.heatmaps is not None:
+            showing = Showing(
+                num_frames=self._request.num_frames,
+                source=asked.source,
+                max_side=MAX_SIDE if self._request.heatmaps is not None else PAGE_SIDE,
+                with_attribution=self._request.report is not None,
+            )
+            explained = self._answerer.explained(asked.found, predictions, showing)
+            self._explained += zip(asked.places, explained, strict=True)
+
+    def finish(self) -> LocalizeResult:
+        if self._first_error is not None and not self._found:
+            raise self._first_error
+        result = self._result
+        result.predictions = [prediction for _, prediction in sorted(self._found, key=lambda pair: pair[0])]
+        explained = [one for _, one in sorted(self._explained, key=lambda pair: pair[0])]
+        result.skipped = [str(query) for query in self.skipped]
+        result.notes = list(dict.fromkeys([*self._answerer.notes, *(one.note for one in explained if one.note)]))
+        if self.skipped:
+            few = "; ".join(f"{query} about {query.video!r}" for query in self.skipped[:NAMED])
+            more = ", ..." if len(self.skipped) > NAMED else ""
+            result.notes.insert(0, f"skipped {len(self.skipped)} queries about videos that are not there: {few}{more}")
+        if self._request.heatmaps is not None:
+            result.pictures = write_heatmaps(self._request.heatmaps, explained)
+        if self._request.report is not None:
+            provenance = result.provenance | {"created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
+            write_page(self._request.report, explained, provenance, calibration_of(self._answerer.run))
+        return result
+
+    def _predictions(self, found: Found, places: Sequence[int]) -> list[Prediction]:
+        def report(done: int, total: int, key: str) -> None:
+            self._on_progress(done, total, f"scoring {one_line(key)}")
+
+        queries = [self._request.queries[place] for place in places]
+        return [self._kept(one) for one in self._answerer.predictions(found, queries, report)]
+
+    def _kept(self, prediction: Prediction) -> Prediction:
+        moments = [moment for moment in prediction.moments if moment.score >= self._request.min_score]
+        return replace(prediction, moments=tuple(moments[: self._request.top]))

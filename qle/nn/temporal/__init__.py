@@ -1,0 +1,1 @@
+"""Layers that mix rows over time: transformers and state space models."""

@@ -1,0 +1,341 @@
+"""A run: a folder that holds a trained head and everything that is needed to use it, and nothing from anywhere else.
+
+    config.json         RunRecord: head, text encoder, space, constants of localization; written last
+    model.safetensors   every tensor of the head
+    text.safetensors    the trained tensors of the text encoder (all of `tiny`, the LoRA adapter of others), if there are any
+    metrics.json        what validation said about the saved weights
+    environment.json    versions, device, number of processes
+    settings.json       what was asked for: written first, so that a training that was killed is known and can go on
+    history.jsonl  tensorboard/  checkpoints/ (while training)
+
+A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record: a file
+of another run, or a flipped bit, is an error and not a head that finds nothing.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from qle.data.streams.recipe import FeatureRecipe
+from qle.durable import replace_file
+from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.segments.ranked import Ranking
+from qle.segments.tracks import Localization
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from qle.cache.reader import Space
+    from qle.heads.base import Head, TokenShapes
+    from qle.text.bank import QueryBank
+
+FORMAT = 1
+CONFIG_FILE, SETTINGS_FILE = "config.json", "settings.json"
+MODEL_FILE, TEXT_FILE = "model.safetensors", "text.safetensors"
+METRICS_FILE, ENVIRONMENT_FILE, HISTORY_FILE = "metrics.json", "environment.json", "history.jsonl"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+
+MAX_LISTED = 4
+"""Differences that a message names before it counts the rest."""
+
+RunState = Literal["new", "unfinished", "finished"]
+
+
+class SpaceUse(BaseModel):
+    """The space that the head was trained on, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    hash: str
+    hashed: dict[str, Any]
+    """What its numbers mean: enough to extract a new video in the same way."""
+    streams: dict[str, tuple[int, ...]]
+    """Row shape of every token stream."""
+    rate_fps: float | None
+    """Rows per second that the head was trained at; None: every cached row."""
+
+
+class RunRecord(BaseModel):
+    """config.json."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+    format: int = FORMAT
+    head: str
+    """Its name in HEADS."""
+    head_config: dict[str, Any]
+    text: dict[str, Any]
+    """Of `TextEncoder.spec()`."""
+    text_dim: int
+    sentence_dim: int
+    space: SpaceUse
+    """The first one, where features of several are joined."""
+    more_spaces: tuple[SpaceUse, ...] = ()
+    """The others, in the order of the recipe."""
+    recipe: FeatureRecipe | None = None
+    """How features are made of the spaces, for heads that read joined clips or frame vectors (then of one part)."""
+    localization: Localization = Localization()
+    """Of heads that score rows; not written for others."""
+    ranking: Ranking | None = None
+    """Of heads that answer with spans."""
+    is_calibrated: bool = True
+    """Its constants were fitted on validation videos; those of imported weights are as good as any."""
+    priors: dict[str, Any] | None
+    """What can be guessed without looking (eval/floors.py), from the training annotations."""
+    settings: dict[str, Any]
+    """Everything that was asked for, data and training included."""
+    selection: dict[str, Any]
+    """Which step was kept, by which number."""
+    digests: dict[str, str] = {}
+    """sha256 over the tensors of each weights file."""
+    versions: dict[str, str]
+    created: datetime
+
+    @property
+    def rate_fps(self) -> float | None:
+        return self.space.rate_fps
+
+    @property
+    def spaces(self) -> tuple[SpaceUse, ...]:
+        """All of them."""
+        return (self.space, *self.more_spaces)
+
+    @property
+    def token_shapes(self) -> "TokenShapes":
+        """What the head was built for; ConfigError where there is no such head."""
+        from qle.heads import head_class
+        from qle.heads.base import TokenShapes
+
+        streams: Mapping[str, tuple[int, ...]] = self.space.streams
+        if self.recipe is not None:  # one vector a clip or frame, under the name by which such heads ask for it
+            streams = dict.fromkeys(head_class(self.head).streams, (self.recipe.dim,))
+        return TokenShapes(streams=dict(streams), text_dim=self.text_dim, sentence_dim=self.sentence_dim)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRun:
+    """A trained head with its words, in evaluation mode on a device."""
+
+    folder: Path
+    head: "Head"
+    text: "QueryBank"
+    record: RunRecord
+
+
+def run_state(folder: Path) -> RunState:
+    """What stands there; CheckpointError for a folder that holds something else."""
+    if (folder / CONFIG_FILE).exists():
+        return "finished"
+    if (folder / SETTINGS_FILE).exists():
+        return "unfinished"
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
+        raise CheckpointError(
+            f"{folder}: neither empty nor a run (it has no {SETTINGS_FILE})\ngive another --out folder"
+        )
+    return "new"
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record alone: no weights are read and no torch is imported."""
+    path = folder / CONFIG_FILE
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _no_run(folder, error) from error
+    try:
+        found = json.loads(content)
+        if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+            raise CheckpointError(
+                f"{path} has format {found['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
+            )
+        return RunRecord.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
+    except ConfigError as error:  # of the constants of localization, which the record checks as it is made
+        raise CheckpointError(f"{path} is no record of a run: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is no JSON ({len(content)} bytes)\nrestore it from a copy, or train again"
+        ) from error
+
+
+def save_run(
+    folder: Path, record: RunRecord, head: "Head", text_state: Mapping[str, "Tensor"], files: Mapping[str, Any]
+) -> RunRecord:
+    """Write everything, the record last. `files`: JSON values by file name. The record with its digests comes back."""
+    from safetensors.torch import save
+
+    from qle.weights import state_digest
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: the folder cannot be made ({error.strerror})\ngive another --out") from error
+    digests = {}
+    for name, state in ((MODEL_FILE, head.state_dict()), (TEXT_FILE, text_state)):
+        if state:
+            tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+            replace_file(folder / name, save(tensors, metadata={"format": "pt"}))
+            digests[name] = state_digest(tensors)
+    for name, value in files.items():
+        write_json(folder / name, value)
+    record = record.model_copy(update={"digests": digests})
+    unsaid = {"localization"} - record.model_fields_set
+    replace_file(folder / CONFIG_FILE, record.model_dump_json(indent=1, exclude=unsaid).encode() + b"\n")
+    return record
+
+
+def load_head(folder: Path) -> "tuple[Head, RunRecord]":
+    """The head of a finished run, on the CPU. CheckpointError says what is wrong with it otherwise."""
+    from qle.heads import build_head
+    from qle.weights import load_exactly
+
+    record = read_run(folder)
+    try:
+        head = build_head(record.head, record.head_config, record.token_shapes)
+    # No such head, shapes that none can have, or no recipe for one that needs it.
+    except (ConfigError, KeyError, ValueError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: no head can be built from this record ({error})") from error
+    load_exactly(head, _tensors(folder, MODEL_FILE, record), where=f"{folder / MODEL_FILE} (head {record.head})")
+    return head, record
+
+
+def load_run(folder: Path, device: "torch.device") -> LoadedRun:
+    """Head and words of a finished run, ready to score. CheckpointError says what is wrong with it otherwise."""
+    from qle.text import rebuild_text_encoder
+    from qle.text.bank import QueryBank
+
+    head, record = load_head(folder)
+    if not record.text or not record.space.hash:
+        raise CheckpointError(
+            f"{folder}: imported weights that are bound to no {'features' if record.text else 'text encoder'} yet\n"
+            "run qle checkpoint import again with --cache, --stream and --text-encoder"
+        )
+    text = rebuild_text_encoder(record.text, device, run=folder)
+    if not text.is_frozen:  # then the run has trained it, and without its own numbers it would be noise
+        text.load_train_state(_tensors(folder, TEXT_FILE, record))
+    head.to(device).requires_grad_(False).eval()
+    text.to(device).requires_grad_(False).eval()
+    return LoadedRun(folder=folder, head=head, text=QueryBank(text), record=record)
+
+
+def check_space(record: RunRecord, *spaces: "Space") -> None:
+    """CacheMismatchError with what differs, unless the numbers of the spaces mean what the head was trained on. Of a run on
+    joined features all are given, in the order of its recipe."""
+    if len(spaces) != len(record.spaces):
+        names = ", ".join(f"{use.name}-{use.hash[:12]}" for use in record.spaces)
+        raise CacheMismatchError(f"the run reads {len(record.spaces)} spaces ({names}), {len(spaces)} are given")
+    for use, space in zip(record.spaces, spaces, strict=True):
+        _check_one(use, space)
+
+
+def _check_one(use: SpaceUse, space: "Space") -> None:
+    if space.record.hash == use.hash:
+        return
+    differences = different(use.hashed, space.record.hashed)
+    raise CacheMismatchError(
+        f"{space.path}: the run was trained on the space {use.name}-{use.hash[:12]}, this is another\n"
+        f"{listed(differences, 'run', 'cache') or 'the hashes differ'}\n"
+        "choose the space of the run with --space, or extract the videos again as the run needs them"
+    )
+
+
+def different(ours: Any, theirs: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted name and both values of every leaf in which two JSON values differ; None where one has no such leaf."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return [
+            found
+            for name in sorted({*ours, *theirs})
+            for found in different(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
+        ]
+    is_same = _plain(ours) == _plain(theirs)
+    return [] if is_same else [(path, ours, theirs)]
+
+
+def listed(differences: list[tuple[str, Any, Any]], one: str, other: str) -> str:
+    """`backbone.id: run 'tiny', cache 'm2crl'; ...` on one line."""
+    shown = [f"{name}: {one} {_short(a)}, {other} {_short(b)}" for name, a, b in differences[:MAX_LISTED]]
+    rest = f"; ... and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
+    return "; ".join(shown) + rest
+
+
+def read_json(path: Path) -> Any:
+    """One of the JSON files of a run."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Readable, and strict: a metric that is not a number is null."""
+    replace_file(path, json.dumps(_finite(value), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def _no_run(folder: Path, error: OSError) -> CheckpointError:
+    if not folder.exists():
+        return CheckpointError(f"{folder}: no such run folder\ntrain one with: qle train-heads --out {folder} ...")
+    if (folder / SETTINGS_FILE).exists():
+        return CheckpointError(
+            f"{folder}: a run that is half written: its training has not ended (no {CONFIG_FILE})\n"
+            "run the same qle train-heads command again, it goes on from the last checkpoint"
+        )
+    if runs := sorted(found.parent for found in folder.glob(f"seed-*/{CONFIG_FILE}")):
+        return CheckpointError(
+            f"{folder}: holds {len(runs)} runs of different seeds, and is none itself\npass one of its runs, e.g. {runs[0]}"
+        )
+    if any((folder / name).exists() for name in (MODEL_FILE, TEXT_FILE)):
+        return CheckpointError(f"{folder}: half of a run: it has weights but no {CONFIG_FILE}\ncopy the whole folder")
+    if error.errno is not None and folder.is_dir() and (folder / CONFIG_FILE).exists():
+        return CheckpointError(f"{folder / CONFIG_FILE} cannot be read ({error.strerror})")
+    return CheckpointError(
+        f"{folder}: not a run folder (no {CONFIG_FILE})\npass the folder that qle train-heads --out made"
+    )
+
+
+def _tensors(folder: Path, name: str, record: RunRecord) -> dict[str, "Tensor"]:
+    from qle.weights import load_file, state_digest
+
+    path = folder / name
+    if not path.exists():
+        raise CheckpointError(f"{folder}: half of a run: {name} is missing\ncopy the whole folder, or train again")
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except CheckpointError as error:  # its advice is for weights that somebody published
+        raise CheckpointError(
+            f"{str(error).splitlines()[0]}\nthe run {folder} is damaged: copy the whole folder again, or train again"
+        ) from error
+    if state_digest(state) != record.digests.get(name):
+        raise CheckpointError(
+            f"{path}: not the weights that {CONFIG_FILE} was written for (their digest differs)\n"
+            "the file is damaged or from another run: copy the whole folder again, or train again"
+        )
+    return state
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value

@@ -1,0 +1,1 @@
+"""Arithmetic of spans of time: from score tracks and candidates to moments. No torch."""

@@ -1,0 +1,1 @@
+"""From streams of clips and annotations to batches of (window, query) items."""

@@ -1,0 +1,43 @@
+"""For each item of a batch another one whose query does not happen in its video. No torch.
+
+That the query belongs to another item does not say that it does not happen here: two cuts of one recording show the same, and
+the same thing is asked in other words. So the other item must be of another recording and of another concept, and its concept
+must not be one that happens, or that nobody was asked about, in this item's recording: in this cut of it or in another.
+"""
+
+import numpy as np
+
+from qle.tasks.moments.batches.draws import pick
+from qle.tasks.moments.batches.items import Corpus
+
+
+class Negatives:
+    """Draws them."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        # Most concepts are asked of one recording only, and the rule about recordings covers them.
+        source_of = np.zeros(len(corpus.keys), dtype=np.int64)
+        source_of[corpus.video] = corpus.source
+        video, concept = np.divmod(corpus.happening, corpus.num_concepts)
+        sources = np.concatenate([corpus.source, source_of[video]])
+        pairs = np.unique(np.stack([np.concatenate([corpus.concept, concept]), sources]), axis=1)
+        self._is_shared = np.bincount(pairs[0], minlength=corpus.num_concepts) > 1
+        self._happening = np.unique(source_of[video] * corpus.num_concepts + concept)
+
+    def draw(self, items: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(items,) int64 places in the batch, an item itself where there is none; and (items,) bool."""
+        source, concept = self._corpus.source[items], self._corpus.concept[items]
+        allowed = (source[:, None] != source) & (concept[:, None] != concept)
+        shared = np.flatnonzero(self._is_shared[concept])
+        if len(shared):
+            asked = source[:, None] * self._corpus.num_concepts + concept[shared]
+            allowed[:, shared] &= ~_contains(self._happening, asked)
+        place, is_there = pick(allowed, draw)
+        return np.where(is_there, place, np.arange(len(items))), is_there
+
+
+def _contains(numbers: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Which of `asked` stand among sorted numbers."""
+    place = np.minimum(np.searchsorted(numbers, asked), len(numbers) - 1)
+    return numbers[place] == asked if len(numbers) else np.zeros(asked.shape, dtype=bool)

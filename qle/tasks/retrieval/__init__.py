@@ -1,0 +1,1 @@
+"""The task of ranking videos for a text."""

@@ -1,0 +1,162 @@
+"""Training of heads that rank videos: pairs of text and video in, the ranks of validation videos out.
+
+--stream SPACE[:STREAM] -> FrameSource -> RetrievalBatch -> head    validation: VideoRanker -> similarity -> R@1, then MRR
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from qle.cache.reader import open_cache
+from qle.data.annotations import Annotation
+from qle.data.pairs import PairTable, pair_table
+from qle.data.rows import choose_rows
+from qle.data.streams.recipe import StreamChoice
+from qle.errors import AnnotationError, ConfigError
+from qle.eval.floors import Priors, priors_of
+from qle.eval.retrieval import retrieval_metrics, retrieval_report
+from qle.heads.retrieval import FRAMES, RetrievalHead
+from qle.tasks.retrieval.batches.config import RetrievalDataConfig
+from qle.tasks.retrieval.batches.frames import FrameSource
+from qle.tasks.retrieval.batches.loader import RetrievalBatches, retrieval_batches
+from qle.tasks.retrieval.scoring import VideoRanker
+from qle.train.request import Settings, TrainRequest
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use
+from qle.train.steps.checkpoints import Position
+from qle.train.steps.model import TrainedModel
+from qle.train.training import Kept, Task, Validation
+
+TIE_SHARE = 1e-4
+"""Of MRR in the number that chooses the best step: less than one text of ten thousand, so it only tells equal R@1 apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredPairs:
+    """What validation leaves."""
+
+    pairs: PairTable
+    similarity: np.ndarray
+    """(pairs, videos) float32"""
+
+
+class RetrievalTask(Task):
+    """One stream, a few frames of each video."""
+
+    name: ClassVar[str] = "retrieval"
+    score_name = "val_r@1"
+    data_config: ClassVar[type] = RetrievalDataConfig
+
+    def __init__(self, frames: FrameSource, annotations: AnnotationPair, settings: Settings) -> None:
+        self.train, self.val, self.notes = annotations.train, annotations.val, annotations.notes
+        self.where = frames.where
+        self.identity: dict[str, Any] = {
+            **annotations.identity,
+            "space": space_identity(frames.space),
+            "stream": frames.stream,
+        }
+        self._frames, self._settings = frames, settings
+
+    @classmethod
+    def open(cls, request: TrainRequest, settings: Settings) -> "RetrievalTask":
+        """The stream, and annotations whose videos it has; captions need no times."""
+        frames = FrameSource.open(open_cache(request.cache), stream_choice(request), settings.head.num_frames)
+        match = partial(frames.match, allow_missing=request.allow_missing)
+        return cls(frames, open_annotations(request, match, allow_unlabelled=True), settings)
+
+    def model(self, device: torch.device) -> TrainedModel:
+        # Queries are not encoded here: a hundred thousand captions with all their words fit into no memory (see the loader).
+        model = build_model(self._settings, {FRAMES: (self._frames.dim,)}, (), device)
+        for query in sorted({annotation.query for annotation in (*self.train, *self.val)}):
+            model.text.check(query)
+        return model
+
+    def batches(self, model: TrainedModel, accelerator: Accelerator) -> RetrievalBatches:
+        return retrieval_batches(
+            self._frames,
+            self.train,
+            self._settings.data,
+            text=model.bank if model.text.is_frozen else None,
+            seed=self._settings.train.seed,
+            device=accelerator.device,
+            shard=(accelerator.process_index, accelerator.num_processes),
+        )
+
+    def validation(self, accelerator: Accelerator) -> "RetrievalValidation":
+        return RetrievalValidation(accelerator, self._frames, self.val)
+
+    def finish(self, model: TrainedModel, scored: ScoredPairs, position: Position, folder: Path) -> Kept:
+        """Nothing is fitted; the whole evaluation beside chance."""
+        report = retrieval_report(scored.similarity, scored.pairs)
+        record = {
+            "space": space_use(self._frames.space, None),
+            "recipe": self._frames.recipe,
+            "priors": self._priors().to_json(),
+        }
+        return Kept(record=record, metrics=report.to_json())
+
+    def _priors(self) -> Priors:
+        """Of use here is what was trained and chosen on; a caption without times counts as true of its whole video."""
+        by_key, _ = self._frames.match((*self.train, *self.val))
+        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
+        silent = {one.video for one in (*self.train, *self.val) if one.duration_s is None}
+        lengths = {name: choose_rows(self._frames.space.video(keys[name]), None).duration_s for name in silent}
+        train, val = (
+            [
+                one
+                if one.is_labelled
+                else replace(one, windows=((0.0, one.duration_s or lengths[one.video]),), is_labelled=True)
+                for one in annotations
+            ]
+            for annotations in (self.train, self.val)
+        )
+        return priors_of(train, lengths, val=val, keys=keys)
+
+
+class RetrievalValidation(Validation):
+    """Every text against every video of the validation annotations; videos are shared out over the processes."""
+
+    def __init__(self, accelerator: Accelerator, frames: FrameSource, annotations: Sequence[Annotation]) -> None:
+        self._accelerator, self._frames = accelerator, frames
+        by_key, _ = frames.match(annotations)
+        self._pairs = pair_table(by_key)
+        if len(self._pairs.videos) < 2:
+            raise AnnotationError(
+                f"--val: all annotations are of {self._pairs.videos[0]!r}: there is nothing to rank\n"
+                "give a --val file with more videos"
+            )
+
+    def score(self, model: TrainedModel) -> ScoredPairs:
+        """On every process the same."""
+        assert isinstance(model.head, RetrievalHead), model.head.name
+        ranker = VideoRanker(model.head, model.bank, self._frames, device=self._accelerator.device)
+        rank, count = self._accelerator.process_index, self._accelerator.num_processes
+        mine = ranker.similarity(self._pairs.queries, self._pairs.videos[rank::count])
+        parts = gather_object([mine]) if count > 1 else [mine]
+        similarity = np.empty((len(self._pairs.queries), len(self._pairs.videos)), np.float32)
+        for place, part in enumerate(parts):
+            similarity[:, place::count] = part
+        return ScoredPairs(pairs=self._pairs, similarity=similarity[self._pairs.query])
+
+    def value(self, scored: ScoredPairs) -> float:
+        """R@1 from text to video; between equal ones the better MRR."""
+        also_true = scored.pairs.is_true(np.arange(len(scored.pairs)), np.arange(len(scored.pairs.videos)))
+        found = retrieval_metrics(scored.similarity, scored.pairs.video, also_true)["text_to_video"]
+        return (found["r@1"] + TIE_SHARE * found["mrr"]) / (1 + TIE_SHARE)
+
+
+def stream_choice(request: TrainRequest) -> StreamChoice:
+    """What --stream or --space says."""
+    if len(request.streams) > 1:
+        raise ConfigError(
+            f"--stream is given {len(request.streams)} times: head {request.head} reads frames of one stream\nname one"
+        )
+    if request.streams and request.space is not None:
+        raise ConfigError("--space and --stream: name the space in --stream, once (SPACE:STREAM)")
+    return StreamChoice.parse(request.streams[0]) if request.streams else StreamChoice(space=request.space)

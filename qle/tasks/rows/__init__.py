@@ -1,0 +1,1 @@
+"""The task of scoring every row of a video for a query."""

@@ -1,0 +1,1 @@
+"""From cached tokens and annotations to batches of windows with their questions."""

@@ -1,0 +1,105 @@
+"""A process that reads windows into shared memory, seen from inside. numpy only: it starts in a fraction of torch's time.
+
+    tasks from the pipe (slot, windows) -> rows into the slot -> (usable rows) or an error back through the pipe
+
+It holds nothing that a kill could leave behind: no lock, no named memory. When the parent goes, the pipe ends, and so does
+this process.
+"""
+
+import mmap
+import os
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Mapping
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from qle.errors import QleError
+from qle.tasks.rows.batches.tokens import TokenReader
+
+Task = tuple[int, list[tuple[int, int]]]
+"""Slot, and (video, first row) of each window."""
+
+
+class SharedSlots:
+    """Anonymous shared memory, cut into slots that hold one batch each. It goes to a process as a file handle."""
+
+    def __init__(self, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], num_slots: int, fd: int | None = None):
+        self._shapes, self.num_slots = dict(shapes), num_slots
+        self._fd = _anonymous_file(self._slot_bytes * num_slots) if fd is None else fd
+
+    @property
+    def _slot_bytes(self) -> int:
+        return sum(_padded(shape, dtype) for shape, dtype in self._shapes.values())
+
+    def arrays(self) -> list[dict[str, np.ndarray]]:
+        """The slots, mapped; the file handle is closed, the memory lives as long as the arrays do."""
+        memory = mmap.mmap(self._fd, self._slot_bytes * self.num_slots)
+        os.close(self._fd)
+        slots = []
+        for slot in range(self.num_slots):
+            offset, arrays = slot * self._slot_bytes, {}
+            for name, (shape, dtype) in self._shapes.items():
+                flat = np.frombuffer(memory, dtype, count=int(np.prod(shape)), offset=offset)
+                arrays[name] = flat.reshape(shape)
+                offset += _padded(shape, dtype)
+            slots.append(arrays)
+        return slots
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._shapes, self.num_slots, reduction.DupFd(self._fd))
+
+
+def serve(pipe: Connection, memory: SharedSlots, reader: TokenReader) -> None:
+    """Work until the parent says so, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    slots = memory.arrays()
+    waiting: deque[Task] = deque()
+    try:
+        while True:
+            while not waiting or pipe.poll():
+                task = pipe.recv()
+                if task is None:
+                    return
+                for video, first in task[1]:
+                    reader.prefetch(video, first)
+                waiting.append(task)
+            pipe.send(_read(reader, slots, waiting.popleft()))
+    except (EOFError, ConnectionError):  # the parent is gone
+        return
+
+
+def _read(reader: TokenReader, slots: list[dict[str, np.ndarray]], task: Task) -> np.ndarray | QleError | OSError:
+    slot, windows = task
+    try:
+        return np.stack(
+            [
+                reader.read(video, first, {name: array[place] for name, array in slots[slot].items()})
+                for place, (video, first) in enumerate(windows)
+            ]
+        )
+    except (QleError, OSError) as error:
+        return error
+
+
+def _rebuild(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], num_slots: int, handle: Any) -> SharedSlots:
+    return SharedSlots(shapes, num_slots, handle.detach())
+
+
+def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    size = int(np.prod(shape)) * dtype.itemsize
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _anonymous_file(size: int) -> int:
+    if hasattr(os, "memfd_create"):  # not bound by the size of /dev/shm, which containers keep at 64 MB
+        fd = os.memfd_create("qle-batches", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd

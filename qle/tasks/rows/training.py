@@ -1,0 +1,132 @@
+"""Training of heads that score rows: windows of rows in, the AUROC of whole validation videos out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from accelerate import Accelerator
+
+from qle.cache.reader import Space, open_cache
+from qle.data.annotations import Annotation
+from qle.data.lookup import match_videos
+from qle.data.rows import check_rate, choose_rows
+from qle.errors import CacheMismatchError, ConfigError
+from qle.eval.floors import Priors, priors_of
+from qle.eval.rows.fitting import fit_localization
+from qle.eval.rows.report import evaluate
+from qle.eval.rows.scored import ScoredQuery
+from qle.heads.base import Head
+from qle.tasks.rows.batches.config import DataConfig
+from qle.tasks.rows.batches.loader import TrainingBatches, taught_sides, training_batches
+from qle.tasks.rows.validation import RowValidation
+from qle.train.request import Settings, TrainRequest
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use, token_streams
+from qle.train.sides import check_sides
+from qle.train.steps.checkpoints import Position
+from qle.train.steps.model import TrainedModel
+from qle.train.training import Kept, Task
+
+
+class RowTask(Task):
+    """One space, rows at one rate."""
+
+    name: ClassVar[str] = "rows"
+    score_name = "val_auroc"
+    data_config: ClassVar[type] = DataConfig
+
+    def __init__(self, space: Space, annotations: AnnotationPair, settings: Settings) -> None:
+        self.train, self.val, self.notes = annotations.train, annotations.val, annotations.notes
+        self.where = space.path.name
+        self.identity: Mapping[str, Any] = annotations.identity | {"space": space_identity(space)}
+        self._space, self._settings = space, settings
+
+    @classmethod
+    def open(cls, request: TrainRequest, settings: Settings) -> "RowTask":
+        """The space, and annotations that all have their video there."""
+        if request.streams:
+            raise ConfigError(
+                f"--stream: head {request.head} reads the rows of one space, not joined features\n"
+                "name the space with --space, or choose another --head"
+            )
+        space = open_cache(request.cache).space(request.space)
+        match = partial(match_videos, space, allow_missing=request.allow_missing)
+        annotations = open_annotations(request, match)
+        check_rate(space, settings.data.rate_fps)
+        sides = taught_sides(space, annotations.train, settings.data)
+        notes = check_sides(missing_sides(*sides), allow=request.allow_one_sided)
+        return cls(space, replace(annotations, notes=(*annotations.notes, *notes)), settings)
+
+    def model(self, device: torch.device) -> TrainedModel:
+        """CacheMismatchError where the space lacks what the head reads."""
+        queries = [annotation.query for annotation in (*self.train, *self.val)]
+        model = build_model(self._settings, token_streams(self._space), queries, device)
+        check_streams(model.head, self._space)
+        return model
+
+    def batches(self, model: TrainedModel, accelerator: Accelerator) -> TrainingBatches:
+        return training_batches(
+            self._space,
+            self.train,
+            self._settings.data,
+            streams=model.head.streams,
+            seed=self._settings.train.seed,
+            device=accelerator.device,
+            shard=(accelerator.process_index, accelerator.num_processes),
+        )
+
+    def validation(self, accelerator: Accelerator) -> RowValidation:
+        return RowValidation(accelerator, self._space, self.val, rate_fps=self._settings.data.rate_fps)
+
+    def finish(self, model: TrainedModel, scored: Sequence[ScoredQuery], position: Position, folder: Path) -> Kept:
+        """Constants of localization, and the whole evaluation beside the floors of the training annotations."""
+        localization, priors = fit_localization(scored), self._priors()
+        report = evaluate(scored, localization, priors=priors)
+        record = {
+            "space": space_use(self._space, self._settings.data.rate_fps),
+            "localization": localization,
+            "priors": priors.to_json(),
+        }
+        return Kept(record=record, metrics=report.to_json())
+
+    def _priors(self) -> Priors:
+        """Of the training annotations; how long videos are is known from the cache where they do not say."""
+        by_key, _ = match_videos(self._space, (*self.train, *self.val))
+        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
+        rate_fps = self._settings.data.rate_fps
+        durations_s = {
+            name: choose_rows(self._space.video(keys[name]), rate_fps).duration_s for name in _videos(self.train)
+        }
+        return priors_of(self.train, durations_s, val=self.val, keys=keys)
+
+
+def missing_sides(has_positive: bool, has_negative: bool) -> dict[str, str]:
+    """What rows cannot be learned without, for `check_sides`."""
+    missing = {}
+    if not has_positive:
+        missing["positive"] = (
+            "no row of a training video lies inside a window of its query\n"
+            "give annotations of queries that happen (relevant_windows), or a higher data.rate_fps"
+        )
+    if not has_negative:
+        missing["negative"] = (
+            "in every row of a training video its query happens\n"
+            "give queries that happen in a part of their video, or not at all (relevant_windows: [])"
+        )
+    return missing
+
+
+def check_streams(head: Head, space: Space) -> None:
+    """CacheMismatchError unless the space has all that the head reads."""
+    has = token_streams(space)
+    if missing := [name for name in head.streams if name not in has]:
+        raise CacheMismatchError(
+            f"head {head.name} reads {', '.join(head.streams)}, the space {space.path.name} has only {', '.join(has)}\n"
+            f"extract with {missing[0]} tokens, or choose another --space or --head"
+        )
+
+
+def _videos(annotations: Sequence[Annotation]) -> set[str]:
+    return {annotation.video for annotation in annotations}

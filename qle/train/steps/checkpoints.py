@@ -1,0 +1,121 @@
+"""What a killed training goes on from: a folder for each of the last two checkpoints, complete or not there at all.
+
+    checkpoints/step-00000200/
+        state.json            position, best validation so far, length of the history, names of the other files
+        weights.safetensors   trained tensors of head and text encoder
+        optimiser.safetensors ema.safetensors best.safetensors   where there are any
+        random-<process>.safetensors
+
+Written beside, fsynced, renamed; safetensors and JSON only, so that no file is a program. Rates need no state
+(optimiser.py), the order of the data follows from seed and epoch.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+from qle.durable import remove_tree, sync_file, sync_tree
+from qle.errors import CheckpointError
+from qle.weights import load_file
+
+KEPT = 2
+"""The newest, and the one before it."""
+STATE_FILE = "state.json"
+BEST_FILE = "best.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a training is. Everything else about it follows from this, the tensors and the settings."""
+
+    step: int = 0
+    """Steps done."""
+    best_score: float | None = None
+    best_step: int = 0
+    num_worse: int = 0
+    """Validations since the best one."""
+    history_bytes: int = 0
+
+    def is_over(self, num_steps: int, patience: int) -> bool:
+        return self.step >= num_steps or (patience > 0 and self.num_worse >= patience)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A position with its tensors, by file ("weights", "optimiser", "ema", "best", "random-0") and name."""
+
+    position: Position
+    tensors: Mapping[str, Mapping[str, Tensor]]
+
+
+class CheckpointFolder:
+    """The checkpoints of one run. One process writes, all read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Make it the newest; older ones but one are deleted."""
+        target = self.path / f"step-{checkpoint.position.step:08d}"
+        beside = self.path / f".{target.name}.tmp"
+        remove_tree(beside)
+        try:
+            self._fill(beside, checkpoint)
+        except BaseException:
+            remove_tree(beside)  # half of it is no use, and the disk may be full
+            raise
+        if target.exists():  # a run that went on from an earlier one has come here again
+            remove_tree(target)
+        os.rename(beside, target)
+        sync_file(self.path, "full")
+        for old in self._steps()[:-KEPT]:
+            remove_tree(old)
+
+    def newest(self) -> Checkpoint | None:
+        """None where no checkpoint was written yet."""
+        steps = self._steps()
+        return self._read(steps[-1]) if steps else None
+
+    def remove(self) -> None:
+        """After the end: nothing goes on from here."""
+        remove_tree(self.path)
+
+    @staticmethod
+    def _fill(folder: Path, checkpoint: Checkpoint) -> None:
+        folder.mkdir(parents=True)
+        files = []
+        for name, tensors in checkpoint.tensors.items():
+            if tensors:
+                # Copies: safetensors refuses tensors that share memory.
+                whole = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+                (folder / f"{name}.safetensors").write_bytes(save(whole))
+                files.append(name)
+        state = {"position": asdict(checkpoint.position), "files": files}
+        (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
+        sync_tree(folder)
+
+    def _steps(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(path for path in self.path.glob("step-*") if (path / STATE_FILE).exists())
+
+    def _read(self, folder: Path) -> Checkpoint:
+        try:
+            state = json.loads((folder / STATE_FILE).read_bytes())
+            position, files = Position(**state["position"]), [folder / f"{name}.safetensors" for name in state["files"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(folder / STATE_FILE, f"damaged ({error})") from error
+        # Without the optimiser or the best weights it would go on all the same, to other numbers.
+        if missing := [file for file in files if not file.exists()]:
+            raise _damaged(missing[0], "missing")
+        return Checkpoint(position=position, tensors={file.stem: load_file(file) for file in files})
+
+
+def _damaged(file: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: {what}\ndelete {file.parent} to go on from the checkpoint before it, or the run folder to begin anew"
+    )
