@@ -28,7 +28,7 @@ import torch
 
 from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.config import load_preset, override
-from qle.data.streams.batch import MomentBatch
+from qle.heads.moments import MomentBatch
 from qle.tasks.moments.training import MomentTask
 from qle.text.words_file import write_stored_words
 from qle.train.progress import TrainStatus

@@ -30,10 +30,10 @@ from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
-from qle.data.batch import Batch
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
 from qle.heads.qle.head import QleConfig, QleHead
+from qle.heads.rows import Batch
 from qle.runtime import keep_freed_memory, resolve_device, resolve_dtype
 from qle.tasks.rows.batches.loader import DataConfig, training_batches
 from qle.text import build_text_encoder

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qle.data.streams.batch import MomentBatch, MomentTargets
-from qle.heads.moments import MomentHead, MomentOutput
+from qle.heads.moments import MomentBatch, MomentHead, MomentOutput, MomentTargets
 from qle.nn.detr.matcher import match
 from qle.text.base import Words
 

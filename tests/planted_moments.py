@@ -16,11 +16,10 @@ from torch import nn
 
 from qle.cache.reader import open_cache
 from qle.cache.tools.interchange import ImportOptions, import_features
-from qle.data.streams.batch import MomentBatch
 from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import StreamChoice
 from qle.heads.base import Losses, TokenShapes
-from qle.heads.moments import MomentHead, MomentOutput
+from qle.heads.moments import MomentBatch, MomentHead, MomentOutput
 from qle.tasks.moments.batches.config import MomentDataConfig
 
 DIM, CLIP_S = 8, 2.0

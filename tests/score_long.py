@@ -12,7 +12,8 @@ import torch
 from qle.cache.reader import Space
 from qle.cache.spaces import open_space
 from qle.heads import build_head
-from qle.heads.base import RowHead, TokenShapes
+from qle.heads.base import TokenShapes
+from qle.heads.rows import RowHead
 from qle.tasks.rows.scoring import RowScorer
 from qle.text import TextRequest, build_text_encoder
 from qle.text.bank import QueryBank

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from qle.data.batch import Batch
 from qle.heads import build_head
-from qle.heads.base import RowHead, TokenShapes
+from qle.heads.base import TokenShapes
+from qle.heads.rows import Batch, RowHead
 from qle.text.base import Words
 
 SHAPES = TokenShapes(streams={"patch": (3, 4, 8), "frame": (8,)}, text_dim=6, sentence_dim=6)

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qle.data.streams.batch import MomentBatch, MomentTargets
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.heads.moments import FEATURES, MomentHead
+from qle.heads.moments import FEATURES, MomentBatch, MomentHead, MomentTargets
 from qle.text.base import Words
 
 CLIP_DIM, TEXT_DIM, NUM_IDS = 10, 6, 20

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.heads.retrieval import FRAMES, RetrievalHead
-from qle.tasks.retrieval.batches.batch import RetrievalBatch
+from qle.heads.retrieval import FRAMES, RetrievalBatch, RetrievalHead
 from qle.text.base import Words
 
 DIM, NUM_FRAMES = 16, 5

@@ -29,7 +29,7 @@ from qle.explain.visible import Visible, visible
 from qle.extract.decode.write import write_video
 from qle.extract.source_frames import stream_frames
 from qle.heads import build_head
-from qle.heads.base import RowHead
+from qle.heads.rows import RowHead
 from qle.outputs import FILM_SUFFIXES, check_output
 from qle.runs.record import LoadedRun, load_run
 from qle.runs.spaces import space_of

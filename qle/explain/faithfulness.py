@@ -25,7 +25,7 @@ from qle.explain.maps import Region, spearman
 from qle.explain.perturbation import perturb
 from qle.explain.pointing import point
 from qle.explain.visible import Visible
-from qle.heads.base import RowHead
+from qle.heads.rows import RowHead
 from qle.tasks.rows.scoring import RowScorer
 from qle.tasks.scoring import OnProgress
 from qle.text.base import Words

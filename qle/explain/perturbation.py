@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qle.heads.base import RowHead
+from qle.heads.rows import RowHead
 from qle.text.base import Words
 
 NUM_STEPS = 16

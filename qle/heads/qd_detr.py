@@ -16,10 +16,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from qle.data.streams.batch import MomentBatch
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
-from qle.heads.moments import FEATURES, MomentHead, MomentOutput
+from qle.heads.moments import FEATURES, MomentBatch, MomentHead, MomentOutput
 from qle.nn.detr.clip_positions import clip_positions
 from qle.nn.detr.config import DetrConfig
 from qle.nn.detr.inputs import MomentInputs

@@ -1,20 +1,47 @@
-"""The interface of heads that rank videos for a text."""
+"""The interface of heads that rank videos for a text, and the batch that they are trained on: text k belongs to video k.
+
+Every video is a fixed number of frame vectors, taken evenly over its whole length and not normalised.
+"""
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qle.heads.base import Head, Losses
-from qle.tasks.retrieval.batches.batch import RetrievalBatch
+from qle.heads.base import Head, Losses, moved
 from qle.text.base import Words
 
 FRAMES = "frames"
 """Name under which `TokenShapes.streams` tells such heads how wide a frame vector is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalBatch:
+    """Pairs. No video stands twice in a batch: the other videos are the negatives."""
+
+    frames: Float[Tensor, "pairs frames dim"]
+    queries: tuple[str, ...]
+    """Distinct texts."""
+    query_index: Int[Tensor, " pairs"]
+    words: Words | None = None
+    """Of `queries`. Such heads read sentences: where the words come with the batch, `states` may hold none."""
+    positives: Bool[Tensor, "pairs pairs"] | None = None
+    """Text k is known to be true of video j: no negative, though it is not the pair that is asked for. None: of k = j only."""
+    videos: tuple[str, ...] = ()
+
+    @property
+    def num_items(self) -> int:
+        return len(self.frames)
+
+    def with_words(self, words: Words) -> "RetrievalBatch":
+        return replace(self, words=words)
+
+    def to(self, device: torch.device) -> "RetrievalBatch":
+        return replace(self, **moved(self, device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -239,7 +239,7 @@ def presence_logit(track: ScoreTrack, peak: float) -> float:
 
 def presence_at(logit: float, track: ScoreTrack, localization: Localization) -> float:
     """The probability for a logit of presence: calibrated, and no more than the query's words can be understood."""
-    presence = float(sigmoid(np.float64(localization.presence_scale * logit + localization.presence_bias)))
+    presence = float(sigmoid(np.array(localization.presence_scale * logit + localization.presence_bias)))
     return presence if track.familiarity is None else presence * track.familiarity.probability
 
 

@@ -25,8 +25,8 @@ from qle.data.streams.lengths import trimmed_note
 from qle.errors import CheckpointError, ConfigError
 from qle.explain.evidence import explain_frames, show_frames
 from qle.explain.explained import ExplainedPrediction
-from qle.heads.base import RowHead
 from qle.heads.moments import MomentHead
+from qle.heads.rows import RowHead
 from qle.localize.query_files import Query
 from qle.runs.record import LoadedRun
 from qle.runs.spaces import streams_of

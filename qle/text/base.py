@@ -1,6 +1,6 @@
 """The interface of text encoders: `encode(queries) -> Words`.
 
-Queries repeat within a batch, so callers pass the distinct ones and index into the result (data/batch.py).
+Queries repeat within a batch, so callers pass the distinct ones and index into the result (heads/rows.py).
 """
 
 from abc import ABC, abstractmethod

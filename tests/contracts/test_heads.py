@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from qle.config import build_config, override
-from qle.data.batch import Batch
 from qle.errors import ConfigError
 from qle.heads import HEADS, build_head, head_class
-from qle.heads.base import RowHead, RowReading
 from qle.heads.qle.head import QleConfig
+from qle.heads.rows import Batch, RowHead, RowReading
 from qle.text.base import Words
 from tests.small_heads import QLE_VARIANTS, SHAPES, TINY, random_batch, random_words, small_head
 

@@ -12,10 +12,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from qle.config import build_config
-from qle.data.streams.batch import MomentBatch
 from qle.errors import ConfigError
 from qle.heads import HEADS, head_class
-from qle.heads.moments import MomentHead, MomentOutput
+from qle.heads.moments import MomentBatch, MomentHead, MomentOutput
 from qle.nn.detr.matcher import Matches
 from tests.small_moments import (
     VARIANTS,

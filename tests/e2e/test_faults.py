@@ -79,7 +79,7 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     cache = tmp_path / "cache"
     watcher = (
         "import os, signal, sys\n"
-        "from qle.cli import app, console\n"
+        "from qle.cli.app import app, console\n"
         "class Progress(console.ExtractProgress):\n"
         "    def update(self, progress):\n"
         f"        if progress.rows_done > 900: os.killpg(0, {int(number)})\n"

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qle.compat import cg_detr
-from qle.data.streams.batch import MomentBatch, MomentTargets
 from qle.errors import CheckpointError
 from qle.heads.cg_detr.head import CgDetrHead
+from qle.heads.moments import MomentBatch, MomentTargets
 from qle.nn.detr.set_losses import set_losses
 from qle.text.base import Words
 

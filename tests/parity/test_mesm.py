@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qle.compat.mesm import head_from_official, official_options, official_state
-from qle.data.streams.batch import MomentBatch, MomentTargets
 from qle.errors import CheckpointError
 from qle.heads.mesm.head import MesmHead
-from qle.heads.moments import MomentOutput
+from qle.heads.moments import MomentBatch, MomentOutput, MomentTargets
 from qle.nn.detr.set_losses import set_losses
 from qle.text.base import Words
 

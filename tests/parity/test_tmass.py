@@ -13,10 +13,9 @@ from torch import Tensor
 from qle.compat.tmass import LOG_SCALE, UNUSED, head_from_official, left_out, official_state
 from qle.errors import CheckpointError
 from qle.eval.retrieval import CUTS, Ranks, both_ways, dual_softmax, metrics_of, published_leak_ranks
-from qle.heads.retrieval import RetrievalOutput
+from qle.heads.retrieval import RetrievalBatch, RetrievalOutput
 from qle.heads.tmass.head import TmassHead
 from qle.heads.tmass.sampled_text import all_frame_cosines, cosines_of_trials, frame_cosines, sampled_texts
-from qle.tasks.retrieval.batches.batch import RetrievalBatch
 from qle.text.base import Words
 
 NAMES = {"num_attention_heads": "num_mha_heads", "stochastic_trials": "stochasic_trials"}

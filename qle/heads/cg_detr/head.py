@@ -19,13 +19,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qle.data.streams.batch import MomentBatch
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
 from qle.heads.cg_detr.dummy_attention import CalibratedLayer
 from qle.heads.cg_detr.losses import alignment_terms, attention_terms, saliency_terms, term_counts
 from qle.heads.cg_detr.saliency_token import SaliencyToken
-from qle.heads.moments import FEATURES, MomentHead, MomentOutput
+from qle.heads.moments import FEATURES, MomentBatch, MomentHead, MomentOutput
 from qle.nn.detr.clip_positions import clip_positions
 from qle.nn.detr.config import DetrConfig, check_weights
 from qle.nn.detr.encoder import Encoder, EncoderLayer

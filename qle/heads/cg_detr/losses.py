@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qle.data.streams.batch import MomentBatch, MomentTargets
 from qle.heads.cg_detr.alignment_losses import (
     distillation_loss,
     membership_loss,
     moment_sentence_loss,
     orthogonality_loss,
 )
-from qle.heads.moments import MomentOutput
+from qle.heads.moments import MomentBatch, MomentOutput, MomentTargets
 from qle.nn.detr.moment_losses import negative_loss, rank_loss
 from qle.nn.detr.saliency_losses import pair_term
 from qle.nn.detr.set_losses import SetLossConfig

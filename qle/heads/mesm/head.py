@@ -25,7 +25,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qle.data.streams.batch import MomentBatch, MomentTargets
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
 from qle.heads.mesm.sentences import (
@@ -37,7 +36,7 @@ from qle.heads.mesm.sentences import (
     sentence_loss,
 )
 from qle.heads.mesm.words import MutualLayer, WordClasses, WordRebuilder, draw_hidden, word_loss
-from qle.heads.moments import FEATURES, MomentHead, MomentOutput
+from qle.heads.moments import FEATURES, MomentBatch, MomentHead, MomentOutput, MomentTargets
 from qle.nn.detr.clip_positions import clip_positions
 from qle.nn.detr.config import DetrConfig, check_weights
 from qle.nn.detr.inputs import MomentInputs

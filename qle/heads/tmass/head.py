@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
-from qle.heads.retrieval import FRAMES, RetrievalHead, RetrievalOutput
+from qle.heads.retrieval import FRAMES, RetrievalBatch, RetrievalHead, RetrievalOutput
 from qle.heads.tmass.sampled_text import (
     Prior,
     SimilarityRadius,
@@ -34,7 +34,6 @@ from qle.heads.tmass.sampled_text import (
 )
 from qle.heads.tmass.text_pooling import TextPooling
 from qle.nn.losses import paired_cross_entropy
-from qle.tasks.retrieval.batches.batch import RetrievalBatch
 from qle.text.base import Words
 
 TILE_NUMBERS = 2 << 20

@@ -11,7 +11,7 @@ from qle.nn.detr.set_losses import SetLossConfig
 
 
 class SaliencyTargets(Protocol):
-    """What MomentTargets of data/moments/batch.py has."""
+    """What MomentTargets of heads/moments.py has."""
 
     @property
     def saliency(self) -> Float[Tensor, "items clips"]: ...

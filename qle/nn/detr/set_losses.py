@@ -24,7 +24,7 @@ SET_TERMS = ("span", "giou", "label")
 
 
 class SpanTargets(Protocol):
-    """What MomentTargets of data/moments/batch.py has."""
+    """What MomentTargets of heads/moments.py has."""
 
     @property
     def spans(self) -> Float[Tensor, "targets 2"]: ...

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from qle.data.annotations import Annotation
-from qle.data.streams.batch import MomentBatch
 from qle.data.streams.features import StreamSet, VideoClips, WindowClips, window_of, windows_of
 from qle.errors import CacheCorruptError, CheckpointError
 from qle.eval.moments.ranked import RankedQuery
-from qle.heads.moments import MomentHead, MomentScores
+from qle.heads.moments import MomentBatch, MomentHead, MomentScores
 from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank
 from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision, scoring
 from qle.text.bank import QueryBank

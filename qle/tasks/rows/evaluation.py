@@ -15,7 +15,7 @@ from qle.errors import CheckpointError
 from qle.eval.floors import Novelty, Priors, novelty
 from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
 from qle.eval.rows.report import evaluate
-from qle.heads.base import RowHead
+from qle.heads.rows import RowHead
 from qle.runs.record import RunRecord, load_run
 from qle.runs.spaces import space_of
 from qle.runtime import resolve_device

@@ -12,7 +12,8 @@ from qle.explain import attribution
 from qle.explain.attribution import attribute
 from qle.explain.maps import spearman
 from qle.explain.perturbation import perturb
-from qle.heads.base import HeadOutput, Losses, RowHead, RowReading, RowScores
+from qle.heads.base import Losses
+from qle.heads.rows import HeadOutput, RowHead, RowReading, RowScores
 from qle.text.base import Words
 from tests.small_heads import SHAPES, random_words, small_head
 

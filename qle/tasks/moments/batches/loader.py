@@ -19,9 +19,9 @@ from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
 from qle.data.loading.checks import check_place, check_share
 from qle.data.loading.plan import Placement
-from qle.data.streams.batch import MomentBatch, MomentTargets
 from qle.data.streams.features import StreamSet
 from qle.errors import AnnotationError
+from qle.heads.moments import MomentBatch, MomentTargets
 from qle.tasks.moments.batches import draws
 from qle.tasks.moments.batches.batching import ItemBatch, ItemPlan
 from qle.tasks.moments.batches.config import MomentDataConfig

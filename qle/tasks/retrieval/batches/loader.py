@@ -20,8 +20,8 @@ from qle.data.loading.checks import check_place, check_share
 from qle.data.loading.plan import Placement, available_ram_bytes, place
 from qle.data.pairs import PairTable, pair_table
 from qle.errors import AnnotationError
+from qle.heads.retrieval import RetrievalBatch
 from qle.runtime import num_tenants
-from qle.tasks.retrieval.batches.batch import RetrievalBatch
 from qle.tasks.retrieval.batches.config import RetrievalDataConfig
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.order import epoch_order, num_batches

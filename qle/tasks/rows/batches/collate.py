@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from qle.data.batch import Batch
 from qle.data.rows import RowChoice
+from qle.heads.rows import Batch
 from qle.tasks.rows.batches.questions import Question
 from qle.tasks.rows.batches.sources import TokenWindows
 from qle.tasks.rows.batches.windows import WindowBatch

@@ -10,7 +10,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from qle.data.batch import Batch
+from qle.heads.rows import Batch
 
 
 class Uploader:

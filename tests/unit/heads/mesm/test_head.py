@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from qle.data.streams.batch import MomentBatch
 from qle.heads.mesm.head import MesmConfig, MesmHead
+from qle.heads.moments import MomentBatch
 from qle.text import TextRequest, build_text_encoder
 from qle.text.stored import write_stored_words
 from tests.small_models import clip_pair_folder, vector_file

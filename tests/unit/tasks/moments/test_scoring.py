@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from qle.data.annotations import Annotation
-from qle.data.streams.batch import MomentBatch
 from qle.data.streams.features import StreamSet, windows_of
 from qle.errors import AnnotationError, CacheCorruptError, CheckpointError
 from qle.heads.base import TokenShapes
 from qle.heads.moment_detr import MomentDetrConfig, MomentDetrHead
-from qle.heads.moments import MomentHead
+from qle.heads.moments import MomentBatch, MomentHead
 from qle.segments.ranked import Candidates, Ranking, rank
 from qle.tasks.moments.scoring import MomentScorer, predict, score_annotations
 from qle.text import TextRequest, build_text_encoder

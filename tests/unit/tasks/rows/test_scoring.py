@@ -16,7 +16,8 @@ from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
 from qle.errors import AnnotationError, CacheCorruptError, CheckpointError
 from qle.heads import build_head
-from qle.heads.base import RowHead, TokenShapes
+from qle.heads.base import TokenShapes
+from qle.heads.rows import RowHead
 from qle.segments.tracks import Localization
 from qle.tasks.rows.scoring import RowScorer, predict, score_annotations
 from qle.text import TextRequest, build_text_encoder

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from qle.data.streams.batch import MomentBatch
-from qle.heads.base import HeadOutput, Losses
-from qle.heads.moments import MomentHead, MomentOutput
+from qle.heads.base import Losses
+from qle.heads.moments import MomentBatch, MomentHead, MomentOutput
+from qle.heads.rows import HeadOutput
 from qle.text import TextRequest, build_text_encoder
 from qle.text.bank import QueryBank
 from qle.train.steps.model import TrainedModel, in_float32, output_device

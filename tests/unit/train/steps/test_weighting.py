@@ -7,8 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from qle.data.batch import Batch
-from qle.heads.base import RowHead
+from qle.heads.rows import Batch, RowHead
 from qle.train.steps.weighting import step_weights, weighted_total
 from tests.small_heads import random_batch, small_head
 

@@ -15,10 +15,10 @@ from qle.cache.reader import open_cache
 from qle.cache.spaces import create_space
 from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.data.annotations import Annotation
-from qle.data.streams.batch import MomentBatch
 from qle.data.streams.features import StreamSet, window_of, windows_of
 from qle.data.streams.recipe import StreamChoice
 from qle.errors import AnnotationError, ConfigError
+from qle.heads.moments import MomentBatch
 from qle.tasks.moments.batches import pack
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches

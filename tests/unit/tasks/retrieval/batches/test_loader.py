@@ -9,7 +9,7 @@ import torch
 from qle.cache.reader import open_cache
 from qle.data.annotations import Annotation, read_annotations
 from qle.errors import AnnotationError, ConfigError
-from qle.tasks.retrieval.batches.batch import RetrievalBatch
+from qle.heads.retrieval import RetrievalBatch
 from qle.tasks.retrieval.batches.config import RetrievalDataConfig
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.loader import RetrievalBatches, retrieval_batches

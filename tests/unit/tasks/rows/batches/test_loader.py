@@ -15,8 +15,8 @@ import qle
 from qle.cache.reader import Space
 from qle.cache.spaces import create_space
 from qle.data.annotations import Annotation
-from qle.data.batch import Batch
 from qle.errors import AnnotationError, CacheCorruptError, CacheMissingError, ConfigError, QleError
+from qle.heads.rows import Batch
 from qle.tasks.rows.batches.loader import DataConfig, TrainingBatches, training_batches
 from tests import tiny_cache as tiny
 
