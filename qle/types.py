@@ -193,8 +193,6 @@ class Familiarity:
     """Cosine distance from the nearest training text, in the sentence space of the run's text encoder: 0 is the same."""
     probability: float
     """In [0, 1]: that the run can know what these words mean. Fitted in training; presence is multiplied by it."""
-    nearest: str | None = None
-    """The nearest training text, where it was kept."""
 
     @property
     def is_outside(self) -> bool:
@@ -247,3 +245,9 @@ class Prediction:
     best: Moment | None = None
     """The first of the moments, or where there is none the best guess, which says nothing about presence. Official
     evaluators need an answer to every query."""
+
+    @property
+    def is_outside(self) -> bool:
+        """The words of the query are far from all that the run was trained with: the answer is a guess."""
+        familiarity = None if self.track is None else self.track.familiarity
+        return familiarity is not None and familiarity.is_outside

@@ -3,6 +3,7 @@
     config.json         RunRecord: head, text encoder, space, constants of localization; written last
     model.safetensors   every tensor of the head
     text.safetensors    the trained tensors of the text encoder (all of `tiny`, the LoRA adapter of others), if there are any
+    known.safetensors   a sentence vector of every distinct training text, where the text encoder can tell words from nonsense
     metrics.json        what validation said about the saved weights
     environment.json    versions, device, number of processes
     settings.json       what was asked for: written first, so that a training that was killed is known and can go on
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from qle.cache.reader import Space
     from qle.heads.base import Head, TokenShapes
     from qle.text.bank import QueryBank
+    from qle.text.known import KnownTexts
 
 FORMAT = 1
 CONFIG_FILE, SETTINGS_FILE = "config.json", "settings.json"
-MODEL_FILE, TEXT_FILE = "model.safetensors", "text.safetensors"
+MODEL_FILE, TEXT_FILE, KNOWN_FILE = "model.safetensors", "text.safetensors", "known.safetensors"
 METRICS_FILE, ENVIRONMENT_FILE, HISTORY_FILE = "metrics.json", "environment.json", "history.jsonl"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
@@ -60,6 +62,15 @@ class SpaceUse(BaseModel):
     """Row shape of every token stream."""
     rate_fps: float | None
     """Rows per second that the head was trained at; None: every cached row."""
+
+
+class KnownLimit(BaseModel):
+    """Constants of `KnownTexts`, whose vectors stand in known.safetensors."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    limit: float
+    slope: float
 
 
 class RunRecord(BaseModel):
@@ -85,6 +96,8 @@ class RunRecord(BaseModel):
     """Of heads that score rows; not written for others."""
     ranking: Ranking | None = None
     """Of heads that answer with spans."""
+    known: KnownLimit | None = None
+    """How far from its training texts its knowledge reaches; None in runs that do not know."""
     is_calibrated: bool = True
     """Its constants were fitted on validation videos; those of imported weights are as good as any."""
     priors: dict[str, Any] | None
@@ -127,6 +140,8 @@ class LoadedRun:
     head: "Head"
     text: "QueryBank"
     record: RunRecord
+    known: "KnownTexts | None" = None
+    """Of runs that know where their knowledge ends."""
 
 
 def run_state(folder: Path) -> RunState:
@@ -169,11 +184,13 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def save_run(
-    folder: Path, record: RunRecord, head: "Head", text_state: Mapping[str, "Tensor"], files: Mapping[str, Any]
-) -> RunRecord:
+    folder: Path, record: RunRecord, head: "Head", text_state: Mapping[str, "Tensor"], files: Mapping[str, Any],
+    known: "KnownTexts | None" = None,
+) -> RunRecord:  # fmt: skip
     """Write everything, the record last. `files`: JSON values by file name. The record with its digests comes back."""
     from safetensors.torch import save
 
+    from qle.text.known import SENTENCES
     from qle.weights import state_digest
 
     try:
@@ -181,14 +198,16 @@ def save_run(
     except OSError as error:
         raise CheckpointError(f"{folder}: the folder cannot be made ({error.strerror})\ngive another --out") from error
     digests = {}
-    for name, state in ((MODEL_FILE, head.state_dict()), (TEXT_FILE, text_state)):
+    known_state = {} if known is None else {SENTENCES: known.sentences}
+    for name, state in ((MODEL_FILE, head.state_dict()), (TEXT_FILE, text_state), (KNOWN_FILE, known_state)):
         if state:
             tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
             replace_file(folder / name, save(tensors, metadata={"format": "pt"}))
             digests[name] = state_digest(tensors)
     for name, value in files.items():
         write_json(folder / name, value)
-    record = record.model_copy(update={"digests": digests})
+    limit = None if known is None else KnownLimit(limit=known.limit, slope=known.slope)
+    record = record.model_copy(update={"digests": digests, "known": limit})
     unsaid = {"localization"} - record.model_fields_set
     replace_file(folder / CONFIG_FILE, record.model_dump_json(indent=1, exclude=unsaid).encode() + b"\n")
     return record
@@ -225,7 +244,18 @@ def load_run(folder: Path, device: "torch.device") -> LoadedRun:
         text.load_train_state(_tensors(folder, TEXT_FILE, record))
     head.to(device).requires_grad_(False).eval()
     text.to(device).requires_grad_(False).eval()
-    return LoadedRun(folder=folder, head=head, text=QueryBank(text), record=record)
+    return LoadedRun(
+        folder=folder, head=head, text=QueryBank(text), record=record, known=_known(folder, record, device)
+    )
+
+
+def _known(folder: Path, record: RunRecord, device: "torch.device") -> "KnownTexts | None":
+    from qle.text.known import SENTENCES, KnownTexts
+
+    if record.known is None:
+        return None
+    sentences = _tensors(folder, KNOWN_FILE, record)[SENTENCES].to(device)
+    return KnownTexts(sentences=sentences, limit=record.known.limit, slope=record.known.slope)
 
 
 def check_space(record: RunRecord, *spaces: "Space") -> None:

@@ -35,7 +35,10 @@ from qle.tasks.moments.scoring import MomentScorer
 from qle.tasks.moments.scoring import predict as predict_moments
 from qle.tasks.rows.scoring import RowScorer, predict
 from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision
-from qle.types import Prediction
+from qle.types import Familiarity, Prediction
+
+MOST_NAMED = 3
+"""Queries that a note names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class Answerer(ABC):
         self.run = run
         self.notes: list[str] = []
         """What was noticed on the way."""
+        self._outside: dict[str, float] = {}
 
     @abstractmethod
     def predictions(
@@ -87,6 +91,14 @@ class Answerer(ABC):
     @abstractmethod
     def explained(self, found: Found, predictions: Sequence[Prediction], showing: Showing) -> list[ExplainedPrediction]:
         """Predictions with the frames that speak most for them."""
+
+    def _note_outside(self, familiarities: Mapping[str, Familiarity | None]) -> None:
+        """One note about all queries whose words the run does not know, in the place of the one before."""
+        before = outside_note(self._outside)
+        self._outside |= {query: near.distance for query, near in familiarities.items() if near and near.is_outside}
+        self.notes = [note for note in self.notes if note != before]
+        if self._outside:
+            self.notes.append(outside_note(self._outside))
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
@@ -128,6 +140,7 @@ class RowAnswerer(Answerer):
         was_shown = choose_rows(found.video, self._scorer.rate_fps).valid
         self._note_unusable(int((was_shown & ~tracks[0].valid).sum()), len(was_shown), found.key)
         constants = self.run.record.localization
+        self._note_outside({query.text: track.familiarity for query, track in zip(queries, tracks, strict=True)})
         return [
             predict(found.key, query.text, track, constants, query.qid)
             for query, track in zip(queries, tracks, strict=True)
@@ -214,11 +227,23 @@ class MomentAnswerer(Answerer):
             self.notes.append(f"{int((~valid).sum())} of {len(valid)} clips of {key} are not usable or not seen")
         if self._streams is not None and key in self._streams[1].trimmed - self._trimmed:
             self._note_trimmed(key)
+        all_candidates = self._with_familiarity(queries, all_candidates)
         predictions = []
         for query, candidates in zip(queries, all_candidates, strict=True):
             one = predict_moments(key, query.text, candidates, self._ranking, query.qid)
             predictions.append(one if self._keeps_all else replace(one, moments=shown(candidates, self._ranking)))
         return predictions
+
+    def _with_familiarity(self, queries: Sequence[Query], all_candidates: Sequence[Candidates]) -> list[Candidates]:
+        if self.run.known is None:
+            return list(all_candidates)
+        texts = list(dict.fromkeys(query.text for query in queries))
+        near = dict(zip(texts, self.run.known.familiarity(self.run.text.encode(texts).sentence), strict=True))
+        self._note_outside(near)
+        return [
+            replace(candidates, track=replace(candidates.track, familiarity=near[query.text]))
+            for query, candidates in zip(queries, all_candidates, strict=True)
+        ]
 
     def _note_trimmed(self, key: str) -> None:
         """One note that counts them, in the place of the one before."""
@@ -245,6 +270,13 @@ class MomentAnswerer(Answerer):
         }
 
 
+def outside_note(distances: Mapping[str, float]) -> str:
+    """Which queries a run has no words for, by their distance from the nearest training text."""
+    few = "; ".join(f"{query!r} ({distance:.2f})" for query, distance in list(distances.items())[:MOST_NAMED])
+    more = f"; and {len(distances) - MOST_NAMED} more" if len(distances) > MOST_NAMED else ""
+    return f"outside what this run has heard, so its answer is a guess (distance from its texts): {few}{more}"
+
+
 def _origin(hashed: Mapping[str, Any]) -> Any:
     """What made the numbers of a space: a backbone, or who imported them says by a name."""
     imported = hashed.get("imported")
@@ -264,7 +296,13 @@ def answerer_of(
     head = run.head
     if isinstance(head, RowHead):
         scorer = RowScorer(
-            head, run.text, device=device, rate_fps=run.record.rate_fps, memory_bytes=memory_bytes, precision=precision
+            head,
+            run.text,
+            device=device,
+            rate_fps=run.record.rate_fps,
+            memory_bytes=memory_bytes,
+            precision=precision,
+            known=run.known,
         )
         return RowAnswerer(run, scorer)
     if isinstance(head, MomentHead):

@@ -41,7 +41,7 @@ def row_scorer(folder: Path, device: str) -> RowScorer:
     run = load_run(folder, resolved)
     if not isinstance(run.head, RowHead):
         raise CheckpointError(f"{folder}: head {run.record.head} gives no score to rows")
-    return RowScorer(run.head, run.text, device=resolved, rate_fps=run.record.rate_fps)
+    return RowScorer(run.head, run.text, device=resolved, rate_fps=run.record.rate_fps, known=run.known)
 
 
 def _evaluate(

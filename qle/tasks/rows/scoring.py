@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from qle.segments.tracks import Localization, best_moment, moments_of, presence_
 from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision, scoring
 from qle.text.bank import QueryBank
 from qle.text.base import Words
+from qle.text.known import KnownTexts
 from qle.types import Prediction, ScoreTrack
 
 READING_COPIES = 12
@@ -50,9 +51,10 @@ class RowScorer:
         rate_fps: float | None,
         memory_bytes: int = MEMORY_BYTES,
         precision: Precision = "float32",
+        known: KnownTexts | None = None,
     ) -> None:
         self.head, self.text, self.device, self.rate_fps = head.to(device), text, device, rate_fps
-        self.memory_bytes, self.precision = memory_bytes, precision
+        self.memory_bytes, self.precision, self.known = memory_bytes, precision, known
 
     def score(self, video: Video, queries: Sequence[str], on_progress: OnProgress | None = None) -> list[ScoreTrack]:
         """One track a query, in their order; a query that is asked twice is scored once. Progress in rows times queries."""
@@ -63,6 +65,7 @@ class RowScorer:
         tracks: list[ScoreTrack] = []
         with self._evaluation():
             words = self.text.encode(distinct).to(self.device)
+            familiar = [None] * len(distinct) if self.known is None else self.known.familiarity(words.sentence)
             plan = self._plan(chosen, words)
             for first in range(0, len(distinct), plan.group):
                 places = range(first, min(first + plan.group, len(distinct)))
@@ -70,6 +73,7 @@ class RowScorer:
                 report = _steps(on_progress, chosen, places, len(distinct))
                 reading, usable = self._read(chosen, group, plan.chunk, report)
                 tracks += self._refine(chosen, reading, usable, plan.refine)
+        tracks = [replace(track, familiarity=near) for track, near in zip(tracks, familiar, strict=True)]
         found = dict(zip(distinct, tracks, strict=True))
         return [found[query] for query in queries]
 

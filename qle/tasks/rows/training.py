@@ -19,6 +19,7 @@ from qle.eval.rows.fitting import fit_localization
 from qle.eval.rows.report import evaluate
 from qle.eval.rows.scored import ScoredQuery
 from qle.heads.base import Head
+from qle.tasks.known import learn_known
 from qle.tasks.rows.batches.config import DataConfig
 from qle.tasks.rows.batches.loader import TrainingBatches, taught_sides, training_batches
 from qle.tasks.rows.validation import RowValidation
@@ -89,7 +90,7 @@ class RowTask(Task):
             "localization": localization,
             "priors": priors.to_json(),
         }
-        return Kept(record=record, metrics=report.to_json())
+        return Kept(record=record, metrics=report.to_json(), known=learn_known(model.bank, self.train))
 
     def _priors(self) -> Priors:
         """Of the training annotations; how long videos are is known from the cache where they do not say."""
