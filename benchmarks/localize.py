@@ -37,15 +37,15 @@ from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.localize.query_files import Query
 from qle.localize.request import LocalizeRequest
 from qle.localize.run import localize
-from qle.runs.record import RunRecord, SpaceUse, load_run, save_run
+from qle.runs.load import load_run
+from qle.runs.record import RunRecord, SpaceUse, save_run
 from qle.runtime import resolve_device
 from qle.segments.tracks import Localization
 from qle.tasks.rows.scoring import RowScorer
 from qle.text import TextRequest, build_text_encoder
-from qle.types import RowPlan, SourceFingerprint
+from qle.types import Query, RowPlan, SourceFingerprint
 
 WORDS = (
     "a green polyp",

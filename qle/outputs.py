@@ -6,11 +6,19 @@ One wrong word on a command line must not cost a film or annotations. An earlier
 so that a command can be run again as it stands.
 """
 
+import json
 import os
-from collections.abc import Collection, Iterable
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from qle.durable import replace_file
 from qle.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    pass
+from collections.abc import Collection, Iterable
 
 REPORT_SUFFIXES = (".html", ".htm")
 FILM_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
@@ -67,3 +75,30 @@ def _is_same(target: Path, read: Path) -> bool:
         return target == read.resolve() or os.path.samefile(target, read)
     except OSError:  # one of them is not there
         return False
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Readable, and strict: a metric that is not a number is null."""
+    replace_file(path, json.dumps(_finite(value), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value
+
+
+def write_text(path: Path, text: str) -> None:
+    """All of it or nothing: readers see the old file or the new one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.encode("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --out") from error
+
+
+def one_line(text: str) -> str:
+    """For terminals and players: what would move a cursor or colour a screen is shown as a replacement."""
+    return "".join("\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in " ".join(text.split()))

@@ -8,7 +8,7 @@ Times are float64 seconds on the container's own clock; they travel with the row
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -251,3 +251,20 @@ class Prediction:
         """The words of the query are far from all that the run was trained with: the answer is a guess."""
         familiarity = None if self.track is None else self.track.familiarity
         return familiarity is not None and familiarity.is_outside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One question."""
+
+    text: str
+    qid: str | None = None
+    """Identity in the file that asked."""
+    video: str | None = None
+    """Key of the only video to ask, or a part of it that names one; None asks all."""
+    where: str = field(default="", compare=False)
+    """File and line, where it stands in one: errors name it."""
+
+    def __str__(self) -> str:
+        qid = "" if self.qid is None else f" (qid {self.qid})"
+        return f"{self.where}: query {self.text!r}{qid}" if self.where else f"query {self.text!r}{qid}"

@@ -4,7 +4,7 @@ import numpy as np
 
 from qle.data.annotations import Annotation
 from qle.eval.rows.scored import ScoredQuery
-from qle.segments.tracks import union, window_cover
+from qle.segments.spans import union, window_cover
 from qle.types import ScoreTrack
 
 Windows = tuple[tuple[float, float], ...]

@@ -90,7 +90,7 @@ def eval_(
         )  # fmt: skip
 
     from qle.eval.run import EvaluationRequest, evaluate_runs
-    from qle.runs.record import write_json
+    from qle.outputs import write_json
 
     request = EvaluationRequest(
         checkpoints=tuple(checkpoint or ()), cache=folder, predictions=predictions, protocol=protocol, space=space,

@@ -107,10 +107,10 @@ def _answers(
     frames: int, device: str, quiet: bool,
 ) -> tuple[dict[str, Any], int]:  # fmt: skip
     """The same as of `qle localize`, without the list of moments: what was written, and 4 where some videos failed."""
-    from qle.localize.moment_files import one_line
-    from qle.localize.query_files import Query
     from qle.localize.request import LocalizeRequest
     from qle.localize.run import localize
+    from qle.outputs import one_line
+    from qle.types import Query
 
     request = LocalizeRequest(
         checkpoint=checkpoint, queries=tuple(Query(text=text) for text in queries), cache=cache,
@@ -127,7 +127,8 @@ def _answers(
 def _film(
     checkpoint: Path, cache: Path, query: str, video_id: str, path: Path, device: str, quiet: bool
 ) -> dict[str, Any]:
-    from qle.explain.check import open_run, overlay_film
+    from qle.explain.check import open_run
+    from qle.localize.film import overlay_film
 
     opened = open_run(checkpoint, cache, device)
     with console.StepProgress("drew", is_quiet=quiet) as progress:
@@ -143,7 +144,7 @@ def _faithfulness(
     allow_missing: bool, out: Path | None,
 ) -> None:  # fmt: skip
     from qle.explain.check import check_faithfulness, open_run
-    from qle.runs.record import write_json
+    from qle.outputs import write_json
 
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out {out}: there is no folder {out.parent}")

@@ -47,9 +47,10 @@ def search(
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
-    from qle.localize.moment_files import one_line, write_text
-    from qle.localize.query_files import Query, read_queries
+    from qle.localize.query_files import read_queries
+    from qle.outputs import one_line, write_text
     from qle.search.result_files import FORMATS, render
+    from qle.types import Query
 
     kind = format_of(format_, json, out, FORMATS)
     root = cache_folder(cache)

@@ -29,15 +29,14 @@ from qle.durable import replace_file
 from qle.errors import CheckpointError, ConfigError
 from qle.heads.base import Head
 from qle.heads.retrieval import RetrievalHead
-from qle.runs.record import RunRecord, SpaceUse, load_head, read_json, run_state, save_run
+from qle.runs.load import load_head
+from qle.runs.record import RunRecord, SpaceUse, read_json, run_state, save_run, space_use, versions
 from qle.segments.ranked import Ranking
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.text import build_text_encoder
 from qle.text.base import TextEncoder
 from qle.text.request import TextRequest
-from qle.train.finish import versions
-from qle.train.setup import space_use
 from qle.weights import load_file
 
 OPTIONS_FILE = "opt.json"

@@ -14,7 +14,7 @@ import numpy as np
 
 from qle.cache.reader import Space, Video
 from qle.errors import ConfigError
-from qle.segments.tracks import row_edges
+from qle.segments.spans import row_edges
 
 TICKS_S = (1 / 1000, 1 / 90000)
 """Stamps are rounded to ticks, so a row may be stamped half a tick later than the time it was taken for. Where all are whole

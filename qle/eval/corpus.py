@@ -24,7 +24,7 @@ from qle.eval.ranking import mean_known
 from qle.eval.report import Metric, Report
 from qle.eval.retrieval import Ranks
 from qle.eval.windows import TIOU_SLACK, share_at_least
-from qle.segments.tracks import iou
+from qle.segments.spans import iou
 
 DEPTHS = (1, 5, 10, 100)
 TIOU = (0.5, 0.7)

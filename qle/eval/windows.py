@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qle.eval.ranking import average_precision, count, rank
-from qle.segments.tracks import Spans, pair_iou
+from qle.segments.spans import pair_iou
+from qle.segments.tracks import Spans
 
 MAP_TIOU = np.round(np.arange(1, 10) / 10, 1)
 """0.1, 0.2 ... 0.9"""

@@ -19,7 +19,7 @@ from torch import Tensor
 from qle.cache.reader import Video
 from qle.explain.explained import TemporalAttribution
 from qle.heads.rows import RowHead, RowReading
-from qle.segments.tracks import rows_of
+from qle.segments.spans import rows_of
 from qle.tasks.rows.scoring import RowScorer
 from qle.types import Prediction
 

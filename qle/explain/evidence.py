@@ -8,51 +8,25 @@ Where nothing was found they are the rows that came closest. All maps of a query
 video. A source that is gone costs the pictures, never the answer: the maps are shown alone and a note says why.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qle.cache.layout import safe_name
 from qle.cache.reader import Video
-from qle.cache.records import is_same_source
-from qle.cache.sources import fingerprint
-from qle.config import config_to_dict
-from qle.data.rows import RowChoice, choose_rows
-from qle.errors import DecodeError, InputError
+from qle.data.rows import choose_rows
 from qle.explain.attribution import attribution_of
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE, Region, robust_scale
-from qle.explain.overlay import LEGEND_GREY, overlay
-from qle.explain.pictures import write_png
-from qle.explain.report import write_report
-from qle.extract.source_frames import frames_of
-from qle.runs.record import METRICS_FILE, LoadedRun
-from qle.segments.tracks import rows_of
+from qle.localize.pictures import MAX_SIDE, _pictures
+from qle.segments.spans import rows_of
 from qle.tasks.rows.scoring import RowScorer
 from qle.types import Prediction
 
 SCALE_ROWS = 24
 """Rows all over the video whose maps, with those that are shown, set the scale of a query."""
-SHOWN_METRICS = {
-    "frame": ("auroc", "ap", "f1"),
-    "segment": ("r1", "miou"),
-    "calibration": ("ece", "brier"),
-    "absent": ("",),
-    "moments": ("r1@", "map", "miou"),
-    "highlights": ("very_good",),
-}
-"""Groups of `qle eval` and beginnings of names in them that the page tells; the others stand in the run's metrics.json."""
 IMPORTED_NOTE = "No frames: the features were imported, so that the film is not known."
-BARE_SIZE = (240, 320)
-"""Pixels of a map that has no picture below it."""
-MAX_SIDE = 960
-"""Pixels of a frame that is kept for showing."""
-MOST_QUERY_NAME = 80
-"""Signs of a query in the name of a folder of pictures."""
 
 
 def explain_frames(
@@ -132,71 +106,6 @@ def _bare_frame(prediction: Prediction, time_s: float, frame: np.ndarray) -> Exp
     return ExplainedFrame(time_s=time_s, frame=frame, relevance=None, scale=0.0, probability=said)
 
 
-def write_heatmaps(folder: Path, explained: Sequence[ExplainedPrediction]) -> list[Path]:
-    """One picture a frame, `<video>__<query>/00012.400s.png`: the frame with its map, or the map alone where it is gone."""
-    written = []
-    try:
-        for one in explained:
-            inside = folder / _folder_name(one.prediction)
-            inside.mkdir(parents=True, exist_ok=True)
-            for shown in one.frames:
-                if shown.relevance is None:
-                    continue
-                frame = np.full((*BARE_SIZE, 3), LEGEND_GREY, np.uint8) if shown.frame is None else shown.frame
-                region = WHOLE if shown.frame is None else shown.region
-                path = inside / f"{shown.time_s:09.3f}s.png"
-                write_png(path, overlay(frame, shown.relevance, shown.scale, region))
-                written.append(path)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: pictures cannot be written there ({error.strerror})\nchoose another --heatmaps"
-        ) from error
-    return written
-
-
-def _folder_name(prediction: Prediction) -> str:
-    """Sentences often begin alike, so one that is cut ends with a digest: no two queries share a folder."""
-    query = safe_name(prediction.query)
-    if len(query) > MOST_QUERY_NAME:
-        digest = hashlib.sha256(prediction.query.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        query = f"{query[: MOST_QUERY_NAME - len(digest) - 1]}-{digest}"
-    return f"{safe_name(prediction.video)}__{query}"
-
-
-def write_page(
-    path: Path, explained: Sequence[ExplainedPrediction], provenance: Mapping[str, Any], calibration: Mapping[str, Any]
-) -> None:
-    """The report; a folder that cannot be written to is an error of the user's."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_report(path, explained, provenance=provenance, calibration=calibration)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --report") from error
-
-
-def calibration_of(run: LoadedRun) -> dict[str, Any]:
-    """How far the scores of a run may be trusted: its constants, and what its own validation said."""
-    record = run.record
-    if record.ranking is None:
-        calibration: dict[str, Any] = {"localization": config_to_dict(record.localization)}
-    else:
-        constants = config_to_dict(record.ranking)
-        least = constants.pop("threshold")  # of spans; a threshold in the timeline would be one of clips
-        calibration = {"localization": constants | {"least probability shown": least}}
-    try:
-        found = json.loads((run.folder / METRICS_FILE).read_bytes())
-    except (OSError, ValueError):  # the page then says that nothing was measured
-        return calibration
-    measured = found.get("validation", {}).get("metrics", {}) if isinstance(found, dict) else {}
-    calibration["metrics"] = {
-        f"{group} {name}": metric["value"]
-        for group in SHOWN_METRICS
-        for name, metric in measured.get(group, {}).items()
-        if name.startswith(SHOWN_METRICS[group]) and metric.get("value") is not None
-    }
-    return calibration
-
-
 def best_rows(prediction: Prediction, most: int) -> np.ndarray:
     """At most that many numbers of usable rows, in order of time: the best of each moment, then the next best, and so on."""
     track, probability = prediction.track, prediction.probability
@@ -244,21 +153,3 @@ def _spread_peaks(values: np.ndarray, span: slice, most: int) -> list[int]:
         if all(abs(int(row) - other) >= apart for other in found):
             found.append(int(row))
     return found
-
-
-def _pictures(
-    video: Video, choice: RowChoice, wanted: Sequence[np.ndarray], source: Path | None, max_side: int
-) -> tuple[dict[int, np.ndarray], str]:
-    """Frames by row, and why there are none."""
-    rows = np.unique(np.concatenate([*wanted, np.zeros(0, np.int64)]))
-    path = source or Path(video.record.source.path)
-    if not len(rows):
-        return {}, ""
-    try:
-        if not is_same_source(fingerprint(path), video.record.source.fingerprint):
-            return {}, f"{path} is another file than the one that was extracted."
-        numbers = video.index[choice.index[rows]]
-        frames = frames_of(path, numbers, max_side=max_side)
-    except (InputError, DecodeError) as error:
-        return {}, str(error).splitlines()[0]
-    return {int(row): frame for row, frame in zip(rows, frames, strict=True)}, ""

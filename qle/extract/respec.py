@@ -15,12 +15,12 @@ from typing import Any, get_args
 from qle.backbones import BackboneRequest, build_backbone
 from qle.backbones.base import Backbone
 from qle.backbones.m2crl_files import read_encoder
+from qle.cache.differences import different, listed
 from qle.cache.layout import space_hash
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
 from qle.extract.request import TokenOptions
 from qle.extract.sampling import Sampling
 from qle.extract.target import space_spec
-from qle.runs.record import different, listed
 from qle.types import SpaceSpec, StoreDtype
 
 EXTRACTED = ("backbone", "preprocess", "sampling", "context", "tokens")

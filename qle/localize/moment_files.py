@@ -9,20 +9,18 @@ import io
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qle.durable import replace_file
-from qle.errors import ConfigError, InputError
-from qle.types import Moment, Prediction
+from qle.errors import ConfigError
+from qle.eval.submissions.write import _span, six_digits, to_jsonl, to_ms
+from qle.outputs import one_line
+from qle.types import Prediction
 
 OUTSIDE = "outside what this run has heard"
 """Of a query whose words are far from every training text."""
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\n")
-SALIENCY_CLIP_S = 2.0
-"""Of the QVHighlights files: one score for each clip of this length."""
 
 
 def to_table(predictions: Sequence[Prediction]) -> str:
@@ -63,31 +61,6 @@ def to_json(
     found = [_prediction(prediction, with_tracks=with_tracks) for prediction in predictions]
     values = {"provenance": provenance or {}, "predictions": found, "failures": failures or {}}
     return json.dumps(values, indent=2, allow_nan=False) + "\n"
-
-
-def to_jsonl(predictions: Sequence[Prediction], names: Mapping[str, str] | None = None) -> str:
-    """The QVHighlights submission format, one query a line; what it has no word for stands under `qle`.
-
-    A query without moments still has one window, the best guess, as evaluators want it and as `qle eval` scores it: that
-    it is absent stands in `pred_exist_score` alone.
-    `names`: what the asking file calls a video, by its key. A query without a qid gets the number of its line.
-    """
-    lines = []
-    for number, prediction in enumerate(predictions):
-        moments = prediction.moments or (() if prediction.best is None else (prediction.best,))
-        qid = number if prediction.qid is None else qid_value(prediction.qid)
-        values = {
-            "qid": qid,
-            "query": prediction.query,
-            "vid": (names or {}).get(prediction.video, prediction.video),
-            "pred_relevant_windows": [_span(moment) for moment in moments],
-            # More digits than people need: evaluators order clips by them, and ties cost.
-            "pred_saliency_scores": [round(float(score), 9) for score in saliency(prediction)],
-            "pred_exist_score": six_digits(prediction.presence),
-            "qle": {"video": prediction.video, "duration_s": to_ms(prediction.duration_s), "clip_s": SALIENCY_CLIP_S},
-        }
-        lines.append(json.dumps(values, allow_nan=False))
-    return "".join(line + "\n" for line in lines)
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:
@@ -150,29 +123,6 @@ def render(
     return {"table": to_table, "csv": to_csv, "vtt": to_vtt}[kind](predictions)
 
 
-def write_text(path: Path, text: str) -> None:
-    """All of it or nothing: readers see the old file or the new one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text.encode("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --out") from error
-
-
-def saliency(prediction: Prediction, clip_s: float = SALIENCY_CLIP_S) -> np.ndarray:
-    """(clips,) float64: mean probability over each clip, by the seconds that rows stand for; none without a track."""
-    if prediction.track is None or prediction.probability is None:
-        return np.zeros(0)
-    edges_s = prediction.track.edges_s
-    num_clips = max(1, int(np.ceil((prediction.duration_s - 1e-6) / clip_s)))
-    # The integral of a staircase is linear between its steps, so its difference at clip borders is exact.
-    area = np.concatenate([[0.0], np.cumsum(np.diff(edges_s) * np.nan_to_num(prediction.probability))])
-    borders = np.minimum(np.arange(num_clips + 1) * clip_s, prediction.duration_s)
-    length = np.maximum(np.diff(borders), 1e-9)
-    means: np.ndarray = np.clip(np.diff(np.interp(borders, edges_s, area)) / length, 0.0, 1.0)
-    return means
-
-
 def _prediction(prediction: Prediction, *, with_tracks: bool) -> dict[str, Any]:
     values: dict[str, Any] = {
         "video": prediction.video,
@@ -216,37 +166,15 @@ def _track(prediction: Prediction) -> dict[str, Any] | None:
     return values
 
 
-def _span(moment: Moment) -> list[float]:
-    return [to_ms(moment.start_s), to_ms(moment.end_s), six_digits(moment.score)]
-
-
 def _numbers(values: np.ndarray) -> list[float | None]:
     """JSON has no NaN."""
     return [round(value, 6) if np.isfinite(value) else None for value in np.asarray(values, np.float64).tolist()]
-
-
-def to_ms(seconds: float) -> float:
-    return round(float(seconds), 3) + 0.0  # + 0.0: never "-0.0"
-
-
-def six_digits(value: float) -> float:
-    return round(float(value), 6) + 0.0
-
-
-def qid_value(qid: str) -> int | str:
-    """Official annotation files number their queries, and official evaluators compare numbers."""
-    return int(qid) if qid.isascii() and qid.isdigit() and str(int(qid)) == qid else qid
 
 
 def cell(text: str) -> str:
     """A lone carriage return is not quoted by Python before 3.13, and readers would end the line there."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return f"'{lines}" if lines.startswith(FORMULA_SIGNS) else lines
-
-
-def one_line(text: str) -> str:
-    """For terminals and players: what would move a cursor or colour a screen is shown as a replacement."""
-    return "".join("\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in " ".join(text.split()))
 
 
 def _printable(text: str) -> str:

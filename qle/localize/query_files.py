@@ -8,29 +8,12 @@ Where a line of JSONL cannot be used the error names file and line; nothing is s
 
 import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from qle.errors import AnnotationError, InputError
+from qle.types import Query
 
 STANDARD_INPUT = "-"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """One question."""
-
-    text: str
-    qid: str | None = None
-    """Identity in the file that asked."""
-    video: str | None = None
-    """Key of the only video to ask, or a part of it that names one; None asks all."""
-    where: str = field(default="", compare=False)
-    """File and line, where it stands in one: errors name it."""
-
-    def __str__(self) -> str:
-        qid = "" if self.qid is None else f" (qid {self.qid})"
-        return f"{self.where}: query {self.text!r}{qid}" if self.where else f"query {self.text!r}{qid}"
 
 
 def read_queries(path: Path) -> tuple[Query, ...]:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qle.errors import ConfigError
-from qle.localize.query_files import Query
-from qle.types import Prediction
+from qle.types import Prediction, Query
 
 NUM_FRAMES = 6
 """Pictures of a query in a video."""

@@ -13,18 +13,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from qle.errors import CacheMissingError, ConfigError, QleError
-from qle.explain.evidence import MAX_SIDE, calibration_of, write_heatmaps, write_page
 from qle.explain.explained import ExplainedPrediction
 from qle.explain.pictures import PAGE_SIDE
-from qle.localize.moment_files import one_line
-from qle.localize.query_files import Query
+from qle.localize.page import calibration_of, write_page
+from qle.localize.pictures import MAX_SIDE, write_heatmaps
 from qle.localize.request import LocalizeRequest, LocalizeResult
 from qle.localize.sources import Asked, cached, extracted
-from qle.runs.record import load_run
+from qle.outputs import one_line
+from qle.runs.load import load_run
 from qle.runtime import resolve_device
 from qle.tasks.answering import Answerer, Found, Showing, answerer_of
 from qle.tasks.scoring import OnProgress
-from qle.types import Prediction
+from qle.types import Prediction, Query
 
 NAMED = 3
 """Skipped queries that a note names."""

@@ -16,7 +16,6 @@ from qle.errors import CacheMissingError, ConfigError, InputError, QleError
 from qle.extract.plan import discover
 from qle.extract.progress import Progress
 from qle.extract.respec import check_extracted
-from qle.localize.query_files import Query
 from qle.localize.request import LocalizeRequest
 from qle.localize.uncached import Supplied, supply
 from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output
@@ -24,7 +23,7 @@ from qle.runs.record import RunRecord
 from qle.runs.spaces import spaces_of, streams_of
 from qle.tasks.answering import Found
 from qle.tasks.scoring import OnProgress
-from qle.types import VideoSource
+from qle.types import Query, VideoSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,27 +14,31 @@ of another run, or a flipped bit, is an error and not a head that finds nothing.
 """
 
 import json
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from qle.cache.differences import different, listed
+from qle.cache.reader import Space
 from qle.data.streams.recipe import FeatureRecipe
 from qle.durable import replace_file
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.heads.base import TokenShapes
+from qle.outputs import write_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
+from qle.types import TIME_STREAMS
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from qle.cache.reader import Space
     from qle.heads.base import Head, TokenShapes
-    from qle.text.bank import QueryBank
     from qle.text.known import KnownTexts
 
 FORMAT = 1
@@ -43,8 +47,6 @@ MODEL_FILE, TEXT_FILE, KNOWN_FILE = "model.safetensors", "text.safetensors", "kn
 METRICS_FILE, ENVIRONMENT_FILE, HISTORY_FILE = "metrics.json", "environment.json", "history.jsonl"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
-MAX_LISTED = 4
-"""Differences that a message names before it counts the rest."""
 
 RunState = Literal["new", "unfinished", "finished"]
 
@@ -132,18 +134,6 @@ class RunRecord(BaseModel):
         return TokenShapes(streams=dict(streams), text_dim=self.text_dim, sentence_dim=self.sentence_dim)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedRun:
-    """A trained head with its words, in evaluation mode on a device."""
-
-    folder: Path
-    head: "Head"
-    text: "QueryBank"
-    record: RunRecord
-    known: "KnownTexts | None" = None
-    """Of runs that know where their knowledge ends."""
-
-
 def run_state(folder: Path) -> RunState:
     """What stands there; CheckpointError for a folder that holds something else."""
     if (folder / CONFIG_FILE).exists():
@@ -213,51 +203,6 @@ def save_run(
     return record
 
 
-def load_head(folder: Path) -> "tuple[Head, RunRecord]":
-    """The head of a finished run, on the CPU. CheckpointError says what is wrong with it otherwise."""
-    from qle.heads import build_head
-    from qle.weights import load_exactly
-
-    record = read_run(folder)
-    try:
-        head = build_head(record.head, record.head_config, record.token_shapes)
-    # No such head, shapes that none can have, or no recipe for one that needs it.
-    except (ConfigError, KeyError, ValueError, RuntimeError, MemoryError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: no head can be built from this record ({error})") from error
-    load_exactly(head, _tensors(folder, MODEL_FILE, record), where=f"{folder / MODEL_FILE} (head {record.head})")
-    return head, record
-
-
-def load_run(folder: Path, device: "torch.device") -> LoadedRun:
-    """Head and words of a finished run, ready to score. CheckpointError says what is wrong with it otherwise."""
-    from qle.text import rebuild_text_encoder
-    from qle.text.bank import QueryBank
-
-    head, record = load_head(folder)
-    if not record.text or not record.space.hash:
-        raise CheckpointError(
-            f"{folder}: imported weights that are bound to no {'features' if record.text else 'text encoder'} yet\n"
-            "run qle checkpoint import again with --cache, --stream and --text-encoder"
-        )
-    text = rebuild_text_encoder(record.text, device, run=folder)
-    if not text.is_frozen:  # then the run has trained it, and without its own numbers it would be noise
-        text.load_train_state(_tensors(folder, TEXT_FILE, record))
-    head.to(device).requires_grad_(False).eval()
-    text.to(device).requires_grad_(False).eval()
-    return LoadedRun(
-        folder=folder, head=head, text=QueryBank(text), record=record, known=_known(folder, record, device)
-    )
-
-
-def _known(folder: Path, record: RunRecord, device: "torch.device") -> "KnownTexts | None":
-    from qle.text.known import SENTENCES, KnownTexts
-
-    if record.known is None:
-        return None
-    sentences = _tensors(folder, KNOWN_FILE, record)[SENTENCES].to(device)
-    return KnownTexts(sentences=sentences, limit=record.known.limit, slope=record.known.slope)
-
-
 def check_space(record: RunRecord, *spaces: "Space") -> None:
     """CacheMismatchError with what differs, unless the numbers of the spaces mean what the head was trained on. Of a run on
     joined features all are given, in the order of its recipe."""
@@ -279,25 +224,6 @@ def _check_one(use: SpaceUse, space: "Space") -> None:
     )
 
 
-def different(ours: Any, theirs: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Dotted name and both values of every leaf in which two JSON values differ; None where one has no such leaf."""
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return [
-            found
-            for name in sorted({*ours, *theirs})
-            for found in different(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
-        ]
-    is_same = _plain(ours) == _plain(theirs)
-    return [] if is_same else [(path, ours, theirs)]
-
-
-def listed(differences: list[tuple[str, Any, Any]], one: str, other: str) -> str:
-    """`backbone.id: run 'tiny', cache 'm2crl'; ...` on one line."""
-    shown = [f"{name}: {one} {_short(a)}, {other} {_short(b)}" for name, a, b in differences[:MAX_LISTED]]
-    rest = f"; ... and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
-    return "; ".join(shown) + rest
-
-
 def read_json(path: Path) -> Any:
     """One of the JSON files of a run."""
     try:
@@ -306,11 +232,6 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"
         ) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Readable, and strict: a metric that is not a number is null."""
-    replace_file(path, json.dumps(_finite(value), indent=1, allow_nan=False).encode() + b"\n")
 
 
 def _no_run(folder: Path, error: OSError) -> CheckpointError:
@@ -334,38 +255,35 @@ def _no_run(folder: Path, error: OSError) -> CheckpointError:
     )
 
 
-def _tensors(folder: Path, name: str, record: RunRecord) -> dict[str, "Tensor"]:
-    from qle.weights import load_file, state_digest
-
-    path = folder / name
-    if not path.exists():
-        raise CheckpointError(f"{folder}: half of a run: {name} is missing\ncopy the whole folder, or train again")
-    try:
-        state: dict[str, Tensor] = load_file(path)
-    except CheckpointError as error:  # its advice is for weights that somebody published
-        raise CheckpointError(
-            f"{str(error).splitlines()[0]}\nthe run {folder} is damaged: copy the whole folder again, or train again"
-        ) from error
-    if state_digest(state) != record.digests.get(name):
-        raise CheckpointError(
-            f"{path}: not the weights that {CONFIG_FILE} was written for (their digest differs)\n"
-            "the file is damaged or from another run: copy the whole folder again, or train again"
-        )
-    return state
+NO_TOKENS = {"scale", *(stream.name for stream in TIME_STREAMS)}
+"""Arrays of a space that no head reads."""
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+def token_streams(space: Space) -> dict[str, tuple[int, ...]]:
+    """Row shape of everything that a head could read."""
+    return {name: stream.row_shape for name, stream in space.streams.items() if name not in NO_TOKENS}
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def space_use(space: Space, rate_fps: float | None) -> SpaceUse:
+    """The same for the record of the run."""
+    return SpaceUse(
+        name=space.record.name,
+        hash=space.record.hash,
+        hashed=space.record.hashed,
+        streams=token_streams(space),
+        rate_fps=rate_fps,
+    )
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value
+PACKAGES = ("qle", "torch", "accelerate", "transformers", "peft", "numpy", "safetensors", "zarr")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that make the numbers."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # used from a checkout without an installation
+            continue
+    return found

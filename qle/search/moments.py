@@ -16,13 +16,12 @@ import torch
 
 from qle.data.streams.opening import without_suffix
 from qle.errors import ConfigError, QleError
-from qle.localize.query_files import Query
-from qle.runs.record import load_run
+from qle.runs.load import load_run
 from qle.runs.spaces import spaces_of, streams_of
 from qle.segments.ranked import SHOWN_TIOU, suppress
 from qle.tasks.answering import Answerer, Found, answerer_of
 from qle.tasks.scoring import OnProgress
-from qle.types import Prediction
+from qle.types import Prediction, Query
 
 VIDEOS_PER_PASS = 64
 """That are answered together; their tracks are in memory as long."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qle.errors import ConfigError
-from qle.localize.query_files import Query
+from qle.types import Query
 
 TOP_VIDEOS, TOP, SHORTLIST = 20, 10, 1000
 

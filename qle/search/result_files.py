@@ -10,7 +10,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from qle.localize.moment_files import cell, one_line, qid_value, short_clock, six_digits, to_ms
+from qle.eval.submissions.write import qid_value, six_digits, to_ms
+from qle.localize.moment_files import cell, short_clock
+from qle.outputs import one_line
 from qle.search.request import FoundMoment, FoundVideo, Searched, SearchResult
 
 FORMATS = ("table", "json", "jsonl", "csv")

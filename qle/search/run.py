@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 import qle
-from qle.localize.query_files import Query
-from qle.runs.record import LoadedRun
+from qle.runs.load import LoadedRun
 from qle.runtime import resolve_device
 from qle.search.coarse import retriever_id
 from qle.search.fusion import Fused, Fusion, Scored, fuse, log_shares, read_fusion, settings_of
@@ -15,6 +14,7 @@ from qle.search.moments import FoundMoments, MomentSearch
 from qle.search.request import FoundMoment, FoundVideo, Searched, SearchRequest, SearchResult
 from qle.search.videos import RankedVideos, VideoSearch, open_search
 from qle.tasks.scoring import OnProgress
+from qle.types import Query
 
 
 def search(request: SearchRequest, on_progress: OnProgress = lambda done, total, what: None) -> SearchResult:

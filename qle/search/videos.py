@@ -17,7 +17,8 @@ from qle.cache.reader import open_cache
 from qle.errors import CacheMissingError, CheckpointError
 from qle.heads import head_class
 from qle.heads.retrieval import RetrievalHead
-from qle.runs.record import LoadedRun, check_space, load_run, read_run
+from qle.runs.load import LoadedRun, load_run
+from qle.runs.record import check_space, read_run
 from qle.search.coarse import CoarseVectors, open_coarse
 from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folder_of
 from qle.search.pooled_update import OpenedIndex, open_pooled

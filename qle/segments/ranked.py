@@ -14,7 +14,8 @@ import numpy as np
 
 from qle.errors import ConfigError
 from qle.segments.ranked_windows import merged
-from qle.segments.tracks import Localization, pair_iou, sigmoid
+from qle.segments.spans import pair_iou
+from qle.segments.tracks import Localization, sigmoid
 from qle.segments.tracks import probability_of as track_probability
 from qle.types import Moment, ScoreTrack
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qle.segments.tracks import pair_iou
+from qle.segments.spans import pair_iou
 
 TOUCHES = 0.05
 """A span that comes so close to a border of its window, in parts of the window, is cut by it. Heads miss borders by clips: with

@@ -27,15 +27,14 @@ from qle.explain.evidence import explain_frames, show_frames
 from qle.explain.explained import ExplainedPrediction
 from qle.heads.moments import MomentHead
 from qle.heads.rows import RowHead
-from qle.localize.query_files import Query
-from qle.runs.record import LoadedRun
+from qle.runs.load import LoadedRun
 from qle.runs.spaces import streams_of
 from qle.segments.ranked import Candidates, Ranking, shown
 from qle.tasks.moments.scoring import MomentScorer
 from qle.tasks.moments.scoring import predict as predict_moments
 from qle.tasks.rows.scoring import RowScorer, predict
 from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision
-from qle.types import Familiarity, Prediction
+from qle.types import Familiarity, Prediction, Query
 
 MOST_NAMED = 3
 """Queries that a note names."""

@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ import torch
 from accelerate import Accelerator
 
 from qle.config import config_to_dict
-from qle.runs.record import ENVIRONMENT_FILE, METRICS_FILE, RunRecord, save_run
+from qle.runs.record import ENVIRONMENT_FILE, METRICS_FILE, RunRecord, save_run, versions
 from qle.train.request import Settings
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
 from qle.train.training import Task
-
-PACKAGES = ("qle", "torch", "accelerate", "transformers", "peft", "numpy", "safetensors", "zarr")
 
 
 def finish(
@@ -53,17 +50,6 @@ def finish(
     files = {METRICS_FILE: metrics, ENVIRONMENT_FILE: environment(accelerator)}
     save_run(folder, record, model.head, model.text.train_state(), files, kept.known)
     return metrics
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that make the numbers."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # used from a checkout without an installation
-            continue
-    return found
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:

@@ -9,18 +9,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
+from qle.cache.differences import different, listed
 from qle.errors import CacheMismatchError, ConfigError, InputError, TrainingError
-from qle.runs.record import (
-    CHECKPOINTS,
-    CONFIG_FILE,
-    SETTINGS_FILE,
-    RunState,
-    different,
-    listed,
-    read_json,
-    run_state,
-    write_json,
-)
+from qle.outputs import write_json
+from qle.runs.record import CHECKPOINTS, CONFIG_FILE, SETTINGS_FILE, RunState, read_json, run_state
 from qle.train.steps.checkpoints import CheckpointFolder
 
 LOCK_FILE = ".lock"

@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from qle.heads import head_class
-from qle.runs.record import CHECKPOINTS, METRICS_FILE, read_json, write_json
+from qle.outputs import write_json
+from qle.runs.record import CHECKPOINTS, METRICS_FILE, read_json
 from qle.runtime import is_lonely, is_main_process, seed_everything
 from qle.train import task_class
 from qle.train.finish import finish

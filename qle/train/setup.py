@@ -19,7 +19,6 @@ from qle.durable import hash_file
 from qle.errors import InputError
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.runs.record import SpaceUse
 from qle.runtime import choose_accelerate_device, resolve_device, resolve_dtype, seed_everything
 from qle.text import TextRequest, build_text_encoder, kind_of
 from qle.text.bank import QueryBank
@@ -29,12 +28,9 @@ from qle.train.config import Precision
 from qle.train.request import Settings, TrainRequest
 from qle.train.steps.history import choose_trackers
 from qle.train.steps.model import TrainedModel
-from qle.types import TIME_STREAMS
 
 BANK_BYTES = 1 << 30
 """Encoded queries that are kept while training. All of them, if at all possible: then they are encoded once, together."""
-NO_TOKENS = {"scale", *(stream.name for stream in TIME_STREAMS)}
-"""Arrays of a space that no head reads."""
 
 Match = Callable[[Sequence[Annotation]], tuple[Mapping[str, Sequence[Annotation]], Sequence[str]]]
 """Annotations by the key of their video, and the names that no video has: `match_videos` or `StreamSet.match`."""
@@ -129,25 +125,9 @@ def text_identity(request: TextRequest, queries: Iterable[str]) -> dict[str, str
     return {"text_content": hash_file(path)} if kind == "vectors" and path.is_file() else {}
 
 
-def token_streams(space: Space) -> dict[str, tuple[int, ...]]:
-    """Row shape of everything that a head could read."""
-    return {name: stream.row_shape for name, stream in space.streams.items() if name not in NO_TOKENS}
-
-
 def space_identity(space: Space) -> dict[str, Any]:
     """What its numbers mean, for the settings of the run: tokens of another space are another training."""
     return {"name": space.record.name, "hash": space.record.hash, "hashed": space.record.hashed}
-
-
-def space_use(space: Space, rate_fps: float | None) -> SpaceUse:
-    """The same for the record of the run."""
-    return SpaceUse(
-        name=space.record.name,
-        hash=space.record.hash,
-        hashed=space.record.hashed,
-        streams=token_streams(space),
-        rate_fps=rate_fps,
-    )
 
 
 def _read(path: Path, flag: str, allow_unlabelled: bool) -> list[Annotation]:

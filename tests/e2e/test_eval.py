@@ -19,7 +19,8 @@ from qle.eval.rows.report import evaluate
 from qle.eval.run import EvaluationRequest, evaluate_runs
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.runs.record import RunRecord, SpaceUse, load_run, save_run
+from qle.runs.load import load_run
+from qle.runs.record import RunRecord, SpaceUse, save_run
 from qle.segments.tracks import Localization
 from qle.tasks.rows.scoring import RowScorer, score_annotations
 from qle.text import TextRequest, build_text_encoder

@@ -24,12 +24,12 @@ from qle.extract.sampling import Sampling
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
 from qle.localize.moment_files import FORMATS, render
-from qle.localize.query_files import Query
 from qle.localize.request import LocalizeRequest, LocalizeResult
 from qle.localize.run import localize
 from qle.runs.record import RunRecord, SpaceUse, save_run
 from qle.segments.tracks import Localization
 from qle.text import TextRequest, build_text_encoder
+from qle.types import Query
 from tests.running import command
 
 SETTINGS = {"dim": 16, "num_layers": 1, "num_heads": 2, "temporal_heads": 2, "temporal_layers": 1, "reach_rows": 4}

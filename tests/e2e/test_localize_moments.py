@@ -27,7 +27,6 @@ from qle.extract.sampling import Sampling
 from qle.heads import HEADS, build_head, head_class
 from qle.heads.base import TokenShapes
 from qle.localize.moment_files import FORMATS, render
-from qle.localize.query_files import Query
 from qle.localize.request import LocalizeRequest, LocalizeResult
 from qle.localize.run import localize
 from qle.runs.record import RunRecord, SpaceUse, save_run
@@ -35,6 +34,7 @@ from qle.segments.ranked import Ranking
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.text import TextRequest, build_text_encoder
 from qle.text.stored import write_stored_words
+from qle.types import Query
 from tests.planted_moments import planted_cache, planted_features, planted_streams
 from tests.running import command
 

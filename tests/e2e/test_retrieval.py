@@ -13,7 +13,7 @@ from qle.cli.app import app
 from qle.config import override
 from qle.data.annotations import read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError
-from qle.runs.record import load_run
+from qle.runs.load import load_run
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.evaluation import RetrievalProtocol, evaluate_retrieval
 from qle.tasks.retrieval.scoring import VideoRanker

@@ -15,7 +15,7 @@ from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.cli.app import app
 from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError, InputError, QleError
-from qle.segments.tracks import iou
+from qle.segments.spans import iou
 from tests.planted import planted_cache as planted_rows
 from tests.planted_moments import planted_cache, planted_features
 from tests.planted_search import DIM, ROOMS, THINGS, PlantedCorpus, planted_corpus, train_runs

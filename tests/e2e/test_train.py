@@ -17,13 +17,15 @@ from qle.cli.app import app
 from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
 from qle.eval.floors import Priors
-from qle.runs.record import load_run, read_json, write_json
+from qle.outputs import write_json
+from qle.runs.load import load_run
+from qle.runs.record import read_json, token_streams
 from qle.tasks.rows.scoring import RowScorer, score_annotations
 from qle.tasks.rows.validation import frame_auroc
 from qle.text import tiny
 from qle.train.request import TrainRequest, resolve
 from qle.train.run import train_heads
-from qle.train.setup import build_model, token_streams
+from qle.train.setup import build_model
 from qle.train.summary import RunSummary
 from tests.conftest import CHECKOUT
 from tests.planted import Planted, planted_cache

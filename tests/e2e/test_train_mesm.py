@@ -12,7 +12,7 @@ import torch
 from qle.cli.app import app
 from qle.data.annotations import Annotation, write_annotations
 from qle.errors import CheckpointError, InputError
-from qle.runs.record import load_run
+from qle.runs.load import load_run
 from qle.text.stored import write_stored_words
 from tests.planted_moments import CLIP_S, planted_cache, planted_features
 

@@ -22,7 +22,8 @@ from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.data.streams.features import StreamSet
 from qle.errors import AnnotationError, CacheMismatchError, ConfigError
 from qle.eval.moments.report import validation_value
-from qle.runs.record import check_space, load_run
+from qle.runs.load import load_run
+from qle.runs.record import check_space
 from qle.tasks.moments.scoring import MomentScorer, score_annotations
 from qle.train.folder import LOCK_FILE
 from qle.train.request import TrainRequest

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from qle.eval.ranking import mean_known
 from qle.eval.windows import TIOU_SLACK, Windows, best_overlap, match, query_average_precision, share_at_least
-from qle.segments.tracks import Spans, pair_iou
+from qle.segments.spans import pair_iou
+from qle.segments.tracks import Spans
 
 QVH_TIOU = np.round(np.arange(0.5, 0.96, 0.05), 2)
 

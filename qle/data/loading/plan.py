@@ -12,9 +12,12 @@ day of 14x14 maps at 1 row a second is 26 GB, of 7x7 maps 6.5 GB.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from qle.errors import ConfigError
-from qle.tasks.rows.batches.config import PlacementName
+
+PlacementName = Literal["auto", "device", "ram", "mapped", "streamed"]
+"""A place, or `auto`: the fastest that holds the working set."""
 
 DEVICE_SHARE = 0.5
 """Of the device's free memory: weights, activations and optimiser need the rest."""

@@ -21,7 +21,7 @@ from qle.data.readers.concepts import CHOLEC80_PHASES, CHOLEC80_TOOLS, Concept
 from qle.data.readers.text_rows import read_text
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError, InputError
-from qle.segments.tracks import spans_of
+from qle.segments.spans import spans_of
 
 FPS = 25
 TOOL_STEP = 25

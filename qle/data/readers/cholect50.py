@@ -23,7 +23,7 @@ from qle.data.readers.concepts import triplet_sentence
 from qle.data.readers.text_rows import read_text
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError, InputError
-from qle.segments.tracks import spans_of
+from qle.segments.spans import spans_of
 
 VECTOR_LENGTH = 15
 MOST_FRAMES = 10_000_000

@@ -16,6 +16,7 @@ train with (13 of 1,550 videos of QVHighlights have a feature less than their le
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -29,7 +30,6 @@ from qle.data.streams.opening import VideoNames, check_rates, part_of, width, wi
 from qle.data.streams.recipe import FeaturePart, FeatureRecipe, StreamChoice
 from qle.data.streams.windows import VideoClips, WindowClips, window_features, window_of, windows_of
 from qle.errors import AnnotationError, CacheMismatchError, CacheMissingError, ConfigError
-from qle.tasks.moments.batches.config import MomentDataConfig
 
 __all__ = ["ClipTimes", "StreamSet", "VideoClips", "WindowClips", "window_features", "window_of", "windows_of"]
 
@@ -55,6 +55,19 @@ class ClipTimes:
         return len(self.edges_s) - 1
 
 
+class ClipSettings(Protocol):
+    """How rows of streams become clips. The settings of `data.*` for heads that answer with spans are of this form."""
+
+    @property
+    def clip_s(self) -> float | None: ...
+
+    @property
+    def window_clips(self) -> int: ...
+
+    @property
+    def long_videos(self) -> str: ...
+
+
 class StreamSet:
     """Streams of one cache, joined. Made by `open` (training) and `from_recipe` (everything later)."""
 
@@ -71,7 +84,7 @@ class StreamSet:
         check_rates(recipe, self.spaces)
 
     @classmethod
-    def open(cls, cache: Cache, choices: Sequence[StreamChoice], config: MomentDataConfig) -> "StreamSet":
+    def open(cls, cache: Cache, choices: Sequence[StreamChoice], config: ClipSettings) -> "StreamSet":
         """Without choices: the only space of the cache. ConfigError where they do not fit together."""
         spaces: list[Space] = []
         parts: list[FeaturePart] = []

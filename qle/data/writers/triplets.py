@@ -15,7 +15,7 @@ import numpy as np
 from qle.data.annotations import Annotation
 from qle.durable import sync_file
 from qle.errors import AnnotationError
-from qle.segments.tracks import mask_of
+from qle.segments.spans import mask_of
 
 HEADER = ("frame_path", "text_query", "relevance_label")
 

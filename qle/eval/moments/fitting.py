@@ -16,7 +16,7 @@ from qle.eval.logistic import fit_calibration, fit_presence
 from qle.eval.moments.ranked import RankedQuery
 from qle.segments.ranked import SHOWN_TIOU, Candidates, RankedSpans, Ranking, ranked_spans
 from qle.segments.ranked_windows import is_cut
-from qle.segments.tracks import HALF, iou, mask_of
+from qle.segments.spans import HALF, iou, mask_of
 
 
 def fit_ranking(ranked: Sequence[RankedQuery], ranking: Ranking) -> Ranking:

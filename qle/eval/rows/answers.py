@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qle.eval.floors import Priors, position_scores, query_blind_scores, query_rate_scores
+from qle.eval.floors import Priors
+from qle.eval.rows.floors import position_scores, query_blind_scores, query_rate_scores
 from qle.eval.rows.frames import FrameScores
 from qle.eval.rows.scored import (
     RowTable,

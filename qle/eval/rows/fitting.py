@@ -30,7 +30,8 @@ from qle.eval.rows.scored import (
     where_present,
 )
 from qle.eval.windows import Windows
-from qle.segments.tracks import HALF, Localization, Spans, calibrated, pair_iou, union
+from qle.segments.spans import HALF, pair_iou, union
+from qle.segments.tracks import Localization, Spans, calibrated
 
 SMOOTHING_ROWS = (0.0, 3.0, 5.0, 9.0)
 """Widths that are tried, in median rows; none above half of a typical window."""

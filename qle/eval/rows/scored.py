@@ -13,17 +13,8 @@ import numpy as np
 
 from qle.data.annotations import Annotation
 from qle.errors import AnnotationError
-from qle.segments.tracks import (
-    Localization,
-    Spans,
-    cut,
-    guess_rows,
-    mask_of,
-    presence_at,
-    presence_logit,
-    sigmoid,
-    smooth,
-)
+from qle.segments.spans import mask_of
+from qle.segments.tracks import Localization, Spans, cut, guess_rows, presence_at, presence_logit, sigmoid, smooth
 from qle.types import ScoreTrack
 
 

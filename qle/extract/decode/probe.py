@@ -21,9 +21,9 @@ import av.stream
 import av.video
 import numpy as np
 
+from qle.cache.sources import fingerprint
 from qle.errors import DecodeError, InputError
 from qle.extract.decode.decoder import no_beat
-from qle.extract.source import fingerprint
 from qle.types import SourceFingerprint, VideoInfo
 
 LEFT_OVER = 0.02

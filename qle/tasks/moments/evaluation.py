@@ -26,10 +26,11 @@ from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProg
 from qle.eval.submissions.measure import Said, Truth, measure_rows, read_truth
 from qle.eval.submissions.official_report import check_truth
 from qle.eval.submissions.rows import SALIENCY, Row, read_rows
+from qle.eval.submissions.write import to_jsonl
 from qle.heads import head_class
 from qle.heads.moments import MomentHead
-from qle.localize.moment_files import to_jsonl
-from qle.runs.record import RunRecord, load_run
+from qle.runs.load import load_run
+from qle.runs.record import RunRecord
 from qle.runs.spaces import space_of, spaces_of, streams_of
 from qle.runtime import resolve_device
 from qle.segments.ranked import Ranking

@@ -27,6 +27,7 @@ from qle.eval.moments.ranked import RankedQuery
 from qle.eval.moments.report import evaluate_ranked, validation_value
 from qle.heads import head_class
 from qle.heads.moments import FEATURES, MomentHead
+from qle.runs.record import space_use
 from qle.segments.ranked import Ranking
 from qle.tasks.known import learn_known
 from qle.tasks.moments.batches.config import MomentDataConfig
@@ -36,7 +37,7 @@ from qle.tasks.moments.scoring import MomentScorer, score_annotations
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel

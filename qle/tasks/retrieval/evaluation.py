@@ -17,7 +17,8 @@ from qle.errors import AnnotationError, CheckpointError
 from qle.eval.floors import Novelty, Priors, novelty
 from qle.eval.report import Report
 from qle.eval.retrieval import retrieval_report
-from qle.runs.record import RunRecord, check_space, load_run, read_run
+from qle.runs.load import load_run
+from qle.runs.record import RunRecord, check_space, read_run
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.scoring import VideoRanker
 from qle.tasks.scoring import OnProgress

@@ -23,12 +23,13 @@ from qle.errors import AnnotationError, ConfigError
 from qle.eval.floors import Priors, priors_of
 from qle.eval.retrieval import retrieval_metrics, retrieval_report
 from qle.heads.retrieval import FRAMES, RetrievalHead
+from qle.runs.record import space_use
 from qle.tasks.retrieval.batches.config import RetrievalDataConfig
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.loader import RetrievalBatches, retrieval_batches
 from qle.tasks.retrieval.scoring import VideoRanker
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel

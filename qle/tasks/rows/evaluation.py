@@ -16,7 +16,8 @@ from qle.eval.floors import Novelty, Priors, novelty
 from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
 from qle.eval.rows.report import evaluate
 from qle.heads.rows import RowHead
-from qle.runs.record import RunRecord, load_run
+from qle.runs.load import load_run
+from qle.runs.record import RunRecord
 from qle.runs.spaces import space_of
 from qle.runtime import resolve_device
 from qle.tasks.rows.scoring import RowScorer, score_annotations

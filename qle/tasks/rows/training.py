@@ -19,12 +19,13 @@ from qle.eval.rows.fitting import fit_localization
 from qle.eval.rows.report import evaluate
 from qle.eval.rows.scored import ScoredQuery
 from qle.heads.base import Head
+from qle.runs.record import space_use, token_streams
 from qle.tasks.known import learn_known
 from qle.tasks.rows.batches.config import DataConfig
 from qle.tasks.rows.batches.loader import TrainingBatches, taught_sides, training_batches
 from qle.tasks.rows.validation import RowValidation
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity, space_use, token_streams
+from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel

@@ -20,7 +20,7 @@ from qle.errors import AnnotationError
 from qle.eval.ranking import auroc_of
 from qle.eval.rows.scored import ScoredQuery, row_table
 from qle.heads.rows import RowHead
-from qle.segments.tracks import mask_of
+from qle.segments.spans import mask_of
 from qle.tasks.rows.scoring import RowScorer
 from qle.train.steps.model import TrainedModel
 from qle.train.training import Validation

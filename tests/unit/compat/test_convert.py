@@ -15,7 +15,8 @@ from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.compat import UPSTREAMS
 from qle.compat.convert import ImportRequest, export_checkpoint, import_checkpoint
 from qle.errors import CheckpointError, ConfigError
-from qle.runs.record import load_head, load_run, read_run
+from qle.runs.load import load_head, load_run
+from qle.runs.record import read_run
 from qle.weights import load_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")

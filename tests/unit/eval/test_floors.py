@@ -8,7 +8,8 @@ import pytest
 
 from qle.data.annotations import Annotation
 from qle.errors import CheckpointError
-from qle.eval.floors import Priors, novelty, position_scores, priors_of, query_blind_scores, query_rate_scores
+from qle.eval.floors import Priors, novelty, priors_of
+from qle.eval.rows.floors import position_scores, query_blind_scores, query_rate_scores
 from qle.eval.rows.scored import probabilities, row_table, smoothed_logits
 from tests.made_scores import made_scores, scored_query
 

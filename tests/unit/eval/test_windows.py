@@ -17,7 +17,8 @@ from qle.eval.windows import (
     query_average_precision,
     share_at_least,
 )
-from qle.segments.tracks import Spans, iou
+from qle.segments.spans import iou
+from qle.segments.tracks import Spans
 
 span = st.tuples(st.integers(0, 12), st.integers(1, 6)).map(lambda pair: (float(pair[0]), float(sum(pair))))
 pair = st.tuples(st.lists(st.tuples(span, st.integers(0, 4)), max_size=5), st.lists(span, max_size=4, unique=True))

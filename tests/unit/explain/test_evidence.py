@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from qle.backbones.preprocess import Preprocess
-from qle.explain.evidence import best_rows, region_of, write_heatmaps
+from qle.explain.evidence import best_rows, region_of
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE
+from qle.localize.pictures import write_heatmaps
 from qle.types import Moment, Prediction, ScoreTrack
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from qle.errors import AnnotationError, ConfigError, InputError
-from qle.localize.moment_files import FORMATS, render, saliency, to_csv, to_json, to_jsonl, to_table, to_vtt, write_text
-from qle.localize.query_files import Query, read_queries
-from qle.types import Moment, Prediction, ScoreTrack
+from qle.eval.submissions.write import saliency, to_jsonl
+from qle.localize.moment_files import FORMATS, render, to_csv, to_json, to_table, to_vtt
+from qle.localize.query_files import read_queries
+from qle.outputs import write_text
+from qle.types import Moment, Prediction, Query, ScoreTrack
 
 NASTY = 'smoke --> <i>"fire"</i> & more\nsecond line'
 

@@ -16,7 +16,9 @@ from qle.data.streams.recipe import FeaturePart, FeatureRecipe
 from qle.errors import CacheMismatchError, CheckpointError
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
-from qle.runs.record import RunRecord, SpaceUse, check_space, load_run, read_run, run_state, save_run, write_json
+from qle.outputs import write_json
+from qle.runs.load import load_run
+from qle.runs.record import RunRecord, SpaceUse, check_space, read_run, run_state, save_run
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
 from qle.text import TextRequest, build_text_encoder

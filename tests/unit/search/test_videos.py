@@ -13,7 +13,8 @@ from qle.errors import CacheMissingError, CheckpointError
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
 from qle.heads.retrieval import RetrievalHead
-from qle.runs.record import RunRecord, SpaceUse, load_run, save_run
+from qle.runs.load import load_run
+from qle.runs.record import RunRecord, SpaceUse, save_run
 from qle.search.coarse import KEPT_RETRIEVERS
 from qle.search.pooled import RECORD_FILE
 from qle.search.videos import best_of, open_search

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qle.errors import ConfigError
 from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank, shown, suppress, within
-from qle.segments.tracks import iou
+from qle.segments.spans import iou
 from qle.types import ScoreTrack
 
 

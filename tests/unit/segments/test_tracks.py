@@ -10,23 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qle.errors import ConfigError
-from qle.segments.tracks import (
-    Localization,
-    best_moment,
-    cut,
-    iou,
-    mask_of,
-    moments_of,
-    presence_of,
-    probability_of,
-    row_edges,
-    rows_of,
-    sigmoid,
-    smooth,
-    spans_of,
-    union,
-    window_cover,
-)
+from qle.segments.spans import iou, mask_of, row_edges, rows_of, spans_of, union, window_cover
+from qle.segments.tracks import Localization, best_moment, cut, moments_of, presence_of, probability_of, sigmoid, smooth
 from qle.types import ScoreTrack
 
 seconds = st.floats(0, 100, allow_subnormal=False)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from qle.data.loading.plan import PlacementName
 from qle.errors import ConfigError
-from qle.tasks.rows.batches.config import PlacementName
 
 LongVideos = Literal["windows", "truncate", "pool"]
 SaliencySource = Literal["raters", "windows"]

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from qle.data.loading.buffers import Buffers
-from qle.data.loading.plan import Placement, available_ram_bytes, place
+from qle.data.loading.plan import Placement, PlacementName, available_ram_bytes, place
 from qle.data.streams.recipe import NUM_ENDPOINTS
 from qle.errors import ConfigError
 from qle.runtime import num_tenants
 from qle.tasks.moments.batches.reading import ClipReader
 from qle.tasks.moments.batches.targets import Windows
-from qle.tasks.rows.batches.config import PlacementName
 
 CHUNK_ROWS = 4096
 """Clips of a video that are read at a time while packing."""

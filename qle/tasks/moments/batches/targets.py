@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qle.data.annotations import Annotation
-from qle.segments.tracks import mask_of, rows_of, spans_of
+from qle.segments.spans import mask_of, rows_of, spans_of
 from qle.tasks.moments.batches import draws
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.draws import pick, pick_number

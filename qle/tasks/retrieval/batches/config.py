@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import get_args
 
+from qle.data.loading.plan import PlacementName
 from qle.errors import ConfigError
-from qle.tasks.rows.batches.config import PlacementName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

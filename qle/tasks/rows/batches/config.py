@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from qle.data.loading.plan import PlacementName
 from qle.data.negatives import NegativeSource
 from qle.errors import ConfigError
-
-PlacementName = Literal["auto", "device", "ram", "mapped", "streamed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from qle.data.rows import RowChoice, check_rate, choose_rows
 from qle.errors import AnnotationError, CacheMissingError, ConfigError
 from qle.heads.rows import Batch
 from qle.runtime import num_tenants
-from qle.segments.tracks import rows_of
+from qle.segments.spans import rows_of
 from qle.tasks.rows.batches import augment
 from qle.tasks.rows.batches.collate import collate
 from qle.tasks.rows.batches.config import DataConfig

@@ -18,7 +18,7 @@ import numpy as np
 from qle.data.annotations import Annotation
 from qle.data.negatives import QueryPool
 from qle.data.rows import RowChoice
-from qle.segments.tracks import mask_of
+from qle.segments.spans import mask_of
 from qle.tasks.rows.batches.config import DataConfig
 
 

@@ -9,7 +9,7 @@ from qle.data.annotations import Annotation
 from qle.eval.moments.fitting import fit_ranking
 from qle.eval.moments.ranked import RankedQuery
 from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank, shown
-from qle.segments.tracks import iou, mask_of
+from qle.segments.spans import iou, mask_of
 from qle.types import ScoreTrack
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qle.data.annotations import Annotation, read_annotations
-from qle.segments.tracks import mask_of
+from qle.segments.spans import mask_of
 from qle.tasks.moments.batches import draws
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.items import Corpus, open_corpus

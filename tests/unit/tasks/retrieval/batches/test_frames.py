@@ -11,7 +11,7 @@ from qle.data.annotations import Annotation
 from qle.data.rows import RowChoice
 from qle.data.streams.recipe import StreamChoice
 from qle.errors import AnnotationError, CacheCorruptError, CacheMismatchError, CacheMissingError, ConfigError
-from qle.segments.tracks import row_edges
+from qle.segments.spans import row_edges
 from qle.tasks.retrieval.batches.frames import FrameSource, middle_rows
 from tests.planted_retrieval import retrieval_spec
 from tests.tiny_cache import commit_rows, tiny_spec, tiny_values

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
+from qle.cache.sources import EDGE_BYTES, fingerprint
 from qle.errors import InputError
-from qle.extract.source import EDGE_BYTES, fingerprint
 
 
 def test_every_byte_at_the_edges_counts(tmp_path):
