@@ -30,12 +30,13 @@ class LoadedRun:
 
 def load_head(folder: Path) -> "tuple[Head, RunRecord]":
     """The head of a finished run, on the CPU. CheckpointError says what is wrong with it otherwise."""
-    from qle.heads import build_head
+    from qle.heads import build_head, head_class
     from qle.weights import load_exactly
 
     record = read_run(folder)
     try:
-        head = build_head(record.head, record.head_config, record.token_shapes)
+        settings = {**head_class(record.head).earlier, **record.head_config}
+        head = build_head(record.head, settings, record.token_shapes)
     # No such head, shapes that none can have, or no recipe for one that needs it.
     except (ConfigError, KeyError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: no head can be built from this record ({error})") from error

@@ -2,6 +2,7 @@
 
     tokens (rows, cells, width) + words -> guided layers -> relevance map -> mean = raw logit of the row
                                                          -> row features  -> temporal mixer -> refined logit
+                                                                          -> presence logit of the video
 
 Rows are read one by one (`read_rows`), so overlapping windows never cost twice and chunks of any size give the same
 numbers; what does not depend on the query is computed once for all of them. The mixer then runs over the whole video.
@@ -15,7 +16,7 @@ mean, and the evidence penalty is a real KL divergence.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,8 +93,8 @@ class QleConfig:
     """On evidence for the wrong class (evidence only)."""
     positive_weight: float = 1.0
     """Of rows where the query happens, against those where it does not."""
-    presence_weight: float = 0.0
-    """On the presence output: whether the query happens anywhere in the rows that are seen. 0: the head has no such output."""
+    presence_weight: float = 0.5
+    """On the presence output: whether the query happens anywhere in the rows that are seen. 0: there is no such output."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -145,6 +146,7 @@ class QleConfig:
             output=output,
             confidence=confidence,
             smooth_weight=0.45,
+            presence_weight=0.0,
         )
 
 
@@ -154,6 +156,7 @@ class QleHead(RowHead):
     near: Tensor | None
     name: ClassVar[str] = "qle"
     Config: ClassVar[type] = QleConfig
+    earlier: ClassVar[Mapping[str, Any]] = {"presence_weight": 0.0}
 
     def __init__(self, config: QleConfig, shapes: TokenShapes) -> None:
         super().__init__()
