@@ -13,6 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,13 @@ from qle.errors import ConfigError
 Config = TypeVar("Config")
 
 PRESETS = Path(str(files("qle"))) / "presets"
+
+
+def load_plugin(where: str) -> Any:
+    """What "module:name" stands for, imported now: tables of plug-ins hold such texts, so that
+    reading a table imports nothing."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
 
 
 def preset_names() -> tuple[str, ...]:

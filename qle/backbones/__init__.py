@@ -6,10 +6,10 @@ this package loads no torch, so that help, plans and error messages stay fast.
 
 import difflib
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from qle.config import load_plugin
 from qle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class BackboneRequest:
 
 def build_backbone(request: BackboneRequest) -> "Backbone":
     """The encoder that was asked for, loaded, in evaluation mode, on its device."""
-    module_name, class_name = _find(request.name).split(":")
-    backbone_class: type[Backbone] = getattr(import_module(module_name), class_name)
+    backbone_class: type[Backbone] = load_plugin(_find(request.name))
     return backbone_class.build(request)
 
 

@@ -12,7 +12,7 @@ from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
     from qle.eval.report import Report
-    from qle.eval.run import EvaluatedRun, Evaluation
+    from qle.eval.request import EvaluatedRun, Evaluation
 
 EVAL_HELP = """Measure trained runs on annotated videos of a cache, or a file of predictions on annotations alone.
 
@@ -89,7 +89,8 @@ def eval_(
             suffixes=MEASURES_SUFFIXES,
         )  # fmt: skip
 
-    from qle.eval.run import EvaluationRequest, evaluate_runs
+    from qle.eval.request import EvaluationRequest
+    from qle.eval.run import evaluate_runs
     from qle.outputs import write_json
 
     request = EvaluationRequest(

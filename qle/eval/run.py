@@ -1,69 +1,73 @@
 """Trained runs on a cache and an annotation file, or a file of predictions: which protocol, and who carries it out.
 
-    EvaluationRequest -> PROTOCOLS[protocol] -> Evaluation
+    EvaluationRequest -> protocol -> function of the task, or of SHARED -> Evaluation
 
-    rows          row_evaluation.py         every row of a video: AUROC, moments cut from them, calibration, absent queries
-    moments       moment_evaluation.py      ranked moments: R1, R5, mAP, mIoU, classes of length, highlights, absent queries
-    charades      moment_evaluation.py      R1 and R5 as of Charades-STA
-    qvhighlights  moment_evaluation.py      exactly what the program of QVHighlights prints
-    retrieval     retrieval_evaluation.py   which video a text is about, and the other way round
-    corpus        corpus_evaluation.py      moments of a whole corpus: a retriever finds the videos, the run the moments
+    rows          tasks/rows/evaluation.py       every row of a video: AUROC, moments cut from them, calibration, absent queries
+    moments       tasks/moments/evaluation.py    ranked moments: R1, R5, mAP, mIoU, classes of length, highlights, absent queries
+                  tasks/evaluation.py            the same of runs of other tasks that answer queries
+    charades      tasks/evaluation.py            R1 and R5 as of Charades-STA
+    qvhighlights  tasks/evaluation.py            exactly what the program of QVHighlights prints
+    retrieval     tasks/retrieval/evaluation.py  which video a text is about, and the other way round
+    corpus        search/evaluation.py           moments of a whole corpus: a retriever finds the videos, the run the moments
 
 Nothing is fitted here (but the weights of a corpus search, where --fit asks for them): thresholds, temperature and priors come
 from the runs. The same call on another cache and other annotations measures transfer, and the report says how much of them
 was new to the run.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from qle.config import load_plugin
 from qle.errors import CheckpointError, ConfigError
 from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
 from qle.eval.submissions.measure import DEFAULT, evaluate_file
-from qle.runs.record import CONFIG_FILE, read_run
+from qle.heads import task_of
+from qle.runs.record import CONFIG_FILE, RunRecord, read_run
+from qle.task import TASKS, Task, named_task
 
-__all__ = ["PROTOCOLS", "EvaluatedRun", "Evaluation", "EvaluationRequest", "evaluate_runs", "run_folders"]
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """Who measures runs by it, and of which heads."""
-
-    function: str
-    """"module:function" of (request, runs, on_progress), imported when asked for."""
-    tasks: tuple[str, ...]
-    """`Head.task` of the heads that it can measure."""
-
-
-PROTOCOLS = {
-    "rows": Protocol("qle.tasks.rows.evaluation:evaluate_rows", ("rows",)),
-    "moments": Protocol("qle.tasks.moments.evaluation:evaluate_moments", ("moments", "rows")),
-    "charades": Protocol("qle.tasks.moments.evaluation:evaluate_moments", ("moments", "rows")),
-    "qvhighlights": Protocol("qle.tasks.moments.evaluation:evaluate_moments", ("moments", "rows")),
-    "retrieval": Protocol("qle.retrieval_runs:evaluate_ranking", ("retrieval",)),
-    "corpus": Protocol("qle.search.evaluation:evaluate_corpus", ("moments", "rows")),
+SHARED = {
+    "moments": "qle.tasks.evaluation:evaluate_predictions",
+    "charades": "qle.tasks.evaluation:evaluate_predictions",
+    "qvhighlights": "qle.tasks.evaluation:evaluate_predictions",
+    "corpus": "qle.search.evaluation:evaluate_corpus",
 }
-"""What --protocol may be. A run is measured by the one that is called as its head's task unless another is asked for."""
+"""Protocols that measure runs of several tasks -> "module:function". A run is measured by the first protocol of its task unless
+another is asked for; that one's function stands in the task."""
+
+Measure = Callable[[EvaluationRequest, Runs, OnProgress | None], Evaluation]
+
+
+def protocol_names() -> tuple[str, ...]:
+    """What --protocol may be."""
+    return tuple(dict.fromkeys(name for task in TASKS for name in named_task(task).protocols))
 
 
 def evaluate_runs(request: EvaluationRequest, on_progress: OnProgress | None = None) -> Evaluation:
     """Everything that can be wrong with files and names is said before the first row is scored."""
-    if request.protocol is not None and request.protocol not in PROTOCOLS:
-        raise ConfigError(f"--protocol {request.protocol}: choose one of {', '.join(PROTOCOLS)}")
+    if request.protocol is not None and request.protocol not in protocol_names():
+        raise ConfigError(f"--protocol {request.protocol}: choose one of {', '.join(protocol_names())}")
     if request.predictions is not None:
         _check_options(request, request.protocol or DEFAULT)
         return evaluate_file(request, request.predictions)
     folders = [found for path in request.checkpoints for found in run_folders(path)]
     runs = [(folder, read_run(folder)) for folder in folders]
-    name = _protocol_of(request.protocol, runs)
+    tasks = [task_of(record.head) for _, record in runs]
+    name = _protocol_of(request.protocol, folders, tasks)
     _check_options(request, name)
-    module, _, function = PROTOCOLS[name].function.partition(":")
-    measure: Callable[[EvaluationRequest, Runs, OnProgress | None], Evaluation] = getattr(
-        import_module(module), function
-    )
-    return measure(replace(request, protocol=name), runs, on_progress)
+    request = replace(request, protocol=name)
+    measured: dict[Path, EvaluatedRun] = {}
+    missing: dict[str, None] = {}
+    by_function: dict[str, list[tuple[Path, RunRecord]]] = {}
+    for run, task in zip(runs, tasks, strict=True):
+        by_function.setdefault(_function_of(name, task), []).append(run)
+    for function, group in by_function.items():
+        measure: Measure = load_plugin(function)
+        evaluation = measure(request, group, on_progress)
+        measured |= {run.folder: run for run in evaluation.runs}
+        missing |= dict.fromkeys(evaluation.missing)
+    return Evaluation(protocol=name, runs=tuple(measured[folder] for folder in folders), missing=tuple(missing))
 
 
 def run_folders(path: Path) -> tuple[Path, ...]:
@@ -87,18 +91,19 @@ def _check_options(request: EvaluationRequest, name: str) -> None:
         raise ConfigError(f"--space {request.space}: runs that rank videos find the space that they read by themselves")
 
 
-def _protocol_of(asked: str | None, runs: Runs) -> str:
-    from qle.heads import head_class
+def _function_of(protocol: str, task: Task) -> str:
+    """Who measures runs of the task by the protocol."""
+    return task.evaluation if protocol == task.protocols[0] else SHARED[protocol]
 
-    tasks = {folder: head_class(record.head).task for folder, record in runs}
-    folder, task = next(iter(tasks.items()))
-    name = asked or task
-    for other, its_task in tasks.items():
-        if its_task not in PROTOCOLS[name].tasks:
-            fitting = [protocol for protocol, one in PROTOCOLS.items() if its_task in one.tasks]
-            reason = f"--protocol {name}" if asked else f"{folder}, which is measured by {name}"
+
+def _protocol_of(asked: str | None, folders: Sequence[Path], tasks: Sequence[Task]) -> str:
+    """The protocol that is asked for, or that of the first run; CheckpointError where a run cannot be measured by it."""
+    name = asked or tasks[0].protocols[0]
+    for folder, task in zip(folders, tasks, strict=True):
+        if name not in task.protocols:
+            reason = f"--protocol {name}" if asked else f"{folders[0]}, which is measured by {name}"
             raise CheckpointError(
-                f"{other}: its head is for {its_task}, which does not go with {reason}\n"
-                f"choose one of --protocol {', '.join(fitting)}, and measure runs of different kinds apart"
+                f"{folder}: its head is for {task.name}, which does not go with {reason}\n"
+                f"choose one of --protocol {', '.join(task.protocols)}, and measure runs of different kinds apart"
             )
     return name

@@ -24,11 +24,12 @@ from qle.explain.evidence import region_of
 from qle.explain.faithfulness import Faithfulness, faithfulness
 from qle.explain.maps import Region
 from qle.explain.visible import Visible, visible
-from qle.heads import build_head
+from qle.heads import build_head, task_of
 from qle.heads.rows import RowHead
 from qle.runs.load import LoadedRun, load_run
-from qle.runs.spaces import space_of
+from qle.runs.videos import RunVideos
 from qle.runtime import resolve_device
+from qle.tasks.answering import AnsweringOptions
 from qle.tasks.rows.scoring import RowScorer
 
 OnProgress = Callable[[int, int, str], None]
@@ -53,11 +54,13 @@ class OpenedRun:
 
 def open_run(checkpoint: Path, cache: Path, device: str) -> OpenedRun:
     """ConfigError for a head that has nothing to explain, CacheMismatchError where the cache is not of the run's space."""
-    run = load_run(checkpoint, resolve_device(device))
-    if not isinstance(run.head, RowHead):
+    options = AnsweringOptions(device=resolve_device(device))
+    run = load_run(checkpoint, options.device)
+    answerer_class = task_of(run.record.head).answerer_class
+    scorer = None if answerer_class is None else answerer_class(run, options).maps
+    if scorer is None:
         raise ConfigError(f"{run.folder}: head {run.record.head} does not score rows: there is nothing to explain")
-    scorer = RowScorer(run.head, run.text, device=resolve_device(device), rate_fps=run.record.rate_fps)
-    return OpenedRun(run=run, scorer=scorer, space=space_of(cache, run.record))
+    return OpenedRun(run=run, scorer=scorer, space=RunVideos.open(cache, run.record).spaces[0])
 
 
 def check_faithfulness(
@@ -90,22 +93,22 @@ def check_faithfulness(
         scorer,
         space,
         targets,
-        fresh=fresh_heads(opened.run, scorer.device, seed),
+        fresh=fresh_heads(opened.run, scorer, seed),
         region_of=opened.region_of,
         seed=seed,
         on_progress=on_progress,
     )
 
 
-def fresh_heads(run: LoadedRun, device: torch.device, seed: int) -> list[RowHead]:
+def fresh_heads(run: LoadedRun, scorer: RowScorer, seed: int) -> list[RowHead]:
     """Heads of the run's config that were never trained; the random numbers of others are left alone."""
     heads = []
     for number in range(NUM_FRESH):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1 + number)
-            head = build_head(run.record.head, config_to_dict(run.head.config), run.record.token_shapes)
-        assert isinstance(head, RowHead)
-        heads.append(head.to(device).requires_grad_(False).eval())
+            head = build_head(run.record.head, config_to_dict(scorer.head.config), run.record.token_shapes)
+        assert isinstance(head, type(scorer.head))
+        heads.append(head.to(scorer.device).requires_grad_(False).eval())
     return heads
 
 

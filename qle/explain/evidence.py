@@ -1,15 +1,14 @@
-"""The frames that speak most for an answer, with their relevance maps: what pictures and reports show.
+"""The rows that speak most for an answer, with their relevance maps: what pictures and reports show.
 
-    scorer + cached video + predictions -> rows -> maps (from the cache) + frames (from the source video) -> ExplainedPrediction
-             cached video + predictions -> clips -> frames, of heads that have no maps                   -> ExplainedPrediction
+    answerer + cached video + predictions -> rows -> maps, from the cache                    -> ExplainedPrediction
+    the same of heads that have no maps   -> clips                                           -> ExplainedPrediction
 
 Rows are the most probable ones of each moment in turn, apart from one another, so that six pictures are not one scene six times.
 Where nothing was found they are the rows that came closest. All maps of a query have one scale, taken from rows all over the
-video. A source that is gone costs the pictures, never the answer: the maps are shown alone and a note says why.
+video. Nothing is decoded here: localize/pictures.py fetches the pictures from the film.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,48 +18,61 @@ from qle.data.rows import choose_rows
 from qle.explain.attribution import attribution_of
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE, Region, robust_scale
-from qle.localize.pictures import MAX_SIDE, _pictures
+from qle.runs.videos import CachedVideo
 from qle.segments.spans import rows_of
+from qle.tasks.answering import Answerer
 from qle.tasks.rows.scoring import RowScorer
 from qle.types import Prediction
 
 SCALE_ROWS = 24
 """Rows all over the video whose maps, with those that are shown, set the scale of a query."""
+CROPPED_NOTE = "Black borders were cut before the model saw the frames: maps may lie beside their places."
 IMPORTED_NOTE = "No frames: the features were imported, so that the film is not known."
 
 
-def explain_frames(
+def explain(
+    answerer: Answerer,
+    cached: CachedVideo,
+    predictions: Sequence[Prediction],
+    *,
+    num_frames: int,
+    with_attribution: bool = True,
+) -> list[ExplainedPrediction]:
+    """Each prediction (all of this video) with the rows that speak most for it, and their maps where the head has them. The
+    pictures are fetched from the film elsewhere. Attribution costs a reading of the video a query."""
+    if answerer.maps is None:
+        return [_clips(answerer.films(cached), prediction, num_frames) for prediction in predictions]
+    preprocess = answerer.run.record.space.hashed.get("preprocess") or {}
+    return explain_rows(
+        answerer.maps, cached.video, predictions, preprocess=preprocess, num_frames=num_frames,
+        with_attribution=with_attribution,
+    )  # fmt: skip
+
+
+def explain_rows(
     scorer: RowScorer,
     video: Video,
     predictions: Sequence[Prediction],
     *,
     preprocess: Mapping[str, Any],
     num_frames: int,
-    source: Path | None = None,
-    max_side: int = MAX_SIDE,
     with_attribution: bool = True,
 ) -> list[ExplainedPrediction]:
-    """Each prediction (all of this video) with its best frames. `preprocess`: of the space, for where the map lies in the
-    picture. `source`: where the film lies now, if not where it was. Attribution costs a reading of the video a query."""
+    """Each prediction with its best rows and their maps. `preprocess`: of the space, for where the map lies in the picture."""
     choice = choose_rows(video, scorer.rate_fps)
-    wanted = [best_rows(prediction, num_frames) for prediction in predictions]
-    pictures, reason = _pictures(video, choice, wanted, source, max_side)
-    note = f"Maps alone, without frames: {reason}" if reason else ""
+    note = CROPPED_NOTE if preprocess.get("crop_borders") else ""
     region = region_of(video, preprocess)
-    if preprocess.get("crop_borders"):
-        note = (
-            f"{note} Black borders were cut before the model saw the frames: maps may lie beside their places.".strip()
-        )
     spread = np.unique(np.linspace(0, choice.num_rows - 1, SCALE_ROWS).round().astype(int))
     explained = []
-    for prediction, rows in zip(predictions, wanted, strict=True):
+    for prediction in predictions:
+        rows = best_rows(prediction, num_frames)
         maps = scorer.maps(video, (prediction.query,), np.concatenate([rows, spread]))[0]
         scale = robust_scale(maps)
         probability = prediction.probability
         frames = tuple(
             ExplainedFrame(
-                time_s=float(choice.times_s[row]), frame=pictures.get(int(row)), relevance=maps[place], scale=scale,
-                probability=None if probability is None else float(probability[row]), region=region,
+                time_s=float(choice.times_s[row]), source_frame=int(video.index[choice.index[row]]), relevance=maps[place],
+                scale=scale, probability=None if probability is None else float(probability[row]), region=region,
             )
             for place, row in enumerate(rows)
         )  # fmt: skip
@@ -73,37 +85,28 @@ def explain_frames(
     return explained
 
 
-def show_frames(
-    videos: Sequence[Video], predictions: Sequence[Prediction], *, num_frames: int, source: Path | None, max_side: int
-) -> list[ExplainedPrediction]:
-    """Each prediction (all of one video) with frames alone. `videos`: the same one in every space; its film is taken from the
-    first that was extracted from one."""
-    video = next((one for one in videos if one.record.source.codec), None)
-    if video is None:
-        return [ExplainedPrediction(prediction=prediction, note=IMPORTED_NOTE) for prediction in predictions]
-    choice = choose_rows(video, None)
-    shown = []
-    for prediction in predictions:
-        track = prediction.track
-        times = np.zeros(0) if track is None else track.times_s[best_rows(prediction, num_frames)]
-        shown.append(np.array([rows_of(time_s, time_s, choice.edges_s).start for time_s in times], np.int64))
-    pictures, reason = _pictures(video, choice, shown, source, max_side)
-    note = f"No frames: {reason}" if reason else ""
-    return [
-        ExplainedPrediction(
-            prediction=prediction, note=note,
-            frames=tuple(_bare_frame(prediction, float(choice.times_s[row]), pictures[row]) for row in rows if row in pictures),
-        )
-        for prediction, rows in zip(predictions, (np.unique(rows).tolist() for rows in shown), strict=True)
-    ]  # fmt: skip
-
-
-def _bare_frame(prediction: Prediction, time_s: float, frame: np.ndarray) -> ExplainedFrame:
+def _clips(films: Sequence[Video], prediction: Prediction, num_frames: int) -> ExplainedPrediction:
+    """A prediction with its best clips, of a head that has no maps. The film is that of the first space that was extracted from
+    one."""
+    film = next((video for video in films if video.record.source.codec), None)
+    if film is None:
+        return ExplainedPrediction(prediction=prediction, note=IMPORTED_NOTE)
+    choice = choose_rows(film, None)
     track, probability = prediction.track, prediction.probability
-    assert track is not None
-    clip = rows_of(time_s, time_s, track.edges_s).start
-    said = None if probability is None else float(probability[clip])
-    return ExplainedFrame(time_s=time_s, frame=frame, relevance=None, scale=0.0, probability=said)
+    if track is None:
+        return ExplainedPrediction(prediction=prediction)
+    times_s = track.times_s[best_rows(prediction, num_frames)]
+    frames = []
+    for row in np.unique(np.array([rows_of(time_s, time_s, choice.edges_s).start for time_s in times_s], np.int64)):
+        time_s = float(choice.times_s[row])
+        clip = rows_of(time_s, time_s, track.edges_s).start
+        frames.append(
+            ExplainedFrame(
+                time_s=time_s, source_frame=int(film.index[choice.index[row]]), relevance=None, scale=0.0,
+                probability=None if probability is None else float(probability[clip]),
+            )
+        )  # fmt: skip
+    return ExplainedPrediction(prediction=prediction, frames=tuple(frames))
 
 
 def best_rows(prediction: Prediction, most: int) -> np.ndarray:

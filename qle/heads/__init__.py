@@ -1,10 +1,11 @@
 """Heads: what is trained on cached tokens. Adding one is one file, one line here, one preset."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from qle.config import build_config, load_plugin
 from qle.errors import ConfigError
+from qle.task import Task, named_task
 
 if TYPE_CHECKING:
     from qle.heads.base import Head, TokenShapes
@@ -25,14 +26,16 @@ def head_class(name: str) -> "type[Head]":
     if name not in HEADS:
         hint = f"\nname presets with --preset {name}" if name.partition("/")[0] in HEADS else ""
         raise ConfigError(f"unknown head {name!r}: choose one of {', '.join(sorted(HEADS))}{hint}")
-    module, _, attribute = HEADS[name].partition(":")
-    found: type[Head] = getattr(import_module(module), attribute)
-    return found
+    loaded: type[Head] = load_plugin(HEADS[name])
+    return loaded
+
+
+def task_of(name: str) -> Task:
+    """The task that the heads of this name are made for."""
+    return named_task(head_class(name).task)
 
 
 def build_head(name: str, settings: Mapping[str, Any], shapes: "TokenShapes") -> "Head":
     """A head with fresh weights. `settings` are fields of its config; unknown ones and bad values are a ConfigError."""
-    from qle.config import build_config
-
     cls = head_class(name)
     return cls(build_config(cls.Config, settings, where=f"head {name}"), shapes)

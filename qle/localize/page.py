@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qle.config import config_to_dict
 from qle.errors import InputError
 from qle.explain.explained import ExplainedPrediction
 from qle.explain.report import write_report
-from qle.runs.load import LoadedRun
 from qle.runs.record import METRICS_FILE
+from qle.tasks.answering import Answerer
 
 SHOWN_METRICS = {
     "frame": ("auroc", "ap", "f1"),
@@ -34,17 +33,11 @@ def write_page(
         raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --report") from error
 
 
-def calibration_of(run: LoadedRun) -> dict[str, Any]:
+def calibration_of(answerer: Answerer) -> dict[str, Any]:
     """How far the scores of a run may be trusted: its constants, and what its own validation said."""
-    record = run.record
-    if record.ranking is None:
-        calibration: dict[str, Any] = {"localization": config_to_dict(record.localization)}
-    else:
-        constants = config_to_dict(record.ranking)
-        least = constants.pop("threshold")  # of spans; a threshold in the timeline would be one of clips
-        calibration = {"localization": constants | {"least probability shown": least}}
+    calibration: dict[str, Any] = {"localization": answerer.constants_told()}
     try:
-        found = json.loads((run.folder / METRICS_FILE).read_bytes())
+        found = json.loads((answerer.run.folder / METRICS_FILE).read_bytes())
     except (OSError, ValueError):  # the page then says that nothing was measured
         return calibration
     measured = found.get("validation", {}).get("metrics", {}) if isinstance(found, dict) else {}

@@ -1,7 +1,8 @@
 """Pictures of answers: frames of the film fetched again, and maps painted onto them and written as PNG files."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from qle.cache.layout import safe_name
 from qle.cache.reader import Video
 from qle.cache.records import is_same_source
 from qle.cache.sources import fingerprint
-from qle.data.rows import RowChoice
 from qle.errors import DecodeError, InputError
 from qle.explain.explained import ExplainedPrediction
 from qle.explain.maps import WHOLE
@@ -62,19 +62,40 @@ def _folder_name(prediction: Prediction) -> str:
     return f"{safe_name(prediction.video)}__{query}"
 
 
-def _pictures(
-    video: Video, choice: RowChoice, wanted: Sequence[np.ndarray], source: Path | None, max_side: int
-) -> tuple[dict[int, np.ndarray], str]:
-    """Frames by row, and why there are none."""
-    rows = np.unique(np.concatenate([*wanted, np.zeros(0, np.int64)]))
-    path = source or Path(video.record.source.path)
-    if not len(rows):
+def with_frames(
+    explained: Sequence[ExplainedPrediction], film: Video, *, source: Path | None, max_side: int
+) -> list[ExplainedPrediction]:
+    """The same with the pictures of their frames. A film that is gone costs the pictures, never the answer: maps are then shown
+    alone, and a note says why. film: the cached video that was extracted from it. source: where the film lies now, if not where
+    it was."""
+    numbers = {frame.source_frame for one in explained for frame in one.frames}
+    wanted = np.array(sorted(number for number in numbers if number is not None), np.int64)
+    pictures, reason = _fetched(film, wanted, source, max_side)
+    return [_with_pictures(one, pictures, reason) for one in explained]
+
+
+def _with_pictures(one: ExplainedPrediction, pictures: Mapping[int, np.ndarray], reason: str) -> ExplainedPrediction:
+    """What has neither a picture nor a map shows nothing, and is left out."""
+    frames = [
+        frame if frame.source_frame is None else replace(frame, frame=pictures.get(frame.source_frame))
+        for frame in one.frames
+    ]
+    kept = tuple(frame for frame in frames if frame.frame is not None or frame.relevance is not None)
+    if not reason or not one.frames:
+        return replace(one, frames=kept)
+    lost = "Maps alone, without frames" if kept else "No frames"
+    return replace(one, frames=kept, note=f"{lost}: {reason} {one.note}".strip())
+
+
+def _fetched(film: Video, numbers: np.ndarray, source: Path | None, max_side: int) -> tuple[dict[int, np.ndarray], str]:
+    """Pictures by their number in the film, and why there are none."""
+    path = source or Path(film.record.source.path)
+    if not len(numbers):
         return {}, ""
     try:
-        if not is_same_source(fingerprint(path), video.record.source.fingerprint):
+        if not is_same_source(fingerprint(path), film.record.source.fingerprint):
             return {}, f"{path} is another file than the one that was extracted."
-        numbers = video.index[choice.index[rows]]
         frames = frames_of(path, numbers, max_side=max_side)
     except (InputError, DecodeError) as error:
         return {}, str(error).splitlines()[0]
-    return {int(row): frame for row, frame in zip(rows, frames, strict=True)}, ""
+    return {int(number): frame for number, frame in zip(numbers, frames, strict=True)}, ""

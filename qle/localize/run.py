@@ -11,18 +11,21 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from qle.errors import CacheMissingError, ConfigError, QleError
+from qle.explain.evidence import explain
 from qle.explain.explained import ExplainedPrediction
 from qle.explain.pictures import PAGE_SIDE
 from qle.localize.page import calibration_of, write_page
-from qle.localize.pictures import MAX_SIDE, write_heatmaps
+from qle.localize.pictures import MAX_SIDE, with_frames, write_heatmaps
 from qle.localize.request import LocalizeRequest, LocalizeResult
 from qle.localize.sources import Asked, cached, extracted
 from qle.outputs import one_line
 from qle.runs.load import load_run
+from qle.runs.videos import CachedVideo
 from qle.runtime import resolve_device
-from qle.tasks.answering import Answerer, Found, Showing, answerer_of
+from qle.tasks.answering import Answerer, AnsweringOptions, answerer_of
 from qle.tasks.scoring import OnProgress
 from qle.types import Prediction, Query
 
@@ -37,10 +40,11 @@ def localize(request: LocalizeRequest, on_progress: OnProgress = lambda done, to
     run = load_run(request.checkpoint, device)
     for query in request.queries:
         run.text.encoder.check(query.text)
-    answerer = answerer_of(
-        run, device=device, precision=request.precision, memory_bytes=request.memory_bytes, keeps_all=request.keeps_all
+    options = AnsweringOptions(
+        device=device, precision=request.precision, memory_bytes=request.memory_bytes, keeps_all=request.keeps_all
     )
-    if request.heatmaps is not None and not answerer.has_maps:
+    answerer = answerer_of(run, options)
+    if request.heatmaps is not None and answerer.maps is None:
         raise ConfigError(
             f"--heatmaps: head {run.record.head} answers with spans and does not say where in the picture\n"
             "--report shows its moments over time, with frames where the film is known"
@@ -79,9 +83,9 @@ class _Answers:
     def add(self, asked: Asked) -> None:
         """Score one video for its queries, and keep what pictures need while its rows are at hand."""
         try:
-            if asked.found is None:
+            if asked.video is None:
                 raise asked.error or CacheMissingError(f"{asked.name} is not in the cache")
-            predictions = self._predictions(asked.found, asked.places)
+            predictions = self._predictions(asked.video, asked.places)
         except QleError as error:
             self._first_error = self._first_error or error
             self._result.failures[asked.name] = str(error).splitlines()[0]
@@ -89,16 +93,22 @@ class _Answers:
         self._found += zip(asked.places, predictions, strict=True)
         for place in asked.places:
             if (name := self._request.queries[place].video) is not None:
-                self._result.names[asked.found.key] = name
+                self._result.names[asked.video.key] = name
         if self._request.report is not None or self._request.heatmaps is not None:
-            showing = Showing(
-                num_frames=self._request.num_frames,
-                source=asked.source,
-                max_side=MAX_SIDE if self._request.heatmaps is not None else PAGE_SIDE,
-                with_attribution=self._request.report is not None,
-            )
-            explained = self._answerer.explained(asked.found, predictions, showing)
-            self._explained += zip(asked.places, explained, strict=True)
+            self._explained += zip(asked.places, self._explain(asked.video, predictions, asked.source), strict=True)
+
+    def _explain(
+        self, cached: CachedVideo, predictions: Sequence[Prediction], source: Path | None
+    ) -> list[ExplainedPrediction]:
+        """With the pictures of the film, where it is."""
+        explained = explain(
+            self._answerer, cached, predictions, num_frames=self._request.num_frames,
+            with_attribution=self._request.report is not None,
+        )  # fmt: skip
+        films = self._answerer.films(cached)
+        film = next((video for video in films if video.record.source.codec), films[0])
+        max_side = MAX_SIDE if self._request.heatmaps is not None else PAGE_SIDE
+        return with_frames(explained, film, source=source, max_side=max_side)
 
     def finish(self) -> LocalizeResult:
         if self._first_error is not None and not self._found:
@@ -116,15 +126,15 @@ class _Answers:
             result.pictures = write_heatmaps(self._request.heatmaps, explained)
         if self._request.report is not None:
             provenance = result.provenance | {"created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
-            write_page(self._request.report, explained, provenance, calibration_of(self._answerer.run))
+            write_page(self._request.report, explained, provenance, calibration_of(self._answerer))
         return result
 
-    def _predictions(self, found: Found, places: Sequence[int]) -> list[Prediction]:
+    def _predictions(self, cached: CachedVideo, places: Sequence[int]) -> list[Prediction]:
         def report(done: int, total: int, key: str) -> None:
             self._on_progress(done, total, f"scoring {one_line(key)}")
 
         queries = [self._request.queries[place] for place in places]
-        return [self._kept(one) for one in self._answerer.predictions(found, queries, report)]
+        return [self._kept(one) for one in self._answerer.predictions(cached, queries, report)]
 
     def _kept(self, prediction: Prediction) -> Prediction:
         moments = [moment for moment in prediction.moments if moment.score >= self._request.min_score]

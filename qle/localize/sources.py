@@ -6,12 +6,11 @@ Everything that is wrong with names is said before the first video is opened or 
 error; the others are none the worse for it.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from qle.cache.reader import Space
 from qle.errors import CacheMissingError, ConfigError, InputError, QleError
 from qle.extract.plan import discover
 from qle.extract.progress import Progress
@@ -20,8 +19,7 @@ from qle.localize.request import LocalizeRequest
 from qle.localize.uncached import Supplied, supply
 from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output
 from qle.runs.record import RunRecord
-from qle.runs.spaces import spaces_of, streams_of
-from qle.tasks.answering import Found
+from qle.runs.videos import CachedVideo, RunVideos
 from qle.tasks.scoring import OnProgress
 from qle.types import Query, VideoSource
 
@@ -32,7 +30,7 @@ class Asked:
 
     name: str
     places: tuple[int, ...]
-    found: Found | None
+    video: CachedVideo | None
     error: QleError | None = None
     source: Path | None = None
     """Where the film is now, where the user has said so."""
@@ -41,10 +39,10 @@ class Asked:
 def cached(request: LocalizeRequest, record: RunRecord, skipped: list[Query]) -> Generator[Asked, None, None]:
     """Videos of the spaces of the run: those that are named, by the user or by queries, else all."""
     assert request.cache is not None
-    spaces = spaces_of(request.cache, record)
-    names = _Names(spaces, record)
+    videos = RunVideos.open(request.cache, record)
+    names = _Names(videos)
     places: dict[str, list[int]] = {names.named(name): [] for name in request.video_ids}
-    lacking: dict[str, str] = {}
+    lacking: Mapping[str, str] = {}
     if not places and any(query.video is None for query in request.queries):
         places = {key: [] for key in names.keys}
         lacking = names.lacking
@@ -64,11 +62,11 @@ def cached(request: LocalizeRequest, record: RunRecord, skipped: list[Query]) ->
     refuse_nothing(request, skipped)
     if not places:
         raise CacheMissingError(
-            f"{spaces[0].path} holds no video yet; fill it with: qle extract --cache {request.cache} ..."
+            f"{videos.spaces[0].path} holds no video yet; fill it with: qle extract --cache {request.cache} ..."
         )
     _check_number(request, len(places))
     for key in sorted(places):
-        yield _open(spaces, key, tuple(places[key]))
+        yield _open(videos.video(key), tuple(places[key]))
     for key, where in lacking.items():
         yield Asked(
             key, (), None, CacheMissingError(f"not in {where}, which the run reads; extract or import it there too")
@@ -119,14 +117,13 @@ def refuse_nothing(request: LocalizeRequest, skipped: Sequence[Query]) -> None:
 class _Names:
     """Names of cached videos to their keys in the first space of the run."""
 
-    def __init__(self, spaces: tuple[Space, ...], record: RunRecord) -> None:
-        self._first = spaces[0]
-        streams = None if record.recipe is None else streams_of(record, spaces)
-        self.keys = spaces[0].keys() if streams is None else streams.keys()
-        """Of the videos that all spaces hold."""
-        self.lacking = {} if streams is None else streams.lacking()
-        """Of the others: which space lacks each."""
-        self._is_partial = len(self.keys) < len(spaces[0])
+    def __init__(self, videos: RunVideos) -> None:
+        self._first = videos.spaces[0]
+        self.keys = videos.keys()
+        """Keys of the videos that all spaces hold."""
+        self.lacking = videos.lacking()
+        """The other videos, and for each a space that lacks it."""
+        self._is_partial = len(self.keys) < len(self._first)
         self._known = {name for key in self.keys for name in _short_names(key)}
 
     def named(self, name: str) -> str:
@@ -160,13 +157,12 @@ def _check_number(request: LocalizeRequest, num_videos: int) -> None:
         )
 
 
-def _open(spaces: tuple[Space, ...], key: str, places: tuple[int, ...]) -> Asked:
-    found = Found(key=key, spaces=spaces)
+def _open(cached: CachedVideo, places: tuple[int, ...]) -> Asked:
     try:
-        found.video  # noqa: B018 - opened here, so that a damaged one is known
+        cached.video  # noqa: B018 - opened here, so that a damaged one is known
     except QleError as error:
-        return Asked(key, places, None, error)
-    return Asked(key, places, found)
+        return Asked(cached.key, places, None, error)
+    return Asked(cached.key, places, cached)
 
 
 def _asked(source: VideoSource, supplied: Sequence[Supplied], places: tuple[int, ...]) -> Asked:
@@ -175,7 +171,7 @@ def _asked(source: VideoSource, supplied: Sequence[Supplied], places: tuple[int,
     if error is not None or video is None:
         return Asked(source.key, places, None, error, source.path)
     spaces = tuple(one.space for one in supplied if one.space is not None)
-    return Asked(source.key, places, Found(key=video.key, spaces=spaces), None, source.path)
+    return Asked(source.key, places, CachedVideo(key=video.key, spaces=spaces), None, source.path)
 
 
 def _extracting(on_progress: OnProgress) -> Callable[[Progress], None]:

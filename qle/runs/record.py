@@ -28,7 +28,6 @@ from qle.cache.reader import Space
 from qle.data.streams.recipe import FeatureRecipe
 from qle.durable import replace_file
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
-from qle.heads.base import TokenShapes
 from qle.outputs import write_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
@@ -37,7 +36,6 @@ from qle.types import TIME_STREAMS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qle.cache.reader import Space
     from qle.heads.base import Head, TokenShapes
     from qle.text.known import KnownTexts
 

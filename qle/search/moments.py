@@ -1,6 +1,6 @@
 """Stage 2: when does it happen in the best videos? Any run that localizes, over its own spaces of the same cache.
 
-    video -> the queries that have it among their best -> answering.py -> Found moments
+    video -> the queries that have it among their best -> tasks/answering.py -> FoundMoments
 
 Every span of a head with spans counts, of those that overlap heavily the best; a track without a moment counts with its best
 guess: what is sure enough is not decided here, the list over all videos is cut by its length. Videos that the spaces of the run
@@ -17,9 +17,9 @@ import torch
 from qle.data.streams.opening import without_suffix
 from qle.errors import ConfigError, QleError
 from qle.runs.load import load_run
-from qle.runs.spaces import spaces_of, streams_of
+from qle.runs.videos import CachedVideo, RunVideos
 from qle.segments.ranked import SHOWN_TIOU, suppress
-from qle.tasks.answering import Answerer, Found, answerer_of
+from qle.tasks.answering import Answerer, AnsweringOptions, answerer_of
 from qle.tasks.scoring import OnProgress
 from qle.types import Prediction, Query
 
@@ -57,22 +57,21 @@ class MomentSearch:
     def __init__(self, folder: Path, cache: Path, *, device: torch.device) -> None:
         self.run = load_run(folder, device)
         try:
-            self.answerer: Answerer = answerer_of(self.run, device=device, keeps_all=True)
+            self.answerer: Answerer = answerer_of(self.run, AnsweringOptions(device=device, keeps_all=True))
         except ConfigError as error:
             raise ConfigError(f"--localizer {error}\npass a run of a head that localizes") from error
-        self._spaces = spaces_of(cache, self.run.record)
-        self._has_streams = self.run.record.recipe is not None
+        self._videos = RunVideos.open(cache, self.run.record)
         self._keys: frozenset[str] | None = None
         self._by_stem: dict[str, list[str]] | None = None
 
     @property
     def spaces(self) -> tuple[str, ...]:
-        return tuple(space.path.name for space in self._spaces)
+        return tuple(space.path.name for space in self._videos.spaces)
 
     def locate(self, asked: Mapping[str, Sequence[str]], on_progress: OnProgress | None = None) -> Located:
         """asked: texts for each video. Progress in videos."""
         located = Located()
-        found: list[tuple[str, Found, list[Query]]] = []
+        known: list[tuple[str, CachedVideo, list[Query]]] = []
         for name, texts in asked.items():
             key = self.key_of(name)
             if key is None:
@@ -80,12 +79,12 @@ class MomentSearch:
                 located.failures[name] = f"not in {where}, which the localizer reads"
             else:
                 queries = [Query(text=text) for text in dict.fromkeys(texts)]
-                found.append((name, Found(key=key, spaces=self._spaces), queries))
-        for first in range(0, len(found), VIDEOS_PER_PASS):
-            part = found[first : first + VIDEOS_PER_PASS]
+                known.append((name, self._videos.video(key), queries))
+        for first in range(0, len(known), VIDEOS_PER_PASS):
+            part = known[first : first + VIDEOS_PER_PASS]
             self._add(located, part)
             if on_progress is not None:
-                on_progress(first + len(part), len(found), "localizing")
+                on_progress(first + len(part), len(known), "localizing")
         return located
 
     def key_of(self, name: str) -> str | None:
@@ -104,15 +103,13 @@ class MomentSearch:
     def _known_keys(self) -> frozenset[str]:
         """Of the videos that all spaces hold."""
         if self._keys is None:
-            first = self._spaces[0]
-            several = len(self._spaces) > 1
-            self._keys = frozenset(streams_of(self.run.record, self._spaces).keys() if several else first.keys())
+            self._keys = frozenset(self._videos.keys())
         return self._keys
 
-    def _add(self, located: Located, part: Sequence[tuple[str, Found, list[Query]]]) -> None:
+    def _add(self, located: Located, part: Sequence[tuple[str, CachedVideo, list[Query]]]) -> None:
         """Together; where one of them cannot be read, each by itself."""
         try:
-            answers = self.answerer.predictions_of_videos([(found, queries) for _, found, queries in part])
+            answers = self.answerer.predictions_of_videos([(cached, queries) for _, cached, queries in part])
         except QleError as error:
             if len(part) == 1:
                 located.failures[part[0][0]] = str(error).splitlines()[0]

@@ -6,11 +6,10 @@ TEXT_ENCODERS. Importing this package loads no torch.
 
 import difflib
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qle.config import build_config
+from qle.config import build_config, load_plugin
 from qle.errors import CheckpointError, ConfigError
 from qle.text.request import LoraSettings, TextRequest
 
@@ -37,8 +36,7 @@ FILE_KINDS = {".safetensors": "stored", ".txt": "vectors", ".vec": "vectors"}
 
 def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu") -> "TextEncoder":
     """The encoder that was asked for, loaded, in evaluation mode, on its device."""
-    module_name, _, function_name = TEXT_ENCODERS[kind_of(request.name)].partition(":")
-    build: Callable[[TextRequest], TextEncoder] = getattr(import_module(module_name), function_name)
+    build: Callable[[TextRequest], TextEncoder] = load_plugin(TEXT_ENCODERS[kind_of(request.name)])
     return build(request).to(device).eval()
 
 

@@ -14,7 +14,7 @@ from qle.runs.record import ENVIRONMENT_FILE, METRICS_FILE, RunRecord, save_run,
 from qle.train.request import Settings
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
-from qle.train.training import Task
+from qle.train.training import Training
 
 
 def finish(
@@ -23,15 +23,15 @@ def finish(
     model: TrainedModel,
     *,
     settings: Settings,
-    task: Task,
+    training: Training,
     position: Position,
     scored: Any,
     asked: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the run; the metrics come back. `scored`: validation under the weights that are kept. `asked`: the identity that
     settings.json holds."""
-    kept = task.finish(model, scored, position, folder)
-    selection = {task.score_name: position.best_score, "step": position.best_step, "steps": position.step}
+    kept = training.finish(model, scored, position, folder)
+    selection = {training.score_name: position.best_score, "step": position.best_step, "steps": position.step}
     record = RunRecord(
         head=settings.head_name,
         head_config=config_to_dict(

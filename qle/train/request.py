@@ -10,9 +10,8 @@ from typing import Any
 
 from qle.config import build_config, config_to_dict
 from qle.errors import ConfigError
-from qle.heads import head_class
+from qle.heads import head_class, task_of
 from qle.text.request import TextRequest
-from qle.train import task_class
 from qle.train.config import TrainConfig
 
 PARTS = ("head", "data", "train", "text")
@@ -62,7 +61,7 @@ class Settings:
     head_name: str
     head: Any
     data: Any
-    """Of the kind that the task of the head reads (`Task.data_config`)."""
+    """Of the kind that the task of the head reads (`Task.data_config`, qle/task.py)."""
     train: TrainConfig
     text: TextRequest
 
@@ -98,7 +97,7 @@ def resolve(request: TrainRequest) -> Settings:
     settings = Settings(
         head_name=request.head,
         head=build_config(head.Config, head_settings, where="head"),
-        data=build_config(task_class(head.task).data_config, tree["data"], where="data"),
+        data=build_config(task_of(request.head).data_config_class, tree["data"], where="data"),
         train=build_config(TrainConfig, tree["train"], where="train"),
         text=build_config(TextRequest, tree["text"], where="text"),
     )

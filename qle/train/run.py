@@ -15,11 +15,10 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from qle.heads import head_class
+from qle.heads import task_of
 from qle.outputs import write_json
 from qle.runs.record import CHECKPOINTS, METRICS_FILE, read_json
 from qle.runtime import is_lonely, is_main_process, seed_everything
-from qle.train import task_class
 from qle.train.finish import finish
 from qle.train.folder import announce, begin, check_seeds, owned
 from qle.train.progress import OnNote, OnStatus
@@ -28,10 +27,10 @@ from qle.train.seeds import seed_places, train_seeds
 from qle.train.setup import build_accelerator, text_identity
 from qle.train.steps.checkpoints import CheckpointFolder
 from qle.train.steps.history import History
-from qle.train.steps.loop import Trainer, Training
+from qle.train.steps.loop import Trainer, TrainerParts
 from qle.train.steps.model import TrainedModel, count_parameters
 from qle.train.summary import SUMMARY_FILE, RunSummary, TrainPlan, TrainSummary, metric_spread
-from qle.train.training import OpenBatches, Task, Validation
+from qle.train.training import OpenBatches, Training, Validation
 
 LONELY = (
     "the launcher has started one process only (accelerate launch --cpu needs mpirun for more): "
@@ -44,7 +43,7 @@ def train_heads(request: TrainRequest, on_status: OnStatus, on_note: OnNote) -> 
     settings = resolve(request)
     if request.num_seeds is not None:
         check_seeds(request.out)
-    task = open_task(request, settings)
+    training = open_training(request, settings)
     notes: dict[str, None] = {}
 
     def say(note: str) -> None:
@@ -53,10 +52,10 @@ def train_heads(request: TrainRequest, on_status: OnStatus, on_note: OnNote) -> 
             notes[note] = None
             on_note(note)
 
-    for note in (*task.notes, *([LONELY] if is_lonely() else [])):
+    for note in (*training.notes, *([LONELY] if is_lonely() else [])):
         say(note)
     if request.num_seeds is None:
-        run = _run(request, settings, task, request.out, on_status, say)
+        run = _run(request, settings, training, request.out, on_status, say)
         return TrainSummary(runs=(run,), spread={}, notes=tuple(notes))
     places = seed_places(request)
     if len(places) > 1:
@@ -74,26 +73,26 @@ def run_seed(
 ) -> RunSummary:
     """One of several seeds, in its own folder."""
     seeded = settings.with_seed(settings.train.seed + number)
-    return _run(request, seeded, open_task(request, seeded), request.seed_folder(number), on_status, on_note)
+    return _run(request, seeded, open_training(request, seeded), request.seed_folder(number), on_status, on_note)
 
 
-def open_task(request: TrainRequest, settings: Settings) -> Task:
+def open_training(request: TrainRequest, settings: Settings) -> Training:
     """Of the kind that the head is for."""
-    return task_class(head_class(settings.head_name).task).open(request, settings)
+    return task_of(settings.head_name).training_class.open(request, settings)
 
 
 def plan(request: TrainRequest) -> TrainPlan:
     """--dry-run: everything is opened and checked, nothing is written."""
     settings = resolve(request)
-    task = open_task(request, settings)
+    training = open_training(request, settings)
     accelerator = build_accelerator(request, settings.train.precision, request.out)
-    parts = _Parts.of(accelerator, settings, task)
+    parts = _Parts.of(accelerator, settings, training)
     with closing(parts.batches) as batches:
         steps_per_epoch = -(-len(batches) // settings.train.accumulation)
         return TrainPlan(
-            space=task.where,
-            train=_counted(task.train),
-            val=_counted(task.val),
+            space=training.where,
+            train=_counted(training.train),
+            val=_counted(training.val),
             steps_per_epoch=steps_per_epoch,
             steps=settings.train.steps or settings.train.epochs * steps_per_epoch,
             batches_per_epoch=len(batches),
@@ -104,7 +103,7 @@ def plan(request: TrainRequest) -> TrainPlan:
             num_processes=accelerator.num_processes,
             num_jobs=len(seed_places(request)),
             settings=settings.to_json(),
-            notes=tuple(task.notes),
+            notes=tuple(training.notes),
         )
 
 
@@ -114,20 +113,25 @@ class _Parts:
 
     accelerator: Accelerator
     settings: Settings
-    task: Task
+    training: Training
     model: TrainedModel
     batches: OpenBatches
     validation: Validation
 
     @classmethod
-    def of(cls, accelerator: Accelerator, settings: Settings, task: Task) -> "_Parts":
-        model = task.model(accelerator.device)
-        validation = task.validation(accelerator)
-        batches = task.batches(model, accelerator)
+    def of(cls, accelerator: Accelerator, settings: Settings, training: Training) -> "_Parts":
+        model = training.model(accelerator.device)
+        validation = training.validation(accelerator)
+        batches = training.batches(model, accelerator)
         if accelerator.process_index:  # the models are equal; dropout should not be
             seed_everything(settings.train.seed + accelerator.process_index)
         return cls(
-            accelerator=accelerator, settings=settings, task=task, model=model, batches=batches, validation=validation
+            accelerator=accelerator,
+            settings=settings,
+            training=training,
+            model=model,
+            batches=batches,
+            validation=validation,
         )
 
     @property
@@ -137,20 +141,20 @@ class _Parts:
 
 
 def _run(
-    request: TrainRequest, settings: Settings, task: Task, folder: Path, on_status: OnStatus, on_note: OnNote
+    request: TrainRequest, settings: Settings, training: Training, folder: Path, on_status: OnStatus, on_note: OnNote
 ) -> RunSummary:
     started_s = time.monotonic()
     accelerator = build_accelerator(request, settings.train.precision, folder)
-    text = text_identity(settings.text, [annotation.query for annotation in (*task.train, *task.val)])
-    asked = settings.to_json() | dict(task.identity) | text | {"num_processes": accelerator.num_processes}
+    text = text_identity(settings.text, [annotation.query for annotation in (*training.train, *training.val)])
+    asked = settings.to_json() | dict(training.identity) | text | {"num_processes": accelerator.num_processes}
     with owned(folder, accelerator):
         if begin(folder, asked, accelerator) == "finished":
             if accelerator.is_main_process:  # a kill between the record and this left them
                 CheckpointFolder(folder / CHECKPOINTS).remove()
             metrics = read_json(folder / METRICS_FILE)
             return RunSummary(folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics)
-        parts = _Parts.of(accelerator, settings, task)
-        for note in task.notes:  # building the head may have told more
+        parts = _Parts.of(accelerator, settings, training)
+        for note in training.notes:  # building the head may have told more
             on_note(note)
         announce(folder, asked, accelerator)
         with closing(parts.batches):
@@ -167,13 +171,13 @@ def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnS
     accelerator, model, validation = parts.accelerator, parts.model, parts.validation
     checkpoints = CheckpointFolder(folder / CHECKPOINTS)
     trainer = Trainer(
-        Training(
+        TrainerParts(
             accelerator=accelerator,
             model=model,
             batches=parts.batches,
             config=parts.settings.train,
             validate=lambda: validation.value(validation.score(model)),
-            score_name=parts.task.score_name,
+            score_name=parts.training.score_name,
             checkpoints=checkpoints,
             history=History(folder, accelerator),
             on_status=on_status,
@@ -186,7 +190,7 @@ def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnS
     if accelerator.is_main_process:
         metrics[0] = finish(
             folder, accelerator, model,
-            settings=parts.settings, task=parts.task, position=position, scored=scored, asked=asked,
+            settings=parts.settings, training=parts.training, position=position, scored=scored, asked=asked,
         )  # fmt: skip
         checkpoints.remove()
     broadcast_object_list(metrics)

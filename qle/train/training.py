@@ -1,15 +1,15 @@
-"""What differs between kinds of heads when they are trained: what they are fed with, how they are validated, what is kept.
+"""What differs from task to task when heads are trained: what they are fed with, how they are validated, what is kept.
 
-    TrainRequest -> Task.open -> model, batches, validation -> Trainer -> Task.finish -> a run folder
+    TrainRequest -> Training.open -> model, batches, validation -> Trainer -> Training.finish -> a run folder
 
-A task belongs to the `task` of a head: rows, moments, retrieval (TASKS in train/__init__.py).
+The class of a task stands in its folder (`Task.training`, qle/task.py).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -48,7 +48,7 @@ class Validation(ABC):
 
     @abstractmethod
     def score(self, model: TrainedModel) -> Any:
-        """What the head says about every annotation, the same on every process; handed on to `value` and `Task.finish`."""
+        """What the head says about every annotation, the same on every process; handed on to `value` and `Training.finish`."""
 
     @abstractmethod
     def value(self, scored: Any) -> float:
@@ -67,14 +67,11 @@ class Kept:
     """Where the knowledge of the run ends, if that is known."""
 
 
-class Task(ABC):
+class Training(ABC):
     """Everything that is read and checked before the first step."""
 
-    name: ClassVar[str]
     score_name: str
     """Name of `Validation.value` in history and metrics: "val_" and what it is, e.g. "val_auroc"."""
-    data_config: ClassVar[type]
-    """The dataclass behind `data.*`."""
 
     train: Sequence[Annotation]
     val: Sequence[Annotation]
@@ -87,7 +84,7 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, request: TrainRequest, settings: Settings) -> "Task":
+    def open(cls, request: TrainRequest, settings: Settings) -> "Training":
         """Everything readable, found and labelled, or an error that says what is not."""
 
     @abstractmethod

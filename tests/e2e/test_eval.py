@@ -15,8 +15,9 @@ from qle.config import config_to_dict
 from qle.data.annotations import read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError
 from qle.eval.floors import priors_of
+from qle.eval.request import EvaluationRequest
 from qle.eval.rows.report import evaluate
-from qle.eval.run import EvaluationRequest, evaluate_runs
+from qle.eval.run import evaluate_runs
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
 from qle.runs.load import load_run

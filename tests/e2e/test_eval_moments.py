@@ -13,7 +13,8 @@ from qle.cli.app import app
 from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError, CheckpointError, ConfigError
 from qle.eval.floors import priors_of
-from qle.eval.run import EvaluationRequest, evaluate_runs
+from qle.eval.request import EvaluationRequest
+from qle.eval.run import evaluate_runs
 from qle.heads import HEADS
 from qle.heads.base import TokenShapes
 from qle.runs.record import RunRecord, SpaceUse, save_run

@@ -68,7 +68,7 @@ def test_same_seed_gives_the_same_numbers(made: Path) -> None:
     assert first == second
     with pytest.raises(ConfigError, match="max-rows"):
         check_faithfulness(opened, annotations, max_rows=0)
-    weights = [head.words.weight for head in fresh_heads(opened.run, opened.scorer.device, 0)]
+    weights = [head.words.weight for head in fresh_heads(opened.run, opened.scorer, 0)]
     assert not np.allclose(weights[0].numpy(), weights[1].numpy())
 
 

@@ -19,7 +19,8 @@ from qle.data.annotations import Annotation, write_annotations
 from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import StreamChoice
 from qle.errors import AnnotationError, CacheMismatchError, CacheMissingError, CheckpointError, ConfigError, InputError
-from qle.eval.run import EvaluationRequest, evaluate_runs
+from qle.eval.request import EvaluationRequest
+from qle.eval.run import evaluate_runs
 from qle.eval.submissions.qvhighlights import evaluate_submission
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from qle.cli.app import app
 from qle.config import override
 from qle.data.annotations import read_annotations, write_annotations
 from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, ConfigError
+from qle.eval.report import Report
+from qle.eval.request import EvaluationRequest
+from qle.eval.run import evaluate_runs
 from qle.runs.load import load_run
 from qle.tasks.retrieval.batches.frames import FrameSource
-from qle.tasks.retrieval.evaluation import RetrievalProtocol, evaluate_retrieval
 from qle.tasks.retrieval.scoring import VideoRanker
 from qle.train.progress import TrainStatus
 from qle.train.request import TrainRequest
@@ -89,18 +92,23 @@ def test_a_head_learns_pairs_of_words_that_it_never_saw_together(planted: Plante
     )
 
 
+def measured(run: Path, planted: PlantedRetrieval, **options: Any) -> Report:
+    """What an evaluation says about the run."""
+    settings = {"cache": planted.cache, "annotations": planted.val, "device": "cpu"} | options
+    return evaluate_runs(EvaluationRequest(checkpoints=(run,), **settings)).runs[0].report
+
+
 def test_the_run_says_the_same_again(planted: PlantedRetrieval, trained: Path) -> None:
     """What validation measured is what an evaluation measures, and what a search would be told."""
     expected = json.loads((trained / "metrics.json").read_text())["validation"]["metrics"]
-    protocol = RetrievalProtocol(with_dsl=True, published_leaking_score=True, num_bootstrap=50)
-    report = evaluate_retrieval(trained, planted.cache, planted.val, protocol, device="cpu")
+    report = measured(trained, planted, with_dsl=True, published_leaking_score=True, num_bootstrap=50)
     for group in ("text_to_video", "video_to_text"):
         for name, metric in report.metrics[group].items():
             assert metric.value == pytest.approx(expected[group][name]["value"], abs=1e-6)
     assert {"text_to_video_dsl", "text_to_video_published_leak"} <= set(report.metrics)
     assert report.settings["stream"] == "frame"
     assert (report.settings["num_val_videos"], report.settings["num_trained_videos"]) == (8, 0)
-    assert evaluate_retrieval(trained, planted.cache, planted.train, device="cpu").settings["num_trained_videos"] == 24
+    assert measured(trained, planted, annotations=planted.train).settings["num_trained_videos"] == 24
 
     run = load_run(trained, torch.device("cpu"))
     frames = FrameSource.from_recipe(open_cache(planted.cache), run.record.recipe)
@@ -163,9 +171,9 @@ def test_what_cannot_be_trained_is_said_before_the_first_step(planted: PlantedRe
 def test_a_run_is_not_measured_on_another_space(planted: PlantedRetrieval, trained: Path, tmp_path: Path) -> None:
     create_space(tmp_path / "cache", retrieval_spec("others"))
     with pytest.raises(CacheMismatchError, match="has no space"):
-        evaluate_retrieval(trained, tmp_path / "cache", planted.val, device="cpu")
+        measured(trained, planted, cache=tmp_path / "cache")
     with pytest.raises(CheckpointError, match="no such run folder"):
-        evaluate_retrieval(tmp_path / "none", planted.cache, planted.val, device="cpu")
+        measured(tmp_path / "none", planted)
 
 
 def test_a_space_that_would_not_be_listened_to_is_refused(planted: PlantedRetrieval, trained: Path) -> None:

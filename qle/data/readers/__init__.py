@@ -5,8 +5,8 @@ caller closes the log. Splits are not a reader's business (qle/data/readers/spli
 """
 
 from collections.abc import Callable
-from importlib import import_module
 
+from qle.config import load_plugin
 from qle.data.annotations import Annotation
 
 READERS: dict[str, str] = {
@@ -29,6 +29,5 @@ READERS: dict[str, str] = {
 
 def reader(name: str) -> Callable[..., list[Annotation]]:
     """The reader of that name; a name is as `qle prepare` knows it."""
-    module, function = READERS[name].split(":")
-    read: Callable[..., list[Annotation]] = getattr(import_module(module), function)
+    read: Callable[..., list[Annotation]] = load_plugin(READERS[name])
     return read

@@ -5,9 +5,9 @@ what it cannot be written without is an AnnotationError; `qle.data.writers.expor
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 
+from qle.config import load_plugin
 from qle.data.annotations import Annotation
 from qle.data.readlog import ReadLog
 
@@ -29,6 +29,5 @@ WRITERS: dict[str, str] = {
 
 def writer(name: str) -> Encode:
     """The writer of that name, one of WRITERS."""
-    module, function = WRITERS[name].split(":")
-    encode: Encode = getattr(import_module(module), function)
+    encode: Encode = load_plugin(WRITERS[name])
     return encode

@@ -11,12 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from qle.config import load_plugin
 from qle.errors import ConfigError, DecodeError, MissingDependencyError
 from qle.extract.sampling import NO_SEEK, decode_runs
 from qle.types import VideoInfo
@@ -146,6 +146,5 @@ def make_decoder(name: str) -> Decoder:
     """A decoder by its name in DECODERS, or by "module:Class"."""
     if name not in DECODERS and ":" not in name:
         raise ConfigError(f"unknown decoder {name!r}: choose auto, {', '.join(sorted(DECODERS))}")
-    module_name, class_name = DECODERS.get(name, name).split(":")
-    decoder_class: type[Decoder] = getattr(import_module(module_name), class_name)
+    decoder_class: type[Decoder] = load_plugin(DECODERS.get(name, name))
     return decoder_class()

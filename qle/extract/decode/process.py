@@ -38,8 +38,8 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 start = json.loads(sys.argv[1])
 sys.path[:] = start.pop("path")
-from qle.extract.tasks import Ring
-from qle.extract.worker import main
+from qle.extract.decode.tasks import Ring
+from qle.extract.decode.worker import main
 main(start["pipe_fd"], start["memory_fd"], start["parent_pid"], Ring(**start["ring"]))
 """
 

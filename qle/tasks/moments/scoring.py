@@ -220,12 +220,23 @@ def score_annotations(
     `allow_missing`: annotations of videos that the spaces do not all hold are left out instead of being an error.
     """
     matched, _ = scorer.streams.match(annotations, allow_missing=allow_missing)
+    return score_matched(scorer, matched, annotations, on_progress=on_progress)
+
+
+def score_matched(
+    scorer: MomentScorer,
+    matched: Mapping[str, Sequence[Annotation]],
+    order: Sequence[Annotation],
+    *,
+    on_progress: OnProgress | None = None,
+) -> list[RankedQuery]:
+    """The same for annotations by the key of their video; those of `order` that have one, in this order. Progress in videos."""
     asked = {key: [annotation.query for annotation in of_video] for key, of_video in matched.items()}
-    found = scorer.score_videos(asked, on_progress)
+    candidates = scorer.score_videos(asked, on_progress)
     keys = {id(annotation): key for key, of_video in matched.items() for annotation in of_video}
     return [
-        RankedQuery(annotation=annotation, video=key, candidates=found[key, annotation.query])
-        for annotation in annotations
+        RankedQuery(annotation=annotation, video=key, candidates=candidates[key, annotation.query])
+        for annotation in order
         if (key := keys.get(id(annotation))) is not None
     ]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from qle.data.annotations import Annotation
 from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import ENDPOINTS, StreamChoice, with_endpoints
 from qle.errors import AnnotationError, ConfigError
-from qle.eval.floors import Priors, priors_of
 from qle.eval.moments.fitting import fit_ranking
 from qle.eval.moments.highlights import LEVELS
 from qle.eval.moments.metrics import MOST_LEVEL_RATERS
@@ -30,10 +29,9 @@ from qle.heads.moments import FEATURES, MomentHead
 from qle.runs.record import space_use
 from qle.segments.ranked import Ranking
 from qle.tasks.known import learn_known
-from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches
 from qle.tasks.moments.batches.negatives import any_negative
-from qle.tasks.moments.scoring import MomentScorer, score_annotations
+from qle.tasks.moments.scoring import MomentScorer, score_matched
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
@@ -41,7 +39,7 @@ from qle.train.setup import AnnotationPair, build_model, open_annotations, space
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
-from qle.train.training import Kept, Task, Validation
+from qle.train.training import Kept, Training, Validation
 
 _LIKED = (
     f"a clip that one of at most {MOST_LEVEL_RATERS} raters gave {LEVELS['VeryGood']} or more",
@@ -55,11 +53,8 @@ LACKS: dict[str, tuple[str, str]] = {
 """Choices of train.select that are of highlights: what annotations may lack for them, and what those have that do not."""
 
 
-class MomentTask(Task):
+class MomentTraining(Training):
     """Several streams, joined clip by clip."""
-
-    name: ClassVar[str] = "moments"
-    data_config: ClassVar[type] = MomentDataConfig
 
     def __init__(self, streams: StreamSet, annotations: AnnotationPair, settings: Settings) -> None:
         self.train, self.val = annotations.train, annotations.val
@@ -77,18 +72,17 @@ class MomentTask(Task):
                 f"{part.space[:12]}:{part.stream}{ENDPOINTS if part.has_endpoints else ''}" for part in recipe.parts
             ],
         }
-        self._streams, self._settings = streams, settings
+        self._streams, self._annotations, self._settings = streams, annotations, settings
 
     @classmethod
-    def open(cls, request: TrainRequest, settings: Settings) -> "MomentTask":
+    def open(cls, request: TrainRequest, settings: Settings) -> "MomentTraining":
         """The streams, and annotations whose videos all of them hold."""
         streams = StreamSet.open(open_cache(request.cache), stream_choices(request), settings.data)
         match = partial(streams.match, allow_missing=request.allow_missing)
         annotations = open_annotations(request, match, allow_unlabelled=True)  # ratings alone are worth something
         check_known(annotations.train, "--annotations")
         check_known(annotations.val, "--val")
-        by_key, _ = streams.match(annotations.train)
-        notes = check_sides(missing_sides(by_key, settings), allow=request.allow_one_sided)
+        notes = check_sides(missing_sides(annotations.train_of, settings), allow=request.allow_one_sided)
         return cls(streams, replace(annotations, notes=(*annotations.notes, *notes)), settings)
 
     def model(self, device: torch.device) -> TrainedModel:
@@ -109,7 +103,7 @@ class MomentTask(Task):
     def batches(self, model: TrainedModel, accelerator: Accelerator) -> MomentBatches:
         return moment_batches(
             self._streams,
-            self.train,
+            self._annotations.train_of,
             self._settings.data,
             text=model.bank if model.text.is_frozen else None,
             seed=self._settings.train.seed,
@@ -118,11 +112,13 @@ class MomentTask(Task):
         )
 
     def validation(self, accelerator: Accelerator) -> "MomentValidation":
-        return MomentValidation(accelerator, self._streams, self.val, self._settings.train.select)
+        return MomentValidation(
+            accelerator, self._streams, self.val, self._annotations.val_of, self._settings.train.select
+        )
 
     def finish(self, model: TrainedModel, scored: Sequence[RankedQuery], position: Position, folder: Path) -> Kept:
         """Calibration fitted, and the whole evaluation beside the floors of the training annotations."""
-        ranking, priors = fit_ranking(scored, Ranking()), self._priors()
+        ranking, priors = fit_ranking(scored, Ranking()), self._annotations.priors(self._length_s)
         report = evaluate_ranked(scored, ranking, priors=priors)
         first, *more = self._streams.spaces
         record = {
@@ -134,25 +130,22 @@ class MomentTask(Task):
         }
         return Kept(record=record, metrics=report.to_json(), known=learn_known(model.bank, self.train))
 
-    def _priors(self) -> Priors:
-        """Of the training annotations; how long videos are is known from the cache where they do not say."""
-        by_key, _ = self._streams.match((*self.train, *self.val))
-        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
-        silent = {annotation.video for annotation in self.train if annotation.duration_s is None}
-        durations_s = {name: self._streams.times(keys[name]).duration_s for name in silent}
-        return priors_of(self.train, durations_s, val=self.val, keys=keys)
+    def _length_s(self, key: str) -> float:
+        return self._streams.times(key).duration_s
 
 
 class MomentValidation(Validation):
     """Whole videos, shared out over the processes; each is scored as `qle localize` would."""
 
     def __init__(
-        self, accelerator: Accelerator, streams: StreamSet, annotations: Sequence[Annotation], select: Select
-    ) -> None:
+        self, accelerator: Accelerator, streams: StreamSet, annotations: Sequence[Annotation],
+        by_key: Mapping[str, Sequence[Annotation]], select: Select,
+    ) -> None:  # fmt: skip
+        """annotations: in the order in which they are scored; by_key: the same by the key of their video."""
         self._accelerator, self._streams, self._select = accelerator, streams, select
-        by_key, _ = streams.match(annotations)
         keys = sorted(by_key)[accelerator.process_index :: accelerator.num_processes]
-        self._mine = [annotation for key in keys for annotation in by_key[key]]
+        self._mine = {key: by_key[key] for key in keys}
+        self._annotations = annotations
         self._order = {annotation.qid: place for place, annotation in enumerate(annotations)}
 
     def score(self, model: TrainedModel) -> list[RankedQuery]:
@@ -160,7 +153,7 @@ class MomentValidation(Validation):
         assert isinstance(model.head, MomentHead), model.head.name
         scorer = MomentScorer(model.head, model.bank, self._streams, device=self._accelerator.device)
         # A process without a video still takes part in gathering.
-        scored = score_annotations(scorer, self._mine) if self._mine else []
+        scored = score_matched(scorer, self._mine, self._annotations) if self._mine else []
         if self._accelerator.num_processes > 1:
             scored = gather_object(scored)
         return sorted(scored, key=lambda one: self._order[one.annotation.qid])

@@ -3,11 +3,11 @@
 --stream SPACE[:STREAM] -> FrameSource -> RetrievalBatch -> head    validation: VideoRanker -> similarity -> R@1, then MRR
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from qle.eval.floors import Priors, priors_of
 from qle.eval.retrieval import retrieval_metrics, retrieval_report
 from qle.heads.retrieval import FRAMES, RetrievalHead
 from qle.runs.record import space_use
-from qle.tasks.retrieval.batches.config import RetrievalDataConfig
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.loader import RetrievalBatches, retrieval_batches
 from qle.tasks.retrieval.scoring import VideoRanker
@@ -33,7 +32,7 @@ from qle.train.setup import AnnotationPair, build_model, open_annotations, space
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
-from qle.train.training import Kept, Task, Validation
+from qle.train.training import Kept, Training, Validation
 
 TIE_SHARE = 1e-4
 """Of MRR in the number that chooses the best step: less than one text of ten thousand, so it only tells equal R@1 apart."""
@@ -48,12 +47,10 @@ class ScoredPairs:
     """(pairs, videos) float32"""
 
 
-class RetrievalTask(Task):
+class RetrievalTraining(Training):
     """One stream, a few frames of each video."""
 
-    name: ClassVar[str] = "retrieval"
     score_name = "val_r@1"
-    data_config: ClassVar[type] = RetrievalDataConfig
 
     def __init__(self, frames: FrameSource, annotations: AnnotationPair, settings: Settings) -> None:
         self.train, self.val, self.notes = annotations.train, annotations.val, annotations.notes
@@ -63,15 +60,15 @@ class RetrievalTask(Task):
             "space": space_identity(frames.space),
             "stream": frames.stream,
         }
-        self._frames, self._settings = frames, settings
+        self._frames, self._annotations, self._settings = frames, annotations, settings
 
     @classmethod
-    def open(cls, request: TrainRequest, settings: Settings) -> "RetrievalTask":
+    def open(cls, request: TrainRequest, settings: Settings) -> "RetrievalTraining":
         """The stream, and annotations whose videos it has; captions need no times."""
         frames = FrameSource.open(open_cache(request.cache), stream_choice(request), settings.head.num_frames)
         match = partial(frames.match, allow_missing=request.allow_missing)
         annotations = open_annotations(request, match, allow_unlabelled=True)
-        pairs = pair_table(frames.match(annotations.train)[0])
+        pairs = pair_table(annotations.train_of)
         notes = check_sides(missing_sides(pairs), allow=request.allow_one_sided)
         return cls(frames, replace(annotations, notes=(*annotations.notes, *notes)), settings)
 
@@ -85,7 +82,7 @@ class RetrievalTask(Task):
     def batches(self, model: TrainedModel, accelerator: Accelerator) -> RetrievalBatches:
         return retrieval_batches(
             self._frames,
-            self.train,
+            self._annotations.train_of,
             self._settings.data,
             text=model.bank if model.text.is_frozen else None,
             seed=self._settings.train.seed,
@@ -94,7 +91,7 @@ class RetrievalTask(Task):
         )
 
     def validation(self, accelerator: Accelerator) -> "RetrievalValidation":
-        return RetrievalValidation(accelerator, self._frames, self.val)
+        return RetrievalValidation(accelerator, self._frames, self._annotations.val_of)
 
     def finish(self, model: TrainedModel, scored: ScoredPairs, position: Position, folder: Path) -> Kept:
         """Nothing is fitted; the whole evaluation beside chance."""
@@ -108,8 +105,7 @@ class RetrievalTask(Task):
 
     def _priors(self) -> Priors:
         """Of use here is what was trained and chosen on; a caption without times counts as true of its whole video."""
-        by_key, _ = self._frames.match((*self.train, *self.val))
-        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
+        keys = self._annotations.keys
         silent = {one.video for one in (*self.train, *self.val) if one.duration_s is None}
         lengths = {name: choose_rows(self._frames.space.video(keys[name]), None).duration_s for name in silent}
         train, val = (
@@ -127,9 +123,10 @@ class RetrievalTask(Task):
 class RetrievalValidation(Validation):
     """Every text against every video of the validation annotations; videos are shared out over the processes."""
 
-    def __init__(self, accelerator: Accelerator, frames: FrameSource, annotations: Sequence[Annotation]) -> None:
+    def __init__(
+        self, accelerator: Accelerator, frames: FrameSource, by_key: Mapping[str, Sequence[Annotation]]
+    ) -> None:
         self._accelerator, self._frames = accelerator, frames
-        by_key, _ = frames.match(annotations)
         self._pairs = pair_table(by_key)
         if len(self._pairs.videos) < 2:
             raise AnnotationError(

@@ -288,6 +288,18 @@ def score_annotations(
     `allow_missing`: annotations of videos that the cache does not hold are left out instead of being an error.
     """
     matched, _ = match_videos(space, annotations, allow_missing=allow_missing)
+    return score_matched(scorer, space, matched, annotations, on_progress=on_progress)
+
+
+def score_matched(
+    scorer: RowScorer,
+    space: Space,
+    matched: Mapping[str, Sequence[Annotation]],
+    order: Sequence[Annotation],
+    *,
+    on_progress: OnProgress | None = None,
+) -> list[ScoredQuery]:
+    """The same for annotations by the key of their video; those of `order` that have one, in this order. Progress in videos."""
     scored: dict[int, ScoredQuery] = {}
     for done, (key, asked) in enumerate(matched.items()):
         if on_progress is not None:
@@ -297,7 +309,7 @@ def score_annotations(
             scored[id(annotation)] = ScoredQuery(annotation=annotation, video=key, track=track)
     if on_progress is not None:
         on_progress(len(matched), len(matched), "")
-    return [scored[id(annotation)] for annotation in annotations if id(annotation) in scored]
+    return [scored[id(annotation)] for annotation in order if id(annotation) in scored]
 
 
 def predict(

@@ -4,24 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from qle.cache.reader import Space, open_cache
-from qle.data.annotations import Annotation
 from qle.data.lookup import match_videos
 from qle.data.rows import check_rate, choose_rows
 from qle.errors import CacheMismatchError, ConfigError
-from qle.eval.floors import Priors, priors_of
 from qle.eval.rows.fitting import fit_localization
 from qle.eval.rows.report import evaluate
 from qle.eval.rows.scored import ScoredQuery
 from qle.heads.base import Head
 from qle.runs.record import space_use, token_streams
 from qle.tasks.known import learn_known
-from qle.tasks.rows.batches.config import DataConfig
 from qle.tasks.rows.batches.loader import TrainingBatches, taught_sides, training_batches
 from qle.tasks.rows.validation import RowValidation
 from qle.train.request import Settings, TrainRequest
@@ -29,24 +26,22 @@ from qle.train.setup import AnnotationPair, build_model, open_annotations, space
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
-from qle.train.training import Kept, Task
+from qle.train.training import Kept, Training
 
 
-class RowTask(Task):
+class RowTraining(Training):
     """One space, rows at one rate."""
 
-    name: ClassVar[str] = "rows"
     score_name = "val_auroc"
-    data_config: ClassVar[type] = DataConfig
 
     def __init__(self, space: Space, annotations: AnnotationPair, settings: Settings) -> None:
         self.train, self.val, self.notes = annotations.train, annotations.val, annotations.notes
         self.where = space.path.name
         self.identity: Mapping[str, Any] = annotations.identity | {"space": space_identity(space)}
-        self._space, self._settings = space, settings
+        self._space, self._annotations, self._settings = space, annotations, settings
 
     @classmethod
-    def open(cls, request: TrainRequest, settings: Settings) -> "RowTask":
+    def open(cls, request: TrainRequest, settings: Settings) -> "RowTraining":
         """The space, and annotations that all have their video there."""
         if request.streams:
             raise ConfigError(
@@ -57,7 +52,7 @@ class RowTask(Task):
         match = partial(match_videos, space, allow_missing=request.allow_missing)
         annotations = open_annotations(request, match)
         check_rate(space, settings.data.rate_fps)
-        sides = taught_sides(space, annotations.train, settings.data)
+        sides = taught_sides(space, annotations.train_of, settings.data)
         notes = check_sides(missing_sides(*sides), allow=request.allow_one_sided)
         return cls(space, replace(annotations, notes=(*annotations.notes, *notes)), settings)
 
@@ -71,7 +66,7 @@ class RowTask(Task):
     def batches(self, model: TrainedModel, accelerator: Accelerator) -> TrainingBatches:
         return training_batches(
             self._space,
-            self.train,
+            self._annotations.train_of,
             self._settings.data,
             streams=model.head.streams,
             seed=self._settings.train.seed,
@@ -80,11 +75,13 @@ class RowTask(Task):
         )
 
     def validation(self, accelerator: Accelerator) -> RowValidation:
-        return RowValidation(accelerator, self._space, self.val, rate_fps=self._settings.data.rate_fps)
+        return RowValidation(
+            accelerator, self._space, self.val, self._annotations.val_of, rate_fps=self._settings.data.rate_fps
+        )
 
     def finish(self, model: TrainedModel, scored: Sequence[ScoredQuery], position: Position, folder: Path) -> Kept:
         """Constants of localization, and the whole evaluation beside the floors of the training annotations."""
-        localization, priors = fit_localization(scored), self._priors()
+        localization, priors = fit_localization(scored), self._annotations.priors(self._length_s)
         report = evaluate(scored, localization, priors=priors)
         record = {
             "space": space_use(self._space, self._settings.data.rate_fps),
@@ -93,15 +90,8 @@ class RowTask(Task):
         }
         return Kept(record=record, metrics=report.to_json(), known=learn_known(model.bank, self.train))
 
-    def _priors(self) -> Priors:
-        """Of the training annotations; how long videos are is known from the cache where they do not say."""
-        by_key, _ = match_videos(self._space, (*self.train, *self.val))
-        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
-        rate_fps = self._settings.data.rate_fps
-        durations_s = {
-            name: choose_rows(self._space.video(keys[name]), rate_fps).duration_s for name in _videos(self.train)
-        }
-        return priors_of(self.train, durations_s, val=self.val, keys=keys)
+    def _length_s(self, key: str) -> float:
+        return choose_rows(self._space.video(key), self._settings.data.rate_fps).duration_s
 
 
 def missing_sides(has_positive: bool, has_negative: bool) -> dict[str, str]:
@@ -128,7 +118,3 @@ def check_streams(head: Head, space: Space) -> None:
             f"head {head.name} reads {', '.join(head.streams)}, the space {space.path.name} has only {', '.join(has)}\n"
             f"extract with {missing[0]} tokens, or choose another --space or --head"
         )
-
-
-def _videos(annotations: Sequence[Annotation]) -> set[str]:
-    return {annotation.video for annotation in annotations}

@@ -51,7 +51,7 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainerParts:
     """What a Trainer works with."""
 
     accelerator: Accelerator
@@ -71,9 +71,9 @@ class Training:
 class Trainer:
     """One training. After `run` the model has the weights of its best validation."""
 
-    def __init__(self, training: Training) -> None:
-        self._is = training
-        self.config, self.accelerator, self.model = training.config, training.accelerator, training.model
+    def __init__(self, parts: TrainerParts) -> None:
+        self._parts = parts
+        self.config, self.accelerator, self.model = parts.config, parts.accelerator, parts.model
         self.model.to(self.accelerator.device)
         self._groups = parameter_groups(self.model, self.config)
         self._optimiser = build_optimiser(self.model, self._groups, self.config.betas)
@@ -83,11 +83,11 @@ class Trainer:
         self._meter = Meter(self.accelerator.device)
         self.position = Position()
         self._best: dict[str, Tensor] = {}
-        self.steps_per_epoch = -(-len(training.batches) // self.config.accumulation)
+        self.steps_per_epoch = -(-len(parts.batches) // self.config.accumulation)
         self.num_steps = self.config.steps or self.config.epochs * self.steps_per_epoch
         self._status = TrainStatus(
-            step=0, num_steps=self.num_steps, epoch=0, num_epochs=0, run=training.name,
-            score_label=score_label(training.score_name),
+            step=0, num_steps=self.num_steps, epoch=0, num_epochs=0, run=parts.name,
+            score_label=score_label(parts.score_name),
         )  # fmt: skip
 
     @property
@@ -99,16 +99,16 @@ class Trainer:
         self._restore()
         while not self.is_over:
             self._epoch()
-        self._is.history.end()
+        self._parts.history.end()
         _copy_into(model_tensors(self.model), self._best)
         return self.position
 
     def _epoch(self) -> None:
         """From where the position is, to the end of the epoch or of the training."""
         epoch, steps_done = divmod(self.position.step, self.steps_per_epoch)
-        self._is.batches.set_epoch(epoch, steps_done * self.config.accumulation)
+        self._parts.batches.set_epoch(epoch, steps_done * self.config.accumulation)
         self.model.train()
-        for batches in groups_of(self._is.batches, self.config.accumulation):
+        for batches in groups_of(self._parts.batches, self.config.accumulation):
             self._step([batch.to(self.accelerator.device) for batch in batches])
             self._after_step()
             if self.is_over:
@@ -153,7 +153,7 @@ class Trainer:
         if does_validate or does_save or step % config.log_every == 0:
             values = self._meter.read(self.accelerator, step)
             if does_validate:
-                values[self._is.score_name] = self._validate()
+                values[self._parts.score_name] = self._validate()
             self._write(values)
         self._show(self._status)
         if does_save or self.is_over:
@@ -162,8 +162,8 @@ class Trainer:
     def _write(self, values: dict[str, float]) -> None:
         epoch = (self.position.step - 1) // self.steps_per_epoch
         rate = self._rate_factor(self.position.step) * self.config.lr
-        self._is.history.add(self.position.step, {"epoch": epoch, **values, "lr": rate})
-        score = values.get(self._is.score_name, self._status.score)
+        self._parts.history.add(self.position.step, {"epoch": epoch, **values, "lr": rate})
+        score = values.get(self._parts.score_name, self._status.score)
         self._status = replace(
             self._status, loss=values["loss"], score=score, best_score=self.position.best_score, epoch=epoch
         )
@@ -171,7 +171,7 @@ class Trainer:
     def _show(self, status: TrainStatus) -> None:
         epoch = (self.position.step - 1) // self.steps_per_epoch + 1
         num_epochs = -(-self.num_steps // self.steps_per_epoch)
-        self._is.on_status(
+        self._parts.on_status(
             replace(status, step=self.position.step, epoch=epoch, num_epochs=num_epochs, is_over=self.is_over)
         )
 
@@ -179,7 +179,7 @@ class Trainer:
         """Of the running mean of the weights; keeps them if they are the best so far."""
         was_training = self.model.training
         with self._ema.in_place():
-            score = self._is.validate()
+            score = self._parts.validate()
             best = self.position.best_score
             if best is None or score > best:
                 self._best = {name: value.detach().clone() for name, value in model_tensors(self.model).items()}
@@ -193,7 +193,7 @@ class Trainer:
         mine = random_state(self.accelerator.device)
         states = gather_object([mine]) if self.accelerator.num_processes > 1 else [mine]
         if self.accelerator.is_main_process:
-            self.position = replace(self.position, history_bytes=self._is.history.num_bytes)
+            self.position = replace(self.position, history_bytes=self._parts.history.num_bytes)
             tensors = {
                 "weights": model_tensors(self.model),
                 "optimiser": optimiser_tensors(self._optimiser, self._groups),
@@ -201,16 +201,16 @@ class Trainer:
                 "best": self._best,
                 **{f"random-{rank}": state for rank, state in enumerate(states)},
             }
-            self._is.checkpoints.write(Checkpoint(position=self.position, tensors=tensors))
+            self._parts.checkpoints.write(Checkpoint(position=self.position, tensors=tensors))
 
     def _restore(self) -> None:
         """From the newest checkpoint; every process reads it, so the run folder must be shared."""
-        found = self._is.checkpoints.newest()
+        found = self._parts.checkpoints.newest()
         if found is not None:
             tensors = found.tensors
             own = model_tensors(self.model)
             shapes = {name: value.shape for name, value in own.items()}
-            check_tensors(shapes, tensors["weights"], where=str(self._is.checkpoints.path))
+            check_tensors(shapes, tensors["weights"], where=str(self._parts.checkpoints.path))
             _copy_into(own, tensors["weights"])
             load_optimiser_tensors(self._optimiser, self._groups, dict(tensors.get("optimiser", {})))
             self._ema.load_state(tensors.get("ema", {}))
@@ -219,8 +219,8 @@ class Trainer:
             self.position = found.position
             self._status = replace(self._status, best_score=self.position.best_score)
             note = f"going on after step {self.position.step} of {self.num_steps}"
-            self._is.on_status(replace(self._status, step=self.position.step, note=note))
-        self._is.history.begin(self.position.step, self.position.history_bytes)
+            self._parts.on_status(replace(self._status, step=self.position.step, note=note))
+        self._parts.history.begin(self.position.step, self.position.history_bytes)
 
 
 def model_tensors(model: TrainedModel) -> dict[str, Tensor]:

@@ -99,10 +99,10 @@ def test_other_settings_and_other_folders_are_refused(made: Path, tmp_path: Path
 KILLED = """
 import os, signal
 from pathlib import Path
-from qle.data.synthetic.film import Film
-from qle.data.synthetic.script import SyntheticConfig
-from qle.extract.decode_write import write_video
-from qle.prepare import write_synthetic
+from qle.synthetic.film import Film
+from qle.synthetic.script import SyntheticConfig
+from qle.extract.decode.write import write_video
+from qle.synthetic.write import write_synthetic
 frame, count = Film.frame, iter(range(10_000))
 def dies(self, number):
     if next(count) == 60:

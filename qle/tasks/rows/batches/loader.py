@@ -19,7 +19,6 @@ from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
 from qle.data.loading.checks import check_place, check_share
 from qle.data.loading.plan import Placement, available_ram_bytes, place
-from qle.data.lookup import match_videos
 from qle.data.negatives import united_concepts
 from qle.data.rows import RowChoice, check_rate, choose_rows
 from qle.errors import AnnotationError, CacheMissingError, ConfigError
@@ -162,23 +161,22 @@ class TrainingBatches:
 
 def training_batches(
     space: Space,
-    annotations: Sequence[Annotation],
+    annotations: Mapping[str, Sequence[Annotation]],
     config: DataConfig,
     *,
     streams: Sequence[str],
     seed: int,
     device: torch.device | str = "cpu",
     shard: tuple[int, int] = (0, 1),
-    allow_missing: bool = False,
 ) -> TrainingBatches:
-    """Batches of windows of the annotated videos.
+    """Batches of windows of the annotated videos. annotations: by the key of their video (data/lookup.py).
 
     streams: those that the head reads. shard: (index, count) of this process; with the same `windows_per_batch` the batches
     of all processes together are those of a single one.
     """
     device = torch.device(device)
     _check(space, config, streams, seed, shard)
-    matched, rows, skipped = _lessons(space, annotations, config, allow_missing=allow_missing)
+    matched, rows, skipped = _lessons(space, annotations, config)
     if skipped:
         log.warning("%d annotated videos have no valid row and are left out: %s", len(skipped), ", ".join(skipped[:3]))
     reader = TokenReader(space, rows, streams, config.window_rows)
@@ -197,26 +195,32 @@ def training_batches(
     return batches
 
 
-def taught_sides(space: Space, annotations: Sequence[Annotation], config: DataConfig) -> tuple[bool, bool]:
+def taught_sides(
+    space: Space, annotations: Mapping[str, Sequence[Annotation]], config: DataConfig
+) -> tuple[bool, bool]:
     """Whether such a training ever sees a row in which its query happens, and one in which it does not."""
-    matched, rows, _ = _lessons(space, annotations, config, allow_missing=True)
+    matched, rows, _ = _lessons(space, annotations, config)
     return sides(matched, rows, config)
 
 
 def _lessons(
-    space: Space, annotations: Sequence[Annotation], config: DataConfig, *, allow_missing: bool
+    space: Space, annotations: Mapping[str, Sequence[Annotation]], config: DataConfig
 ) -> tuple[dict[str, list[Annotation]], dict[str, RowChoice], tuple[str, ...]]:
     """Annotations and rows of every video that something can be learned from; and those without a valid row."""
-    annotations = united_concepts(annotations)
-    labelled, _ = match_videos(space, [a for a in annotations if a.is_labelled], allow_missing=allow_missing)
-    # With those that are not: what a video was asked and nobody answered is no negative of it.
-    found, _ = match_videos(space, annotations, allow_missing=True)
-    rows = {key: choose_rows(space.video(key), config.rate_fps) for key in labelled}
+    united = iter(united_concepts([one for asked in annotations.values() for one in asked]))
+    matched = {key: [next(united) for _ in asked] for key, asked in annotations.items()}
+    # Also what nobody has answered: what a video was asked is no negative of it. But windows come from labelled videos alone.
+    matched = {key: asked for key, asked in matched.items() if any(one.is_labelled for one in asked)}
+    if not matched:
+        raise AnnotationError(
+            "there are no annotations that say when anything happens; give a file with at least one query and its windows"
+        )
+    rows = {key: choose_rows(space.video(key), config.rate_fps) for key in matched}
     skipped = tuple(key for key, choice in rows.items() if not choice.valid.any())
     rows = {key: choice for key, choice in rows.items() if key not in skipped}
     if not rows:
         raise AnnotationError(f"none of the {len(skipped)} annotated videos of {space.path} has a valid row")
-    return {key: found[key] for key in rows}, rows, skipped
+    return {key: matched[key] for key in rows}, rows, skipped
 
 
 def _check(space: Space, config: DataConfig, streams: Sequence[str], seed: int, shard: tuple[int, int]) -> None:
