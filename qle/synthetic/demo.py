@@ -68,6 +68,7 @@ AIMS = (
         at_most=0.1),
     Aim(name="maps point at the thing (15 px)", source="pointing", metric="pointing", at_least=0.8),
     Aim(name="maps point at it strictly", source="pointing", metric="pointing, strict", at_least=0.8),
+    Aim(name="maps point at it, peak refined", source="pointing", metric="pointing, refined", at_least=0.8),
 )  # fmt: skip
 """On videos that were not trained on. Unseen pairs: a colour and an object never together in training."""
 

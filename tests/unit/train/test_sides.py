@@ -8,7 +8,7 @@ import pytest
 from qle.data.annotations import Annotation, read_annotations, write_annotations
 from qle.errors import AnnotationError
 from qle.train.request import TrainRequest, resolve
-from qle.train.run import open_task
+from qle.train.run import open_training
 from tests.planted import Planted, planted_cache
 from tests.planted_retrieval import PlantedRetrieval, planted_retrieval
 
@@ -36,7 +36,7 @@ def always(one: Annotation) -> Annotation:
 
 
 def notes(request: TrainRequest) -> str:
-    return "\n".join(open_task(request, resolve(request)).notes)
+    return "\n".join(open_training(request, resolve(request)).notes)
 
 
 @pytest.mark.parametrize("side", ["positive", "negative"])
