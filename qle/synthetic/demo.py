@@ -24,7 +24,7 @@ LEAST_VIDEOS = 2
 """Of a split: intervals are over videos."""
 SECONDS, FPS, SIZE = 20, 2, 224
 """Of a video: length, frames a second, pixels of a side."""
-ROWS_PER_S, GRID = 1, 10
+ROWS_PER_S, GRID = 1, 14
 """What is extracted."""
 PRESET = "qle/demo"
 NUM_KNOWN, NUM_ABSENT = 4, 2
