@@ -299,7 +299,7 @@ def _show_demo(result: "DemoResult") -> None:
             one.aim.name,
             f"{one.value:.3f}",
             "" if one.interval is None else f"{one.interval[0]:.3f} - {one.interval[1]:.3f}",
-            f">= {one.aim.at_least:g}",
+            one.aim.goal,
             "yes" if one.is_met else "no",
             ", ".join(f"{name} {value:.3f}" for name, value in one.floors.items()),
         )

@@ -54,6 +54,7 @@ def train_heads(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; accelerate launch deals out GPUs itself.")] = "auto",
     track: Annotated[str, typer.Option(help="auto (TensorBoard where it is installed), tensorboard or none.")] = "auto",
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out annotations without a cached video.")] = False,
+    allow_one_sided: Annotated[bool, typer.Option("--allow-one-sided", help="Train without a positive, or negative.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and all settings; write nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -72,7 +73,7 @@ def train_heads(
     request = TrainRequest(
         cache=cache_folder(cache), space=space, streams=tuple(stream or ()), annotations=annotations, val=val, out=out,
         head=head or _head_of(settings), settings=settings, num_seeds=seeds, num_jobs=jobs, device=device, track=track,
-        allow_missing=allow_missing,
+        allow_missing=allow_missing, allow_one_sided=allow_one_sided,
     )  # fmt: skip
     if dry_run:
         planned = plan(request)

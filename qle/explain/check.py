@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from qle.cache.reader import Space, Video
+from qle.config import config_to_dict
 from qle.data.annotations import Annotation, read_annotations
 from qle.data.lookup import match_videos
 from qle.data.masks import read_masks
@@ -104,7 +105,7 @@ def fresh_heads(run: LoadedRun, scorer: RowScorer, seed: int) -> list[RowHead]:
     for number in range(NUM_FRESH):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1 + number)
-            head = build_head(run.record.head, run.record.head_config, run.record.token_shapes)
+            head = build_head(run.record.head, config_to_dict(scorer.head.config), run.record.token_shapes)
         assert isinstance(head, type(scorer.head))
         heads.append(head.to(scorer.device).requires_grad_(False).eval())
     return heads

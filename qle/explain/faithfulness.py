@@ -85,6 +85,8 @@ _LINES = (
           "the middle of the highest cell lies on the thing, or within 15 pixels of it (as published)"),
     _Line("pointing, strict", "hit", {"centre": "hit_centre", "random": "hit_random", "fresh weights": "hit_fresh"}, "higher",
           "the middle of the highest cell lies on the thing"),
+    _Line("pointing, refined", "refined", {"centre": "hit_centre", "random": "hit_random", "fresh weights": "refined_fresh"},
+          "higher", "the centre of positive relevance in the highest cell and its neighbours lies on the thing"),
     _Line("pointing, cell", "cell", {"centre": "cell_centre", "random": "cell_random", "fresh weights": "cell_fresh"}, "higher",
           "the highest cell touches the thing"),
     _Line("energy", "energy", {"random": "hit_random", "fresh weights": "energy_fresh"}, "higher",

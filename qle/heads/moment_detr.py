@@ -55,6 +55,7 @@ class MomentDetrHead(MomentHead):
 
     name: ClassVar[str] = "moment_detr"
     Config: ClassVar[type] = MomentDetrConfig
+    uses_negatives: ClassVar[bool] = False
 
     def __init__(self, config: MomentDetrConfig, shapes: TokenShapes) -> None:
         super().__init__()

@@ -121,6 +121,8 @@ class MomentHead(Head[MomentBatch, MomentOutput]):
 
     task: ClassVar[str] = "moments"
     streams = (FEATURES,)
+    uses_negatives: ClassVar[bool] = True
+    """It learns from queries that do not happen (`MomentBatch.negative`), where the data give them."""
 
     @abstractmethod
     def forward(self, batch: MomentBatch) -> MomentOutput:

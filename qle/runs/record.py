@@ -3,6 +3,7 @@
     config.json         RunRecord: head, text encoder, space, constants of localization; written last
     model.safetensors   every tensor of the head
     text.safetensors    the trained tensors of the text encoder (all of `tiny`, the LoRA adapter of others), if there are any
+    known.safetensors   a sentence vector of every distinct training text, where the text encoder can tell words from nonsense
     metrics.json        what validation said about the saved weights
     environment.json    versions, device, number of processes
     settings.json       what was asked for: written first, so that a training that was killed is known and can go on
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qle.heads.base import Head, TokenShapes
+    from qle.text.known import KnownTexts
 
 FORMAT = 1
 CONFIG_FILE, SETTINGS_FILE = "config.json", "settings.json"
-MODEL_FILE, TEXT_FILE = "model.safetensors", "text.safetensors"
+MODEL_FILE, TEXT_FILE, KNOWN_FILE = "model.safetensors", "text.safetensors", "known.safetensors"
 METRICS_FILE, ENVIRONMENT_FILE, HISTORY_FILE = "metrics.json", "environment.json", "history.jsonl"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
@@ -65,6 +67,15 @@ class SpaceUse(BaseModel):
     in, not known (imported features), or the run was trained by a version that did not keep it."""
 
 
+class KnownLimit(BaseModel):
+    """Constants of `KnownTexts`, whose vectors stand in known.safetensors."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    limit: float
+    slope: float
+
+
 class RunRecord(BaseModel):
     """config.json."""
 
@@ -88,6 +99,8 @@ class RunRecord(BaseModel):
     """Of heads that score rows; not written for others."""
     ranking: Ranking | None = None
     """Of heads that answer with spans."""
+    known: KnownLimit | None = None
+    """How far from its training texts its knowledge reaches; None in runs that do not know."""
     is_calibrated: bool = True
     """Its constants were fitted on validation videos; those of imported weights are as good as any."""
     priors: dict[str, Any] | None
@@ -167,11 +180,13 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def save_run(
-    folder: Path, record: RunRecord, head: "Head", text_state: Mapping[str, "Tensor"], files: Mapping[str, Any]
-) -> RunRecord:
+    folder: Path, record: RunRecord, head: "Head", text_state: Mapping[str, "Tensor"], files: Mapping[str, Any],
+    known: "KnownTexts | None" = None,
+) -> RunRecord:  # fmt: skip
     """Write everything, the record last. `files`: JSON values by file name. The record with its digests comes back."""
     from safetensors.torch import save
 
+    from qle.text.known import SENTENCES
     from qle.weights import state_digest
 
     try:
@@ -179,14 +194,16 @@ def save_run(
     except OSError as error:
         raise CheckpointError(f"{folder}: the folder cannot be made ({error.strerror})\ngive another --out") from error
     digests = {}
-    for name, state in ((MODEL_FILE, head.state_dict()), (TEXT_FILE, text_state)):
+    known_state = {} if known is None else {SENTENCES: known.sentences}
+    for name, state in ((MODEL_FILE, head.state_dict()), (TEXT_FILE, text_state), (KNOWN_FILE, known_state)):
         if state:
             tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
             replace_file(folder / name, save(tensors, metadata={"format": "pt"}))
             digests[name] = state_digest(tensors)
     for name, value in files.items():
         write_json(folder / name, value)
-    record = record.model_copy(update={"digests": digests})
+    limit = None if known is None else KnownLimit(limit=known.limit, slope=known.slope)
+    record = record.model_copy(update={"digests": digests, "known": limit})
     unsaid = {"localization"} - record.model_fields_set
     replace_file(folder / CONFIG_FILE, with_digest(record.model_dump_json(indent=1, exclude=unsaid)) + b"\n")
     return record

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from qle.cache.differences import different, listed
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
+from qle.heads import HEADS, head_class
 from qle.outputs import write_json
 from qle.runs.record import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, SETTINGS_FILE, RunState, read_json, run_state
 from qle.train.steps.checkpoints import CheckpointFolder
@@ -90,7 +91,7 @@ def read_metrics(folder: Path) -> Any:
 def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     if not (folder / SETTINGS_FILE).exists():
         raise ConfigError(f"{folder}: an imported run is there, which no training goes on with\ngive another --out")
-    then = read_json(folder / SETTINGS_FILE)
+    then = _in_full(read_json(folder / SETTINGS_FILE))
     differences = [found for found in different(then, asked) if found[0] not in NO_NUMBERS]
     if not differences:
         return
@@ -100,3 +101,11 @@ def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
         "ask for the same to go on with it, or give another --out"
     )
     raise CacheMismatchError(message) if is_space else ConfigError(message)
+
+
+def _in_full(then: Any) -> Any:
+    """Settings that an earlier version wrote, with what it had no setting for."""
+    head = then.get("head") if isinstance(then, Mapping) else None
+    if not isinstance(head, Mapping) or head.get("name") not in HEADS:
+        return then
+    return {**then, "head": {**head_class(str(head["name"])).earlier, **head}}

@@ -32,7 +32,8 @@ from qle.text import TextRequest, build_text_encoder
 from qle.types import Query
 from tests.running import command, here, record_fields
 
-SETTINGS = {"dim": 16, "num_layers": 1, "num_heads": 2, "temporal_heads": 2, "temporal_layers": 1, "reach_rows": 4}
+SETTINGS = {"dim": 16, "num_layers": 1, "num_heads": 2, "temporal_heads": 2, "temporal_layers": 1, "reach_rows": 4,
+            "presence_weight": 0.0}  # fmt: skip
 QUERIES = (Query(text="a green polyp"), Query(text="smoke"))
 
 

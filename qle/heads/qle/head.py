@@ -2,6 +2,7 @@
 
     tokens (rows, cells, width) + words -> guided layers -> relevance map -> mean = raw logit of the row
                                                          -> row features  -> temporal mixer -> refined logit
+                                                                          -> presence logit of the video
 
 Rows are read one by one (`read_rows`), so overlapping windows never cost twice and chunks of any size give the same
 numbers; what does not depend on the query is computed once for all of them. The mixer then runs over the whole video.
@@ -15,7 +16,7 @@ mean, and the evidence penalty is a real KL divergence.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
 from qle.heads.qle.guided import GuidedLayer
+from qle.heads.qle.presence import Presence, anywhere
 from qle.heads.qle.stem import Stem
 from qle.heads.rows import Batch, HeadOutput, RowHead, RowReading, RowScores
 from qle.nn.attention import grid_band
@@ -95,13 +97,22 @@ class QleConfig:
     """On evidence for the wrong class (evidence only)."""
     positive_weight: float = 1.0
     """Of rows where the query happens, against those where it does not."""
+    presence_weight: float = 0.5
+    """On the presence output: whether the query happens anywhere in the rows that are seen. 0: there is no such output."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"head qle.{name} = {value}: expected {least} or more")
-        for name in ("raw_weight", "refined_weight", "smooth_weight", "misleading_weight", "positive_weight"):
+        for name in (
+            "raw_weight",
+            "refined_weight",
+            "smooth_weight",
+            "misleading_weight",
+            "positive_weight",
+            "presence_weight",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"head qle.{name} = {getattr(self, name)}: expected 0 or more")
         if not 0 < self.map_gain < math.inf:
@@ -139,6 +150,7 @@ class QleConfig:
             output=output,
             confidence=confidence,
             smooth_weight=0.45,
+            presence_weight=0.0,
         )
 
 
@@ -148,6 +160,7 @@ class QleHead(RowHead):
     near: Tensor | None
     name: ClassVar[str] = "qle"
     Config: ClassVar[type] = QleConfig
+    earlier: ClassVar[Mapping[str, Any]] = {"presence_weight": 0.0}
 
     def __init__(self, config: QleConfig, shapes: TokenShapes) -> None:
         super().__init__()
@@ -184,6 +197,7 @@ class QleHead(RowHead):
                     nn.init.normal_(linear.weight, std=0.1 / config.map_gain)
                     nn.init.zeros_(linear.bias)
         self.temporal = _Refinement(dim, config)
+        self.presence = Presence(dim, dropout=config.dropout) if config.presence_weight else None
 
     def forward(self, batch: Batch) -> HeadOutput:
         assert batch.words is not None
@@ -192,17 +206,18 @@ class QleHead(RowHead):
         features, relevance = self._read(tokens, words)
         raw = relevance.mean(-1)
         places = raw.shape[1]
+        row_mask = batch.row_mask.repeat_interleave(places, dim=0)
+        features = features.flatten(0, 1)
         refined, evidence = self.temporal(
-            features.flatten(0, 1),
-            raw.flatten(0, 1),
-            batch.times_s.repeat_interleave(places, dim=0),
-            batch.row_mask.repeat_interleave(places, dim=0),
+            features, raw.flatten(0, 1), batch.times_s.repeat_interleave(places, dim=0), row_mask
         )
+        presence = None if self.presence is None else self.presence(features, refined, row_mask)
         return HeadOutput(
             logit=refined.unflatten(0, raw.shape[:2]),
             raw_logit=raw,
             relevance_map=relevance.unflatten(-1, (self.rows, self.cols)),
             evidence=None if evidence is None else evidence.unflatten(0, raw.shape[:2]),
+            presence_logit=None if presence is None else presence.unflatten(0, raw.shape[:2]),
         )
 
     def read_rows(
@@ -218,10 +233,13 @@ class QleHead(RowHead):
         self, reading: RowReading, times_s: Float[Tensor, " time"], row_mask: Bool[Tensor, " time"]
     ) -> RowScores:
         queries = len(reading.raw_logit)
-        refined, evidence = self.temporal(
-            reading.features, reading.raw_logit, times_s.expand(queries, -1), row_mask.expand(queries, -1)
+        row_mask = row_mask.expand(queries, -1)
+        refined, evidence = self.temporal(reading.features, reading.raw_logit, times_s.expand(queries, -1), row_mask)
+        return RowScores(
+            logit=refined,
+            uncertainty=None if evidence is None else 2 / (evidence.sum(-1) + 2),
+            presence_logit=None if self.presence is None else self.presence(reading.features, refined, row_mask),
         )
-        return RowScores(logit=refined, uncertainty=None if evidence is None else 2 / (evidence.sum(-1) + 2))
 
     def loss(self, output: HeadOutput, batch: Batch) -> Losses:
         target, known = batch.relevance, batch.relevance_mask
@@ -243,12 +261,20 @@ class QleHead(RowHead):
             misleading = misleading_evidence(output.evidence.float(), target, known)
             terms["misleading"] = config.misleading_weight * misleading
         terms["refined"] = config.refined_weight * refined
+        if output.presence_logit is not None:
+            happens, is_known = anywhere(target, known, batch.row_mask)
+            presence = binary_cross_entropy(output.presence_logit.float(), happens, is_known)
+            terms["presence"] = config.presence_weight * presence
         return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms)
 
     def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
         known = batch.relevance_mask
         assert known is not None
-        return {**super().loss_counts(batch), "smooth": (known[..., 1:] & known[..., :-1]).sum()}
+        counts = {**super().loss_counts(batch), "smooth": (known[..., 1:] & known[..., :-1]).sum()}
+        if self.presence is not None:
+            assert batch.relevance is not None
+            counts["presence"] = anywhere(batch.relevance, known, batch.row_mask)[1].sum()
+        return counts
 
     def _read(
         self, tokens: Float[Tensor, "groups time rows cols dim"], words: Words

@@ -23,7 +23,7 @@ class RowAnswerer(Answerer):
         assert isinstance(run.head, RowHead), run.record.head
         self.maps = self._scorer = RowScorer(
             run.head, run.text, device=options.device, rate_fps=run.record.rate_fps, memory_bytes=options.memory_bytes,
-            precision=options.precision,
+            precision=options.precision, known=run.known,
         )  # fmt: skip
 
     def constants(self) -> Mapping[str, Mapping[str, Any]]:
@@ -37,6 +37,7 @@ class RowAnswerer(Answerer):
         was_shown = choose_rows(cached.video, self._scorer.rate_fps).valid
         self._note_unusable(int((was_shown & ~tracks[0].valid).sum()), len(was_shown), cached.key)
         constants = self.run.record.localization
+        self._note_outside({query.text: track.familiarity for query, track in zip(queries, tracks, strict=True)})
         return [
             predict(cached.key, query.text, track, constants, query.qid)
             for query, track in zip(queries, tracks, strict=True)

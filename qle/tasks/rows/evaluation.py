@@ -30,7 +30,7 @@ def _evaluate(
     device = resolve_device(request.device)
     loaded = load_run(run.folder, device)
     assert isinstance(loaded.head, RowHead), run.record.head
-    scorer = RowScorer(loaded.head, loaded.text, device=device, rate_fps=run.record.rate_fps)
+    scorer = RowScorer(loaded.head, loaded.text, device=device, rate_fps=run.record.rate_fps, known=loaded.known)
     where, beside = {"space": run.space_names[0]}, {"rate_fps": run.record.rate_fps}
     report = evaluate(
         score_matched(scorer, run.videos.spaces[0], run.by_key, annotations, on_progress=on_progress),
