@@ -84,7 +84,7 @@ def average_precision(
 
 
 def auroc_of(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Of (rows,) scores and bool labels."""
+    """AUROC of (rows,) scores and bool labels."""
     return float(auroc(count(rank(scores), labels)))
 
 

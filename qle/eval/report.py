@@ -45,7 +45,7 @@ class QueryRow:
     r1_at_05: float
     miou: float
     false_alarm_rate: float
-    """Of the videos in which it does not happen."""
+    """Share of the videos in which it does not happen, but got a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Report:
 
     @property
     def floor_names(self) -> tuple[str, ...]:
-        """Of all floors that stand beside any number, in the order in which they first do."""
+        """Names of all floors that stand beside any number, in the order in which they first do."""
         metrics = (metric for entries in self.metrics.values() for metric in entries.values())
         return tuple(dict.fromkeys(floor for metric in metrics for floor in metric.floors))
 

@@ -34,7 +34,7 @@ class TemporalAttribution:
     """How much each row contributed to the refined logit of one moment (attribution.py)."""
 
     first_row: int
-    """Of the video, of which `contribution` begins."""
+    """The row of the video with which `contribution` begins."""
     contribution: np.ndarray
     """(rows,) float32 logits; their sum is `logit - baseline`."""
     target: tuple[float, float]
@@ -55,7 +55,7 @@ class ExplainedPrediction:
     frames: tuple[ExplainedFrame, ...] = ()
     """In order of time."""
     scale: float = 1.0
-    """Of the maps of all frames."""
+    """The scale of the maps of all frames."""
     attribution: TemporalAttribution | None = None
     note: str = ""
     """Why something is missing (the source video is gone ...), for the reader."""

@@ -33,7 +33,7 @@ from qle.nn.detr.set_losses import set_losses, weighted
 
 @dataclass(frozen=True, kw_only=True)
 class MomentDetrConfig(DetrConfig):
-    """Of the family, and the options of the first of them."""
+    """Settings of the family, and those that only its first head has."""
 
     pre_norm: bool = False
     """Norms stand before attention and feed-forward parts instead of after them."""
@@ -51,7 +51,7 @@ class MomentDetrConfig(DetrConfig):
 
 
 class MomentDetrHead(MomentHead):
-    """See the head of this file."""
+    """Moment-DETR: one encoder over clips and words, and learned queries that each answer with a span."""
 
     name: ClassVar[str] = "moment_detr"
     Config: ClassVar[type] = MomentDetrConfig

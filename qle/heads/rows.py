@@ -37,7 +37,7 @@ class Batch:
     """Which text is asked; 0 where the mask is False."""
     query_mask: Bool[Tensor, "windows places"]
     words: Words | None = None
-    """Of `queries`; put there by the loop, which owns the text encoder."""
+    """The encoded `queries`, put there by the loop, which owns the text encoder."""
     relevance: Float[Tensor, "windows places time"] | None = None
     """1 where the query happens, 0 where it does not; fractions for saliency."""
     relevance_mask: Bool[Tensor, "windows places time"] | None = None

@@ -72,7 +72,7 @@ class VideoSearch:
         among: np.ndarray | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[RankedVideos]:
-        """Of each query. among: places of the videos that take part, rising; None: all. Progress in queries."""
+        """The ranked videos of each query. among: rising numbers of the videos that take part; None: all. Progress in queries."""
         every = np.arange(len(self.index)) if among is None else among
         found: list[RankedVideos] = []
         for first in range(0, len(queries), QUERIES_PER_PASS):

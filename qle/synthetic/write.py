@@ -28,7 +28,7 @@ from qle.synthetic.film import Film
 from qle.synthetic.script import SPLITS, Script, SyntheticConfig, write_script
 
 VERSION = 5
-"""Of what the films look like and say: a folder of another version is refused like one of other settings."""
+"""Version of what the films look like and say: a folder of another version is refused like one of other settings."""
 
 OnProgress = Callable[[int, int, str], None]
 

@@ -18,7 +18,7 @@ from qle.text.queries import refuse_nothing
 KEEP_BYTES = 64 << 20
 """Several thousand short queries of a wide encoder."""
 QUERIES_PER_PASS = 128
-"""Of a frozen encoder at a time, so that ten thousand queries need no more memory than these."""
+"""Queries that a frozen encoder reads at a time, so that ten thousand queries need no more memory than these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

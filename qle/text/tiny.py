@@ -134,7 +134,7 @@ def bucket_of(piece: str) -> int:
 
 
 def number_of(word: str) -> int:
-    """Of the bucket of the whole word, from 1 on: two words in some thousand share one."""
+    """The number of the bucket of a whole word, from 1 on: two words in some thousand share one."""
     return bucket_of(word) + 1
 
 

@@ -43,7 +43,7 @@ class AnnotationPair:
     train: tuple[Annotation, ...]
     val: tuple[Annotation, ...]
     identity: dict[str, Any]
-    """Of the files by content, for the settings of the run."""
+    """The files by content, for the settings of the run."""
     notes: tuple[str, ...]
     """What the user should know and need not act on."""
 

@@ -47,7 +47,7 @@ class _Search:
     probability: np.ndarray
     """(rows,) float32 of the smoothing that is being tried."""
     row_f1: Mapping[float, float]
-    """Of seconds, by threshold."""
+    """F1 over seconds, by threshold."""
 
     @classmethod
     def of(cls, table: RowTable, windows: Windows, probability: np.ndarray) -> "_Search":

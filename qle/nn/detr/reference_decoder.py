@@ -37,7 +37,7 @@ class Place:
     """Where a query looks from."""
 
     code: Float[Tensor, "items queries dim"]
-    """Of its reference, through a small network."""
+    """The code of its reference, through a small network."""
     sharp: Float[Tensor, "items queries dim"]
     """The sines themselves, scaled by the state and by the width of the reference."""
 
@@ -136,9 +136,9 @@ class PlacedSelfAttention(nn.Module):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.content = nn.Linear(dim, 3 * dim)
-        """Of queries, keys, values."""
+        """Makes queries, keys and values of the content."""
         self.place = nn.Linear(dim, 2 * dim)
-        """Of queries, keys."""
+        """Makes the places of queries and keys."""
         self.out = nn.Linear(dim, dim)
         _begin_evenly(self)
 

@@ -125,7 +125,7 @@ class MomentTraining(Training):
         return Kept(record=record, metrics=report.to_json())
 
     def _priors(self) -> Priors:
-        """Of the training annotations; how long videos are is known from the cache where they do not say."""
+        """What can be guessed from the training annotations; lengths of videos come from the cache where they do not say."""
         by_key, _ = self._streams.match((*self.train, *self.val))
         keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
         silent = {annotation.video for annotation in self.train if annotation.duration_s is None}

@@ -45,7 +45,7 @@ class ClipSource(ABC):
 
 
 def open_source(placement: Placement, reader: ClipReader, device: torch.device) -> ClipSource:
-    """Of a placement that `place_pack` chose."""
+    """The clips in the placement that `place_pack` chose."""
     if placement.name == "streamed":
         return StreamedClips(reader, device)
     if placement.name == "device":

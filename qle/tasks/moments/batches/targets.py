@@ -91,7 +91,7 @@ class Labels:
         self._only_rated = np.array([not annotation.is_labelled for annotation in corpus.annotations])
 
     def windows(self, items: np.ndarray, draw: np.ndarray) -> Windows:
-        """Of each item: the whole video, or a window that is drawn by the rows of `draw`."""
+        """The window of each item: the whole video, or a window that is drawn by the rows of `draw`."""
         first = np.zeros(len(items), dtype=np.int64)
         for place in np.flatnonzero(self._num_clips[items] > self._length).tolist():
             first[place] = self._draw_window(int(items[place]), draw[place])
