@@ -155,7 +155,8 @@ def _best_threshold(position: np.ndarray) -> float:
 def best_span(known: Sequence[tuple[Sequence[Window], float]]) -> tuple[float, float]:
     """The one span that is right most often (tIoU >= 0.5), its beginning and end as fractions of a video.
 
-    Enters for each query: its windows, and the length of its video. The whole video where no query has a window. Mean tIoU decides between spans that are right equally often.
+    Enters for each query: its windows, and the length of its video. Where no query has a window it is the whole video. Mean
+    tIoU decides between spans that are right equally often.
     """
     present = [(windows, length) for windows, length in known if windows]
     if not present:

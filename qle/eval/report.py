@@ -78,9 +78,9 @@ class Report:
         found = []
         for group, entries in self.metrics.items():
             for name, metric in entries.items():
-                span = "" if metric.interval is None else f"{shown(metric.interval[0])} - {shown(metric.interval[1])}"
-                beside = tuple(shown(metric.floors.get(floor, math.nan), missing="") for floor in floors)
-                found.append((f"{group} {name}", shown(metric.value), span, *beside))
+                span = "" if metric.interval is None else f"{number_text(metric.interval[0])} - {number_text(metric.interval[1])}"
+                beside = tuple(number_text(metric.floors.get(floor, math.nan), missing="") for floor in floors)
+                found.append((f"{group} {name}", number_text(metric.value), span, *beside))
         return found
 
     def to_json(self, *, with_queries: bool = True) -> dict[str, Any]:
@@ -105,6 +105,6 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def shown(value: float, *, missing: str = "-") -> str:
+def number_text(value: float, *, missing: str = "-") -> str:
     """0.9345 -> "0.935"."""
     return f"{value:.3f}" if math.isfinite(value) else missing

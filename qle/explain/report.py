@@ -17,7 +17,7 @@ from qle.explain.clock import clock
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.overlay import LEGEND_GREY, legend, overlay
 from qle.explain.page import isolated, page, text
-from qle.explain.pictures import data_uri, shown
+from qle.explain.pictures import data_uri, shrunk
 from qle.explain.timeline import attribution_strip, letters, reliability, timeline
 
 PRESENT = 0.5
@@ -192,9 +192,9 @@ def _figure(name: str, frame: ExplainedFrame, one: ExplainedPrediction) -> str:
     )
     images = []
     if frame.frame is not None:
-        images.append((shown(frame.frame), "frame"))
+        images.append((shrunk(frame.frame), "frame"))
     if frame.relevance is not None:
-        below = shown(frame.frame) if frame.frame is not None else _bare(frame.relevance)
+        below = shrunk(frame.frame) if frame.frame is not None else _bare(frame.relevance)
         images.append((overlay(below, frame.relevance, frame.scale, frame.region), "frame with relevance painted on"))
     when = clock(frame.time_s)
     shown_images = "".join(f'<img src="{data_uri(rgb)}" alt="{what} at {when}">' for rgb, what in images)

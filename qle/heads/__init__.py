@@ -1,6 +1,6 @@
 """Heads: what is trained on cached tokens. A head is a config, `forward(batch)` and `loss(output, batch)`.
 
-    Batch (tokens, questions) + Words --RowHead--> a relevance map and a score for every row
+    RowBatch (tokens, questions) + Words --RowHead--> a relevance map and a score for every row
     MomentBatch (clips, queries) + Words --MomentHead--> ranked spans, saliency of clips
     RetrievalBatch (frames, texts) + Words --RetrievalHead--> similarities
 

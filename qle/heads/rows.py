@@ -1,6 +1,6 @@
 """The interface of heads that score every row of a video for a query, and the batch that such heads are trained on.
 
-    Batch (windows of rows, and queries about them) -> forward -> HeadOutput -> loss               in training
+    RowBatch (windows of rows, and queries about them) -> forward -> HeadOutput -> loss               in training
     rows of a whole video, words -> read_rows -> RowReading -> refine -> RowScores                 everywhere else
 
 `read_rows` looks at each row alone, in chunks of any size, and `refine` mixes over time once over the whole video: so a video of
@@ -23,7 +23,7 @@ from qle.text.base import Words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class RowBatch:
     """A batch of windows. Masks are True where something real stands."""
 
     streams: Mapping[str, Float[Tensor, "windows time *row"]]
@@ -47,10 +47,10 @@ class Batch:
     first_rows: tuple[int, ...] = ()
     """Number of each window's first row among the chosen rows of its video."""
 
-    def with_words(self, words: Words) -> "Batch":
+    def with_words(self, words: Words) -> "RowBatch":
         return replace(self, words=words)
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "RowBatch":
         """The same on a device."""
         return replace(self, **moved(self, device))
 
@@ -86,7 +86,7 @@ class RowScores:
     uncertainty: Float[Tensor, "queries time"] | None = None
 
 
-class RowHead(Head[Batch, HeadOutput]):
+class RowHead(Head[RowBatch, HeadOutput]):
     """A head that scores rows. `forward` equals `read_rows` + `refine` on each window."""
 
     task: ClassVar[str] = "rows"
@@ -106,7 +106,7 @@ class RowHead(Head[Batch, HeadOutput]):
     ) -> RowScores:
         """Over a whole video. Memory is linear in its length."""
 
-    def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss_counts(self, batch: RowBatch) -> Mapping[str, Tensor]:
         """Terms are means over the entries of `relevance_mask` unless a head says otherwise."""
         if batch.relevance_mask is None:
             raise ValueError("a batch for training needs relevance and its mask")

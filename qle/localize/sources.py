@@ -59,7 +59,7 @@ def cached(request: LocalizeRequest, record: RunRecord, skipped: list[Query]) ->
             if request.video_ids and key not in places:
                 raise ConfigError(f"query {query.text!r} is about {key!r}, which is not among the --video-id: drop one")
             places.setdefault(key, []).append(place)
-    refuse_nothing(request, skipped)
+    check_any_left(request, skipped)
     if not places:
         raise CacheMissingError(
             f"{videos.spaces[0].path} holds no video yet; fill it with: qle extract --cache {request.cache} ..."
@@ -87,7 +87,7 @@ def extracted(
     ):  # fmt: skip
         check_output(option, path, inputs=films, suffixes=suffixes)
     places = _places(request, sources, skipped)
-    refuse_nothing(request, skipped)
+    check_any_left(request, skipped)
     wanted = [source for source in sources if places[source.key]]
     _check_number(request, len(wanted))
     with ExitStack() as stack:
@@ -105,7 +105,7 @@ def extracted(
             yield _asked(source, supplied, tuple(places[source.key]))
 
 
-def refuse_nothing(request: LocalizeRequest, skipped: Sequence[Query]) -> None:
+def check_any_left(request: LocalizeRequest, skipped: Sequence[Query]) -> None:
     """CacheMissingError where no query is left."""
     if len(skipped) == len(request.queries):
         raise CacheMissingError(

@@ -134,7 +134,7 @@ def open_search(
     run = load_run(folder, device)
     unkept = FrameSource(frames.space, frames.stream, frames.num_frames, keep_bytes=0)
     opened = open_pooled(unkept, on_progress)
-    _refuse_nothing(opened, cache)
+    _check_any_video(opened, cache)
     try:
         return VideoSearch(run, opened, device=device, on_progress=on_progress)
     except DamagedIndexError:  # found where its bytes are first read
@@ -142,7 +142,7 @@ def open_search(
         return VideoSearch(run, open_pooled(unkept, on_progress), device=device, on_progress=on_progress)
 
 
-def _refuse_nothing(opened: OpenedIndex, cache: Path) -> None:
+def _check_any_video(opened: OpenedIndex, cache: Path) -> None:
     if not len(opened.index):
         failures = opened.index.record.failures
         raise CacheMissingError(

@@ -95,7 +95,7 @@ def rank(candidates: Candidates, ranking: Ranking) -> tuple[Moment, ...]:
     return _moments(ranked_spans(candidates, ranking))
 
 
-def shown(candidates: Candidates, ranking: Ranking) -> tuple[Moment, ...]:
+def shown_moments(candidates: Candidates, ranking: Ranking) -> tuple[Moment, ...]:
     """What people are told: the ranked spans without those that repeat a better one or are less sure than the threshold.
 
     Empty where none is sure enough; `rank(...)[0]` is then the best guess.

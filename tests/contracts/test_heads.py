@@ -10,7 +10,7 @@ from qle.config import build_config, override
 from qle.errors import ConfigError
 from qle.heads import HEADS, build_head, head_class
 from qle.heads.qle.head import QleConfig
-from qle.heads.rows import Batch, RowHead, RowReading
+from qle.heads.rows import RowBatch, RowHead, RowReading
 from qle.text.base import Words
 from tests.small_heads import QLE_VARIANTS, SHAPES, TINY, random_batch, random_words, small_head
 
@@ -142,7 +142,7 @@ def test_every_parameter_learns(head: RowHead) -> None:
     assert [name for name in still if "x_proj" not in name] == []
 
 
-def _same_where_real(expected: torch.Tensor, found: torch.Tensor, batch: Batch) -> None:
+def _same_where_real(expected: torch.Tensor, found: torch.Tensor, batch: RowBatch) -> None:
     real = batch.row_mask[:, None].expand_as(expected)
     torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-5)
 

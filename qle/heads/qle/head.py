@@ -26,7 +26,7 @@ from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
 from qle.heads.qle.guided import GuidedLayer
 from qle.heads.qle.stem import Stem
-from qle.heads.rows import Batch, HeadOutput, RowHead, RowReading, RowScores
+from qle.heads.rows import HeadOutput, RowBatch, RowHead, RowReading, RowScores
 from qle.nn.attention import grid_band
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
 from qle.nn.positions import grid_positions
@@ -181,7 +181,7 @@ class QleHead(RowHead):
                     nn.init.zeros_(linear.bias)
         self.temporal = _Refinement(dim, config)
 
-    def forward(self, batch: Batch) -> HeadOutput:
+    def forward(self, batch: RowBatch) -> HeadOutput:
         assert batch.words is not None
         words = batch.words.select(batch.query_index)
         tokens = batch.streams["patch"]
@@ -219,7 +219,7 @@ class QleHead(RowHead):
         )
         return RowScores(logit=refined, uncertainty=None if evidence is None else 2 / (evidence.sum(-1) + 2))
 
-    def loss(self, output: HeadOutput, batch: Batch) -> Losses:
+    def loss(self, output: HeadOutput, batch: RowBatch) -> Losses:
         target, known = batch.relevance, batch.relevance_mask
         assert target is not None
         assert known is not None
@@ -241,7 +241,7 @@ class QleHead(RowHead):
         terms["refined"] = config.refined_weight * refined
         return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms)
 
-    def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss_counts(self, batch: RowBatch) -> Mapping[str, Tensor]:
         known = batch.relevance_mask
         assert known is not None
         return {**super().loss_counts(batch), "smooth": (known[..., 1:] & known[..., :-1]).sum()}

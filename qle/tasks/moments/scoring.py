@@ -241,7 +241,9 @@ def score_matched(
     ]
 
 
-def predict(key: str, query: str, candidates: Candidates, ranking: Ranking, qid: str | None = None) -> Prediction:
+def predict_moments(
+    key: str, query: str, candidates: Candidates, ranking: Ranking, qid: str | None = None
+) -> Prediction:
     """All ranked moments, as benchmarks want them, and the probability that the query happens at all."""
     moments = rank(candidates, ranking)
     return Prediction(

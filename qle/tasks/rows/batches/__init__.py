@@ -2,7 +2,7 @@
 
     windows.py: which rows, in which batch
         --sources.py: their tokens--> collate.py <-- questions.py: queries and their answers
-        --upload.py--> Batch on the device
+        --upload.py--> RowBatch on the device
 
 config.py          the settings `data.*`
 loader.py          the batches, one after the other
