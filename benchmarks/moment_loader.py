@@ -181,7 +181,7 @@ def measure(
     choices = [StreamChoice(space="slowfast"), StreamChoice(space="clip", has_endpoints=True)]
     started = time.process_time()
     streams = StreamSet.open(cache, choices, config)
-    with moment_batches(streams, annotations, config, text=text, seed=0) as batches:
+    with moment_batches(streams, streams.match(annotations)[0], config, text=text, seed=0) as batches:
         opened_s = time.process_time() - started
         epoch = num_bytes = 0
 

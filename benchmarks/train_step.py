@@ -30,6 +30,7 @@ from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
+from qle.data.lookup import match_videos
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
 from qle.heads.qle.head import QleConfig, QleHead
@@ -109,7 +110,9 @@ def measure(kind: str, grid: int, arguments: argparse.Namespace, folder: Path, w
     config = DataConfig(
         window_rows=FRAMES, windows_per_batch=arguments.windows, queries_per_window=1, placement="mapped"
     )
-    with training_batches(space, annotations, config, streams=("patch",), seed=0, device=device) as batches:
+    with training_batches(
+        space, match_videos(space, annotations)[0], config, streams=("patch",), seed=0, device=device
+    ) as batches:
         batch = next(iter(batches))
         head_gflop = _gflop(lambda: head(batch.to(device).with_words(bank.encode(batch.queries))))
         started, waited, count = time.perf_counter(), batches.wait_s, 0

@@ -35,7 +35,12 @@ class Task:
     answerer: str | None
     """The `qle.tasks.answering.Answerer` of its runs. None: they rank videos and find no moments."""
     use: str
-    """The command that a finished run is good for, with RUN for its folder."""
+    """The command that a finished run is good for, with {run} for its folder."""
+
+    @property
+    def ranks_videos(self) -> bool:
+        """Whether its runs say which video a text is about, and not when."""
+        return self.answerer is None
 
     @property
     def training_class(self) -> "type[Training]":

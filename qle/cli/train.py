@@ -36,13 +36,6 @@ frame: --stream names spaces of the cache, joined in this order, +tef puts the c
   accelerate launch --num_processes 2 -m qle train-heads --cache cache --annotations train.jsonl --val val.jsonl --out runs/two
 """
 
-USES = {
-    "rows": "qle localize --checkpoint {run} --cache ... --query '...'",
-    "moments": "qle localize --checkpoint {run} --cache ... --query '...'",
-    "retrieval": "qle search --retriever {run} --cache ... --query '...'",
-}
-"""What a trained head is for, by its task."""
-
 
 def train_heads(
     annotations: Annotated[Path, typer.Option(help="Annotations to train on (JSONL, see qle prepare).")],
@@ -65,7 +58,7 @@ def train_heads(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
-    from qle.heads import head_class
+    from qle.heads import task_of
     from qle.runtime import is_main_process
     from qle.train.request import TrainRequest
     from qle.train.run import plan
@@ -84,7 +77,7 @@ def train_heads(
     with console.TrainProgress(is_quiet=quiet or not is_main_process()) as progress:
         summary = run(request, progress.update, progress.note)
     if is_main_process():
-        console.print_json(summary.to_json()) if json else _show_summary(summary, USES[head_class(request.head).task])
+        console.print_json(summary.to_json()) if json else _show_summary(summary, task_of(request.head).use)
 
 
 def _settings(

@@ -78,7 +78,11 @@ class Report:
         found = []
         for group, entries in self.metrics.items():
             for name, metric in entries.items():
-                span = "" if metric.interval is None else f"{number_text(metric.interval[0])} - {number_text(metric.interval[1])}"
+                span = (
+                    ""
+                    if metric.interval is None
+                    else f"{number_text(metric.interval[0])} - {number_text(metric.interval[1])}"
+                )
                 beside = tuple(number_text(metric.floors.get(floor, math.nan), missing="") for floor in floors)
                 found.append((f"{group} {name}", number_text(metric.value), span, *beside))
         return found

@@ -15,7 +15,7 @@ import torch
 
 from qle.cache.reader import open_cache
 from qle.errors import CacheMissingError, CheckpointError
-from qle.heads import head_class
+from qle.heads import task_of
 from qle.heads.retrieval import RetrievalHead
 from qle.runs.load import LoadedRun, load_run
 from qle.runs.record import check_space, read_run
@@ -124,7 +124,7 @@ def open_search(
 ) -> VideoSearch:
     """A run and the videos of its space; everything that can be wrong with names is said before a frame is read."""
     record = read_run(folder)
-    if head_class(record.head).task != "retrieval" or record.recipe is None:
+    if not task_of(record.head).ranks_videos or record.recipe is None:
         raise CheckpointError(
             f"--retriever {folder}: head {record.head} ranks no videos\n"
             "train one that does: qle train-heads --head tmass"

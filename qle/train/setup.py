@@ -17,6 +17,7 @@ from qle.config import config_to_dict
 from qle.data.annotations import Annotation, read_annotations
 from qle.durable import hash_file
 from qle.errors import InputError
+from qle.eval.floors import Priors, priors_of
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
 from qle.runtime import choose_accelerate_device, resolve_device, resolve_dtype, seed_everything
@@ -42,16 +43,34 @@ class AnnotationPair:
 
     train: tuple[Annotation, ...]
     val: tuple[Annotation, ...]
+    train_of: Mapping[str, Sequence[Annotation]]
+    """`train` by the key of its video."""
+    val_of: Mapping[str, Sequence[Annotation]]
+    """`val` by the key of its video."""
     identity: dict[str, Any]
     """The files by content, for the settings of the run."""
     notes: tuple[str, ...]
     """What the user should know and need not act on."""
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of every video, by the name that the annotations have for it."""
+        both = (*self.train_of.items(), *self.val_of.items())
+        return {annotation.video: key for key, annotations in both for annotation in annotations}
+
+    def priors(self, length_of: Callable[[str], float]) -> Priors:
+        """What can be guessed from the training annotations without looking. length_of: seconds of a video by its key, asked
+        where the annotations do not say."""
+        keys = self.keys
+        silent = {annotation.video for annotation in self.train if annotation.duration_s is None}
+        lengths_s = {name: length_of(keys[name]) for name in silent}
+        return priors_of(self.train, lengths_s, val=self.val, keys=keys)
+
 
 def open_annotations(request: TrainRequest, match: Match, *, allow_unlabelled: bool = False) -> AnnotationPair:
     """Both files readable and found, or an error that says what is not. allow_unlabelled: rows without times say something."""
     notes: list[str] = []
-    kept, keys, absent = [], [], []
+    kept, matched, absent = [], [], []
     for flag, path in (("--annotations", request.annotations), ("--val", request.val)):
         annotations = _read(path, flag, allow_unlabelled)
         by_key, missing = match(annotations)
@@ -60,17 +79,19 @@ def open_annotations(request: TrainRequest, match: Match, *, allow_unlabelled: b
             notes.append(f"{path.name}: {len(missing)} videos are not in the cache, their annotations are left out")
         found = {id(annotation) for group in by_key.values() for annotation in group}
         kept.append(tuple(annotation for annotation in annotations if id(annotation) in found))
-        keys.append(by_key.keys())
-    if shared := sorted(keys[0] & keys[1]):
+        matched.append(by_key)
+    if shared := sorted(matched[0].keys() & matched[1].keys()):
         notes.append(
-            f"{len(shared)} of {len(keys[1])} validation videos are trained on too ({shared[0]!r}, ...): "
+            f"{len(shared)} of {len(matched[1])} validation videos are trained on too ({shared[0]!r}, ...): "
             "the best step and the thresholds will be too hopeful"
         )
     identity: dict[str, Any] = {"annotations": hash_file(request.annotations), "val": hash_file(request.val)}
     if absent:  # a cache that has grown since is other data: neither the same epoch nor the same result
         names = "\n".join(sorted(absent)).encode()
         identity["missing"] = {"count": len(absent), "names": xxhash.xxh3_64_hexdigest(names)}
-    return AnnotationPair(train=kept[0], val=kept[1], identity=identity, notes=tuple(notes))
+    return AnnotationPair(
+        train=kept[0], val=kept[1], train_of=matched[0], val_of=matched[1], identity=identity, notes=tuple(notes)
+    )
 
 
 def build_accelerator(request: TrainRequest, precision: Precision, folder: Path) -> Accelerator:

@@ -3,7 +3,7 @@
 --stream ... -> StreamSet -> MomentBatch -> head    validation: MomentScorer -> Candidates -> mAP (train.select)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from qle.data.annotations import Annotation
 from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import ENDPOINTS, StreamChoice, with_endpoints
 from qle.errors import AnnotationError, ConfigError
-from qle.eval.floors import Priors, priors_of
 from qle.eval.moments.fitting import fit_ranking
 from qle.eval.moments.highlights import LEVELS
 from qle.eval.moments.metrics import MOST_LEVEL_RATERS
@@ -29,7 +28,7 @@ from qle.heads.moments import FEATURES, MomentHead
 from qle.runs.record import space_use
 from qle.segments.ranked import Ranking
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches
-from qle.tasks.moments.scoring import MomentScorer, score_annotations
+from qle.tasks.moments.scoring import MomentScorer, score_matched
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
@@ -69,7 +68,7 @@ class MomentTraining(Training):
                 f"{part.space[:12]}:{part.stream}{ENDPOINTS if part.has_endpoints else ''}" for part in recipe.parts
             ],
         }
-        self._streams, self._settings = streams, settings
+        self._streams, self._annotations, self._settings = streams, annotations, settings
 
     @classmethod
     def open(cls, request: TrainRequest, settings: Settings) -> "MomentTraining":
@@ -99,7 +98,7 @@ class MomentTraining(Training):
     def batches(self, model: TrainedModel, accelerator: Accelerator) -> MomentBatches:
         return moment_batches(
             self._streams,
-            self.train,
+            self._annotations.train_of,
             self._settings.data,
             text=model.bank if model.text.is_frozen else None,
             seed=self._settings.train.seed,
@@ -108,11 +107,13 @@ class MomentTraining(Training):
         )
 
     def validation(self, accelerator: Accelerator) -> "MomentValidation":
-        return MomentValidation(accelerator, self._streams, self.val, self._settings.train.select)
+        return MomentValidation(
+            accelerator, self._streams, self.val, self._annotations.val_of, self._settings.train.select
+        )
 
     def finish(self, model: TrainedModel, scored: Sequence[RankedQuery], position: Position, folder: Path) -> Kept:
         """Calibration fitted, and the whole evaluation beside the floors of the training annotations."""
-        ranking, priors = fit_ranking(scored, Ranking()), self._priors()
+        ranking, priors = fit_ranking(scored, Ranking()), self._annotations.priors(self._length_s)
         report = evaluate_ranked(scored, ranking, priors=priors)
         first, *more = self._streams.spaces
         record = {
@@ -124,25 +125,22 @@ class MomentTraining(Training):
         }
         return Kept(record=record, metrics=report.to_json())
 
-    def _priors(self) -> Priors:
-        """What can be guessed from the training annotations; lengths of videos come from the cache where they do not say."""
-        by_key, _ = self._streams.match((*self.train, *self.val))
-        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
-        silent = {annotation.video for annotation in self.train if annotation.duration_s is None}
-        durations_s = {name: self._streams.times(keys[name]).duration_s for name in silent}
-        return priors_of(self.train, durations_s, val=self.val, keys=keys)
+    def _length_s(self, key: str) -> float:
+        return self._streams.times(key).duration_s
 
 
 class MomentValidation(Validation):
     """Whole videos, shared out over the processes; each is scored as `qle localize` would."""
 
     def __init__(
-        self, accelerator: Accelerator, streams: StreamSet, annotations: Sequence[Annotation], select: Select
-    ) -> None:
+        self, accelerator: Accelerator, streams: StreamSet, annotations: Sequence[Annotation],
+        by_key: Mapping[str, Sequence[Annotation]], select: Select,
+    ) -> None:  # fmt: skip
+        """annotations: in the order in which they are scored; by_key: the same by the key of their video."""
         self._accelerator, self._streams, self._select = accelerator, streams, select
-        by_key, _ = streams.match(annotations)
         keys = sorted(by_key)[accelerator.process_index :: accelerator.num_processes]
-        self._mine = [annotation for key in keys for annotation in by_key[key]]
+        self._mine = {key: by_key[key] for key in keys}
+        self._annotations = annotations
         self._order = {annotation.qid: place for place, annotation in enumerate(annotations)}
 
     def score(self, model: TrainedModel) -> list[RankedQuery]:
@@ -150,7 +148,7 @@ class MomentValidation(Validation):
         assert isinstance(model.head, MomentHead), model.head.name
         scorer = MomentScorer(model.head, model.bank, self._streams, device=self._accelerator.device)
         # A process without a video still takes part in gathering.
-        scored = score_annotations(scorer, self._mine) if self._mine else []
+        scored = score_matched(scorer, self._mine, self._annotations) if self._mine else []
         if self._accelerator.num_processes > 1:
             scored = gather_object(scored)
         return sorted(scored, key=lambda one: self._order[one.annotation.qid])

@@ -3,7 +3,7 @@
 --stream SPACE[:STREAM] -> FrameSource -> RetrievalBatch -> head    validation: VideoRanker -> similarity -> R@1, then MRR
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ class RetrievalTraining(Training):
             "space": space_identity(frames.space),
             "stream": frames.stream,
         }
-        self._frames, self._settings = frames, settings
+        self._frames, self._annotations, self._settings = frames, annotations, settings
 
     @classmethod
     def open(cls, request: TrainRequest, settings: Settings) -> "RetrievalTraining":
@@ -79,7 +79,7 @@ class RetrievalTraining(Training):
     def batches(self, model: TrainedModel, accelerator: Accelerator) -> RetrievalBatches:
         return retrieval_batches(
             self._frames,
-            self.train,
+            self._annotations.train_of,
             self._settings.data,
             text=model.bank if model.text.is_frozen else None,
             seed=self._settings.train.seed,
@@ -88,7 +88,7 @@ class RetrievalTraining(Training):
         )
 
     def validation(self, accelerator: Accelerator) -> "RetrievalValidation":
-        return RetrievalValidation(accelerator, self._frames, self.val)
+        return RetrievalValidation(accelerator, self._frames, self._annotations.val_of)
 
     def finish(self, model: TrainedModel, scored: ScoredPairs, position: Position, folder: Path) -> Kept:
         """Nothing is fitted; the whole evaluation beside chance."""
@@ -102,8 +102,7 @@ class RetrievalTraining(Training):
 
     def _priors(self) -> Priors:
         """What can be guessed from what was trained and chosen on; a caption without times counts as true of its whole video."""
-        by_key, _ = self._frames.match((*self.train, *self.val))
-        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
+        keys = self._annotations.keys
         silent = {one.video for one in (*self.train, *self.val) if one.duration_s is None}
         lengths = {name: choose_rows(self._frames.space.video(keys[name]), None).duration_s for name in silent}
         train, val = (
@@ -121,9 +120,10 @@ class RetrievalTraining(Training):
 class RetrievalValidation(Validation):
     """Every text against every video of the validation annotations; videos are shared out over the processes."""
 
-    def __init__(self, accelerator: Accelerator, frames: FrameSource, annotations: Sequence[Annotation]) -> None:
+    def __init__(
+        self, accelerator: Accelerator, frames: FrameSource, by_key: Mapping[str, Sequence[Annotation]]
+    ) -> None:
         self._accelerator, self._frames = accelerator, frames
-        by_key, _ = frames.match(annotations)
         self._pairs = pair_table(by_key)
         if len(self._pairs.videos) < 2:
             raise AnnotationError(

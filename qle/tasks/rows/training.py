@@ -9,11 +9,9 @@ import torch
 from accelerate import Accelerator
 
 from qle.cache.reader import Space, open_cache
-from qle.data.annotations import Annotation
 from qle.data.lookup import match_videos
 from qle.data.rows import choose_rows
 from qle.errors import CacheMismatchError, ConfigError
-from qle.eval.floors import Priors, priors_of
 from qle.eval.rows.fitting import fit_localization
 from qle.eval.rows.report import evaluate
 from qle.eval.rows.scored import ScoredQuery
@@ -37,7 +35,7 @@ class RowTraining(Training):
         self.train, self.val, self.notes = annotations.train, annotations.val, annotations.notes
         self.where = space.path.name
         self.identity: Mapping[str, Any] = annotations.identity | {"space": space_identity(space)}
-        self._space, self._settings = space, settings
+        self._space, self._annotations, self._settings = space, annotations, settings
 
     @classmethod
     def open(cls, request: TrainRequest, settings: Settings) -> "RowTraining":
@@ -61,7 +59,7 @@ class RowTraining(Training):
     def batches(self, model: TrainedModel, accelerator: Accelerator) -> TrainingBatches:
         return training_batches(
             self._space,
-            self.train,
+            self._annotations.train_of,
             self._settings.data,
             streams=model.head.streams,
             seed=self._settings.train.seed,
@@ -70,11 +68,13 @@ class RowTraining(Training):
         )
 
     def validation(self, accelerator: Accelerator) -> RowValidation:
-        return RowValidation(accelerator, self._space, self.val, rate_fps=self._settings.data.rate_fps)
+        return RowValidation(
+            accelerator, self._space, self.val, self._annotations.val_of, rate_fps=self._settings.data.rate_fps
+        )
 
     def finish(self, model: TrainedModel, scored: Sequence[ScoredQuery], position: Position, folder: Path) -> Kept:
         """Constants of localization, and the whole evaluation beside the floors of the training annotations."""
-        localization, priors = fit_localization(scored), self._priors()
+        localization, priors = fit_localization(scored), self._annotations.priors(self._length_s)
         report = evaluate(scored, localization, priors=priors)
         record = {
             "space": space_use(self._space, self._settings.data.rate_fps),
@@ -83,15 +83,8 @@ class RowTraining(Training):
         }
         return Kept(record=record, metrics=report.to_json())
 
-    def _priors(self) -> Priors:
-        """Of the training annotations; how long videos are is known from the cache where they do not say."""
-        by_key, _ = match_videos(self._space, (*self.train, *self.val))
-        keys = {annotation.video: key for key, annotations in by_key.items() for annotation in annotations}
-        rate_fps = self._settings.data.rate_fps
-        durations_s = {
-            name: choose_rows(self._space.video(keys[name]), rate_fps).duration_s for name in _videos(self.train)
-        }
-        return priors_of(self.train, durations_s, val=self.val, keys=keys)
+    def _length_s(self, key: str) -> float:
+        return choose_rows(self._space.video(key), self._settings.data.rate_fps).duration_s
 
 
 def check_streams(head: Head, space: Space) -> None:
@@ -102,7 +95,3 @@ def check_streams(head: Head, space: Space) -> None:
             f"head {head.name} reads {', '.join(head.streams)}, the space {space.path.name} has only {', '.join(has)}\n"
             f"extract with {missing[0]} tokens, or choose another --space or --head"
         )
-
-
-def _videos(annotations: Sequence[Annotation]) -> set[str]:
-    return {annotation.video for annotation in annotations}

@@ -14,7 +14,6 @@ from accelerate.utils import gather_object
 
 from qle.cache.reader import Space
 from qle.data.annotations import Annotation
-from qle.data.lookup import match_videos
 from qle.data.rows import choose_rows
 from qle.errors import AnnotationError
 from qle.eval.ranking import auroc_of
@@ -34,12 +33,12 @@ class RowValidation(Validation):
         accelerator: Accelerator,
         space: Space,
         annotations: Sequence[Annotation],
+        by_key: Mapping[str, Sequence[Annotation]],
         *,
         rate_fps: float | None,
-        allow_missing: bool = False,
     ) -> None:
+        """annotations: in the order in which they are scored; by_key: the same by the key of their video."""
         self._accelerator, self._space, self._rate_fps = accelerator, space, rate_fps
-        by_key, _ = match_videos(space, annotations, allow_missing=allow_missing)
         self._check_labels(by_key)
         self._mine = self._share(by_key)
         self._order = {annotation.qid: place for place, annotation in enumerate(annotations)}
@@ -62,7 +61,7 @@ class RowValidation(Validation):
     def value(self, scored: Sequence[ScoredQuery]) -> float:
         return frame_auroc(scored)
 
-    def _check_labels(self, by_key: Mapping[str, list[Annotation]]) -> None:
+    def _check_labels(self, by_key: Mapping[str, Sequence[Annotation]]) -> None:
         """AnnotationError before the first step rather than after it, where validation could not tell good from bad."""
         labels = []
         for key, annotations in by_key.items():
@@ -76,7 +75,7 @@ class RowValidation(Validation):
                 "give a --val file with queries that happen in a part of their video"
             )
 
-    def _share(self, by_key: Mapping[str, list[Annotation]]) -> dict[str, list[Annotation]]:
+    def _share(self, by_key: Mapping[str, Sequence[Annotation]]) -> dict[str, Sequence[Annotation]]:
         """Videos of this process: longest first, in turn."""
         keys = sorted(by_key, key=lambda key: (-self._space.video(key).num_rows * len(by_key[key]), key))
         mine = keys[self._accelerator.process_index :: self._accelerator.num_processes]

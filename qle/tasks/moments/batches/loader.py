@@ -10,7 +10,7 @@ thread makes the next batches while one is worked on. `wait_s` is what the consu
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -177,7 +177,7 @@ class MomentBatches:
 
 def moment_batches(
     streams: StreamSet,
-    annotations: Sequence[Annotation],
+    annotations: Mapping[str, Sequence[Annotation]],
     config: MomentDataConfig,
     *,
     text: QueryBank | None,
@@ -185,22 +185,19 @@ def moment_batches(
     device: torch.device | str = "cpu",
     shard: tuple[int, int] = (0, 1),
 ) -> MomentBatches:
-    """Batches of the annotated videos; annotations of videos that the streams lack are left out.
+    """Batches of the annotated videos. annotations: by the key of their video (`StreamSet.match`).
 
     text: of a frozen encoder, whose words then come with the batches. shard: (index, count) of this process.
     """
     device = torch.device(device)
     check_share(seed, shard)
-    matched, missing = streams.match(annotations, allow_missing=True)
-    if missing:
-        log.warning("%d annotated videos are not in the cache: %s", len(missing), ", ".join(missing[:3]))
-    keys = [key for key, part in matched.items() if any(map(is_item, part))]
+    keys = [key for key, part in annotations.items() if any(map(is_item, part))]
     if not keys:
         raise AnnotationError(
             "no annotation says when its query happens, or how raters found it: nothing can be learned"
         )
     reader = ClipReader(streams, keys)
-    corpus = open_corpus(matched, dict(zip(keys, reader.edges_s, strict=True)), config.source_pattern)
+    corpus = open_corpus(annotations, dict(zip(keys, reader.edges_s, strict=True)), config.source_pattern)
     placement = place_pack(config.placement, reader.num_bytes, device, shard[1])
     log.info("features: %s (%s)", placement.name, placement.reason)
     return MomentBatches(

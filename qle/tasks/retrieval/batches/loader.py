@@ -8,7 +8,7 @@ batch is compared with every video of it, so halves of a batch would be another 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -146,23 +146,21 @@ class RetrievalBatches:
 
 def retrieval_batches(
     source: FrameSource,
-    annotations: Sequence[Annotation],
+    annotations: Mapping[str, Sequence[Annotation]],
     config: RetrievalDataConfig,
     *,
     text: QueryBank | None = None,
     seed: int,
     device: torch.device | str = "cpu",
     shard: tuple[int, int] = (0, 1),
-    allow_missing: bool = False,
 ) -> RetrievalBatches:
-    """Batches of pairs of the annotated videos.
+    """Batches of pairs of the annotated videos. annotations: by the key of their video (`FrameSource.match`).
 
     text: a frozen encoder, then sentences come with the batches. shard: (index, count) of this process.
     """
     check_share(seed, shard)
     device = torch.device(device)
-    by_key, _ = source.match(annotations, allow_missing=allow_missing)
-    pairs = pair_table(by_key)
+    pairs = pair_table(annotations)
     if len(pairs.described) < 2:
         raise AnnotationError(
             f"only {pairs.videos[pairs.described[0]]!r} has a query that happens in it: a video is told from others, and there "

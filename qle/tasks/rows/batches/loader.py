@@ -19,7 +19,6 @@ from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
 from qle.data.loading.checks import check_place, check_share
 from qle.data.loading.plan import Placement, available_ram_bytes, place
-from qle.data.lookup import match_videos
 from qle.data.negatives import united_concepts
 from qle.data.rows import RowChoice, check_rate, choose_rows
 from qle.errors import AnnotationError, CacheMissingError, ConfigError
@@ -162,27 +161,29 @@ class TrainingBatches:
 
 def training_batches(
     space: Space,
-    annotations: Sequence[Annotation],
+    annotations: Mapping[str, Sequence[Annotation]],
     config: DataConfig,
     *,
     streams: Sequence[str],
     seed: int,
     device: torch.device | str = "cpu",
     shard: tuple[int, int] = (0, 1),
-    allow_missing: bool = False,
 ) -> TrainingBatches:
-    """Batches of windows of the annotated videos.
+    """Batches of windows of the annotated videos. annotations: by the key of their video (data/lookup.py).
 
     streams: those that the head reads. shard: (index, count) of this process; with the same `windows_per_batch` the batches
     of all processes together are those of a single one.
     """
     device = torch.device(device)
     _check(space, config, streams, seed, shard)
-    annotations = united_concepts(annotations)
-    labelled, _ = match_videos(space, [a for a in annotations if a.is_labelled], allow_missing=allow_missing)
-    # With those that are not: what a video was asked and nobody answered is no negative of it.
-    found, _ = match_videos(space, annotations, allow_missing=True)
-    matched = {key: found[key] for key in labelled}
+    united = iter(united_concepts([one for asked in annotations.values() for one in asked]))
+    matched = {key: [next(united) for _ in asked] for key, asked in annotations.items()}
+    # Also what nobody has answered: what a video was asked is no negative of it. But windows come from labelled videos alone.
+    matched = {key: asked for key, asked in matched.items() if any(one.is_labelled for one in asked)}
+    if not matched:
+        raise AnnotationError(
+            "there are no annotations that say when anything happens; give a file with at least one query and its windows"
+        )
     rows = {key: choose_rows(space.video(key), config.rate_fps) for key in matched}
     skipped = tuple(key for key, choice in rows.items() if not choice.valid.any())
     rows = {key: choice for key, choice in rows.items() if key not in skipped}

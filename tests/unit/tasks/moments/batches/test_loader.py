@@ -84,7 +84,11 @@ def make(root: Path, annotations: list[Annotation]) -> Iterator[Make]:
         streams = StreamSet.open(
             open_cache(root / "cache"), [StreamChoice.parse("motion"), StreamChoice.parse("image+tef")], settings
         )
-        opened.append(moment_batches(streams, annotations, settings, text=text, seed=7, device=device, shard=shard))
+        opened.append(
+            moment_batches(
+                streams, streams.match(annotations)[0], settings, text=text, seed=7, device=device, shard=shard
+            )
+        )
         return opened[-1]
 
     yield open_batches
@@ -305,7 +309,8 @@ def torn_streams(tmp_path: Path, config: MomentDataConfig) -> StreamSet:
 def test_rows_that_are_no_numbers_are_masked(tmp_path: Path, placement: str, caplog: pytest.LogCaptureFixture) -> None:
     config = MomentDataConfig(items_per_batch=2, placement=placement)  # type: ignore[arg-type]
     rows = [Annotation(qid=video, video=video, query="it", windows=((1.0, 4.0),)) for video in "ab"]
-    with moment_batches(torn_streams(tmp_path, config), rows, config, text=None, seed=0) as batches:
+    torn = torn_streams(tmp_path, config)
+    with moment_batches(torn, torn.match(rows)[0], config, text=None, seed=0) as batches:
         (batch,) = batches
         (again,) = batches
         assert batches.num_nonfinite_rows == 5
@@ -325,11 +330,11 @@ def test_what_cannot_be_learned_from(make: Make, root: Path) -> None:
     streams = StreamSet.open(open_cache(root / "cache"), [StreamChoice.parse("image")], config)
     row = Annotation(qid="1", video="film1", query="a", windows=(), is_labelled=False)
     with pytest.raises(AnnotationError, match="nothing can be learned"):
-        moment_batches(streams, [row], config, text=None, seed=0)
+        moment_batches(streams, streams.match([row])[0], config, text=None, seed=0)
     with pytest.raises(ConfigError, match="shard"):
-        moment_batches(streams, [row], config, text=None, seed=0, shard=(2, 2))
+        moment_batches(streams, streams.match([row])[0], config, text=None, seed=0, shard=(2, 2))
     with pytest.raises(ConfigError, match="seed -1"):
-        moment_batches(streams, [row], config, text=None, seed=-1)
+        moment_batches(streams, streams.match([row])[0], config, text=None, seed=-1)
 
 
 # Placement

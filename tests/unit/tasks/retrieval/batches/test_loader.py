@@ -30,7 +30,7 @@ def open_batches(planted: PlantedRetrieval, **settings: object) -> RetrievalBatc
     named = {name: settings.pop(name) for name in ("text", "shard", "seed") if name in settings}
     annotations = read_annotations(planted.train, allow_unlabelled=True)
     config = RetrievalDataConfig(**({"pairs_per_batch": 10} | settings))
-    return retrieval_batches(source, annotations, config, **({"seed": 0} | named))
+    return retrieval_batches(source, source.match(annotations)[0], config, **({"seed": 0} | named))
 
 
 def told(batches: list[RetrievalBatch]) -> list[tuple]:
@@ -99,7 +99,7 @@ def test_one_video_cannot_be_told_from_others(planted: PlantedRetrieval) -> None
         Annotation(qid="2", video="train1.mp4", query="smoke", windows=()),
     ]
     with pytest.raises(AnnotationError, match=r"only 'train0.mp4' has a query"):
-        retrieval_batches(source, rows, RetrievalDataConfig(), seed=0)
+        retrieval_batches(source, source.match(rows)[0], RetrievalDataConfig(), seed=0)
 
 
 @pytest.mark.parametrize(
