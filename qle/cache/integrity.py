@@ -47,7 +47,7 @@ def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool =
 
 
 def _hash(path: Path) -> str:
-    """Of what can be read: a sector that the disk cannot give back is damage too, and no reason to stop looking."""
+    """Hash of what can be read: a sector that the disk cannot give back is damage too, and no reason to stop looking."""
     try:
         return hash_file(path)
     except OSError as error:

@@ -208,7 +208,8 @@ def _show_queries(report: "Report") -> None:
     rows = [
         (
             row.query, row.num_videos, row.num_present,
-            *map(number_text, (row.base_rate, row.auroc, row.average_precision, row.f1, row.r1_at_05, row.miou, row.false_alarm_rate)),
+            *map(number_text, (row.base_rate, row.auroc, row.average_precision, row.f1,
+                               row.r1_at_05, row.miou, row.false_alarm_rate)),
         )
         for row in report.per_query
     ]  # fmt: skip

@@ -23,7 +23,7 @@ class Upstream:
     head: str
     """Name in HEADS."""
     entry: str
-    """Of the training file: which part of it holds the weights."""
+    """Which entry of the training file holds the weights."""
 
 
 UPSTREAMS = {

@@ -187,7 +187,7 @@ def _extracting(on_progress: OnProgress) -> Callable[[Progress], None]:
 
 
 def _weights(request: LocalizeRequest, record: RunRecord) -> list[str | None]:
-    """Of the backbone of each space."""
+    """The weights file for the backbone of each space."""
     given = request.weights
     if len(given) <= 1:
         return [given[0] if given else None] * len(record.spaces)

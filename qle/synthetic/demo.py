@@ -21,9 +21,9 @@ from qle.errors import AnnotationError, ConfigError, MissingDependencyError
 NUM_TRAIN, NUM_VAL, NUM_TEST, NUM_COMPOSITION = 240, 16, 24, 16
 """Videos of each split; where fewer are wanted to train on, the others shrink along."""
 LEAST_VIDEOS = 2
-"""Of a split: intervals are over videos."""
+"""Least videos of a split: intervals are over videos."""
 SECONDS, FPS, SIZE = 20, 2, 224
-"""Of a video: length, frames a second, pixels of a side."""
+"""A video's length, its frames a second, and pixels of a side."""
 ROWS_PER_S, GRID = 1, 10
 """What is extracted."""
 PRESET = "qle/demo"
@@ -64,7 +64,7 @@ class DemoConfig:
     num_videos: int = NUM_TRAIN
     """To train on."""
     steps: int | None = None
-    """Of training; None: those of the preset."""
+    """Steps of training; None: those of the preset."""
 
     def __post_init__(self) -> None:
         if self.num_videos < LEAST_VIDEOS:

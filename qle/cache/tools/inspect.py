@@ -33,7 +33,7 @@ class StreamFacts:
 
     name: str
     shape: tuple[int, ...]
-    """Of a row."""
+    """Shape of one row."""
     axes: tuple[str, ...]
     dtype: str
 
@@ -52,11 +52,11 @@ class SpaceFacts:
     num_rows: int
     num_valid: int
     hours: float
-    """Of video."""
+    """Hours of video in the space."""
     token_bytes: int
-    """Of the rows."""
+    """Bytes of all rows."""
     disk_bytes: int
-    """Of the files, metadata and padding included."""
+    """Bytes of the files, metadata and padding included."""
     provenance: dict[str, Any]
     """What the hash is made of."""
     recorded: dict[str, Any]

@@ -55,7 +55,7 @@ class PruneItem:
     space: str = ""
     key: str = ""
     inode: int = 0
-    """Of a video's folder: one that came to the same place since then is another video, and stays."""
+    """Inode of a video's folder: a folder that came to the same place since then is another video, and stays."""
 
 
 def plan_prune(
@@ -281,7 +281,7 @@ def _idle_hours(path: Path) -> float:
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Of the file or folder and everything in it; what vanishes meanwhile is left out."""
+    """Facts about the file or folder and everything in it; what vanishes meanwhile is left out."""
     places = [str(path)] + [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
     for place in places:
         try:

@@ -40,7 +40,7 @@ _LEAST = {
 """Smallest whole numbers that make a head; None, where it is allowed, has a meaning of its own."""
 
 SCORES_WIDTH = 64
-"""Of the mixer over raw scores, which have no width of their own; as in the first published generation."""
+"""Width of the mixer over raw scores, which have no width of their own; as in the first published generation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class QleConfig:
     """How far a row looks to either side in each layer of the transformer. Training shows no more than `data.window_rows`,
     so let the two be about alike: a row that looks further than it was taught to sees what it has never seen."""
     state_dim: int = 16
-    """Of the state space mixer."""
+    """Numbers of state of each channel of the state space mixer."""
     output: Literal["logit", "evidence"] = "logit"
     """evidence: for and against, from which a probability and its uncertainty follow."""
     confidence: Literal["none", "gate", "published"] = "none"
@@ -90,7 +90,7 @@ class QleConfig:
     misleading_weight: float = 0.2
     """On evidence for the wrong class (evidence only)."""
     positive_weight: float = 1.0
-    """Of rows where the query happens, against those where it does not."""
+    """Weight of rows where the query happens, against those where it does not."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -139,7 +139,7 @@ class QleConfig:
 
 
 class QleHead(RowHead):
-    """See the head of this file."""
+    """QLE: relevance of every cell of every row for a query, and from it the score of the row."""
 
     near: Tensor | None
     name: ClassVar[str] = "qle"
