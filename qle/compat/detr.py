@@ -214,7 +214,7 @@ SIZE_OPTIONS = {
     "n_input_proj": "projection_layers",
     "max_q_l": "max_words",
 }
-"""Official options that the tensors tell as well, for who builds the official model."""
+"""Official options that the tensors tell as well, for whoever builds the official model."""
 
 
 def official_options(config: DetrConfig, more: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     names and queries of a request + spaces of a run -> Asked, Asked, ...: a found video each, and which queries it is asked
 
 Everything that is wrong with names is said before the first video is opened or decoded. A damaged video ends with its own
-error; the others are none the worse for it.
+error; the others are answered all the same.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence

@@ -117,7 +117,7 @@ def probability_of(track: ScoreTrack, ranking: Ranking) -> np.ndarray:
 
 
 def ranked_spans(candidates: Candidates, ranking: Ranking) -> RankedSpans:
-    """The same as `rank`, for who measures thousands."""
+    """The same as `rank`, for many lists at once: evaluation ranks thousands of queries."""
     if not len(candidates.logit):
         whole = np.array([0.0, candidates.duration_s])
         return RankedSpans(start_s=whole[:1], end_s=whole[1:], score=np.zeros(1))

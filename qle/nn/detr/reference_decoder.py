@@ -25,7 +25,7 @@ NARROWEST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What is looked at."""
+    """The encoded clips that queries look at, with their places."""
 
     values: Float[Tensor, "items places dim"]
     positions: Float[Tensor, "items places dim"]
@@ -43,7 +43,7 @@ class Place:
 
 
 class ReferenceDecoder(nn.Module):
-    """Owns the anchors."""
+    """Layers that move the reference of every query, and the learned references that they start from (the anchors)."""
 
     def __init__(
         self,
