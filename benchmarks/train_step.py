@@ -34,7 +34,7 @@ from qle.data.lookup import match_videos
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
 from qle.heads.qle.head import QleConfig, QleHead
-from qle.heads.rows import Batch
+from qle.heads.rows import RowBatch
 from qle.runtime import keep_freed_memory, resolve_device, resolve_dtype
 from qle.tasks.rows.batches.loader import DataConfig, training_batches
 from qle.text import build_text_encoder
@@ -79,7 +79,7 @@ class Trainer:
         self.head, self._bank, self._device, self._dtype = head.to(device).train(), bank, device, dtype
         self._optimiser = torch.optim.AdamW(head.parameters(), lr=1e-4, fused=True)
 
-    def step(self, batch: Batch) -> None:
+    def step(self, batch: RowBatch) -> None:
         batch = batch.to(self._device).with_words(self._bank.encode(batch.queries))
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
             output = self.head(batch)
@@ -132,7 +132,7 @@ def measure(kind: str, grid: int, arguments: argparse.Namespace, folder: Path, w
         if grid != tokens.shape[1]:
             tokens = F.adaptive_avg_pool2d(tokens.permute(0, 3, 1, 2), grid).permute(0, 2, 3, 1)
         fresh = tokens.unflatten(0, (arguments.windows, FRAMES)).clone()
-        trainer.step(Batch(**{**_fields(batch), "streams": {"patch": fresh}}))
+        trainer.step(RowBatch(**{**_fields(batch), "streams": {"patch": fresh}}))
 
     online_s = seconds_a_step(online, device, arguments.steps)
     backbone_gflop = gflop_per_frame(M2CRL_BASE) * arguments.windows * FRAMES
@@ -149,7 +149,7 @@ def measure(kind: str, grid: int, arguments: argparse.Namespace, folder: Path, w
     }
 
 
-def _fields(batch: Batch) -> dict[str, object]:
+def _fields(batch: RowBatch) -> dict[str, object]:
     return {name: getattr(batch, name) for name in asdict(batch)}
 
 

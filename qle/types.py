@@ -236,7 +236,7 @@ class Prediction:
     """Key in the cache."""
     query: str
     qid: str | None = None
-    """Of the annotation or query file that asked, where there is one."""
+    """The qid of the annotation or query file that asked, where there is one."""
     duration_s: float
     moments: tuple[Moment, ...]
     """Best first, inside the video. None overlap where they are cut from a track; heads that answer with spans may give several

@@ -5,7 +5,7 @@ from torch import nn
 
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
-from qle.heads.rows import Batch, RowHead
+from qle.heads.rows import RowBatch, RowHead
 from qle.text.base import Words
 
 SHAPES = TokenShapes(streams={"patch": (3, 4, 8), "frame": (8,)}, text_dim=6, sentence_dim=6)
@@ -54,7 +54,7 @@ def random_words(num_queries: int, num_words: int = 5, seed: int = 0) -> Words:
     return Words(states=states, mask=mask, sentence=nn.functional.normalize(sentence, dim=-1))
 
 
-def random_batch(num_windows: int = 3, num_rows: int = 11, num_places: int = 2, seed: int = 0) -> Batch:
+def random_batch(num_windows: int = 3, num_rows: int = 11, num_places: int = 2, seed: int = 0) -> RowBatch:
     """Windows of different lengths, every query asked somewhere, labels at random."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(2, num_rows + 1, (num_windows, 1), generator=generator)
@@ -62,7 +62,7 @@ def random_batch(num_windows: int = 3, num_rows: int = 11, num_places: int = 2, 
     tokens = torch.randn(num_windows, num_rows, *SHAPES.streams["patch"], generator=generator)
     relevance = torch.rand(num_windows, num_places, num_rows, generator=generator).round()
     num_queries = num_windows * num_places
-    return Batch(
+    return RowBatch(
         streams={"patch": tokens * row_mask[..., None, None, None]},
         row_mask=row_mask,
         times_s=torch.arange(num_rows).double().expand(num_windows, -1) / 2,

@@ -1,4 +1,14 @@
-"""Frozen encoders: uint8 frames in, named token streams out. One file per encoder; this one only finds and builds them.
+"""Frozen encoders: pictures enter, named streams of tokens leave.
+
+    frames uint8 --preprocess.py (geometry, in the decode process)--> the model's size
+        --Backbone.encode--> {"patch": ..., "frame": ...}
+
+base.py         the interface that every encoder implements
+preprocess.py   how a picture becomes the input of a model
+tiny.py         built in, with fixed numbers: for trying things out
+hf.py           any vision transformer of the transformers library; hf_load.py finds and opens it
+m2crl.py        the video transformer of M2CRL and Endo-FM; m2crl_files.py reads the files that it comes in
+vit.py          the layers of vision transformers, for inference only
 
 Adding one: a file with a final class that implements `qle.backbones.base.Backbone`, and one line in BACKBONES. Importing
 this package loads no torch, so that help, plans and error messages stay fast.

@@ -23,7 +23,7 @@ from qle.backbones import BackboneRequest, source_of
 from qle.backbones.base import Backbone, check_frames, compiled, machine_facts
 from qle.backbones.m2crl_files import EncoderFile, M2crlConfig, fold_temporal, read_encoder
 from qle.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from qle.backbones.vit import Attention, Mlp
+from qle.backbones.vit import VitAttention, VitMlp
 from qle.errors import ConfigError
 from qle.runtime import resolve_device, resolve_dtype
 from qle.types import ClipContext, Stream
@@ -157,11 +157,11 @@ class _Block(nn.Module):
     def __init__(self, config: M2crlConfig) -> None:
         super().__init__()
         self.temporal_norm1 = nn.LayerNorm(config.width, eps=NORM_EPS)
-        self.temporal_attn = Attention(config.width, config.num_heads)
+        self.temporal_attn = VitAttention(config.width, config.num_heads)
         self.norm1 = nn.LayerNorm(config.width, eps=NORM_EPS)
-        self.attn = Attention(config.width, config.num_heads)
+        self.attn = VitAttention(config.width, config.num_heads)
         self.norm2 = nn.LayerNorm(config.width, eps=NORM_EPS)
-        self.mlp = Mlp(config.width, config.mlp_width)
+        self.mlp = VitMlp(config.width, config.mlp_width)
 
     def forward(
         self, tokens: Float[Tensor, "batch time 1+patches width"]

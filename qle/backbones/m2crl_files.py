@@ -62,7 +62,7 @@ class EncoderFile:
     is_video: bool
     """False: 2-D weights with a temporal path of zeros."""
     digest: str
-    """Of `state`: the same whatever file it came in."""
+    """Digest of `state`, the same whatever file it came in."""
 
 
 def read_encoder(path: Path, *, entry: str | None = None, num_heads: int | None = None) -> EncoderFile:

@@ -12,7 +12,7 @@ SHORT_LENGTH = 32
 """Below this a sequence does not fill the tiles of the fused CPU kernel."""
 
 
-class Attention(nn.Module):
+class VitAttention(nn.Module):
     """Multi-head self-attention with one matrix for queries, keys and values."""
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -29,7 +29,7 @@ class Attention(nn.Module):
         return projected
 
 
-class Mlp(nn.Module):
+class VitMlp(nn.Module):
     """Two linear layers around the exact (erf) GELU."""
 
     def __init__(self, width: int, hidden: int) -> None:

@@ -65,7 +65,7 @@ def _folders(record: CommitRecord | PackRecord) -> set[str]:
 
 
 def _hash(path: Path) -> str:
-    """Of what can be read: a sector that the disk cannot give back is damage too, and no reason to stop looking."""
+    """Hash of what can be read: a sector that the disk cannot give back is damage too, and no reason to stop looking."""
     try:
         return hash_file(path)
     except OSError as error:

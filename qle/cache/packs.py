@@ -140,7 +140,7 @@ def find(space: Path, key: str) -> tuple[Path, CommitRecord] | None:
 
 
 def keys(space: Path) -> set[str]:
-    """Of all packed videos."""
+    """Keys of all packed videos."""
     return {key for pack in open_packs(space) for key in pack.row_of_key}
 
 

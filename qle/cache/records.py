@@ -36,7 +36,7 @@ def _inside(path: str) -> str:
 
 
 InsidePath = Annotated[str, AfterValidator(_inside)]
-"""Of a file, relative to the folder that holds the record, "/" between parts."""
+"""Path of a file, relative to the folder that holds the record, "/" between parts."""
 
 
 class Record(BaseModel):
@@ -210,7 +210,7 @@ class ErrorRecord(Record):
     frames_decoded: int | None = None
     frames_expected: int | None = None
     source_size: int | None = None
-    """Of the file that failed; with another size or time it is worth another attempt."""
+    """Size of the file that failed; with another size or time it is worth another attempt."""
     source_mtime_ns: int | None = None
     attempt: Count = 1
     created: datetime

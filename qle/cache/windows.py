@@ -112,7 +112,7 @@ class StoredRows:
         self.stream: Stream = found.stream
         self.shape: tuple[int, ...] = found.shape
         self.dtype = quantise.decoded_dtype(self.stream)
-        """Of the numbers that `read` gives."""
+        """Type of the numbers that `read` gives."""
         self._raw, self._key = found.raw, record.key
         self._folder, self._pool = folder, pool
         self._sizes = {os.path.join(folder.path, file.path): file.size for file in record.files}

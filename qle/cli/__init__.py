@@ -1,1 +1,13 @@
-"""The command line: one file per command."""
+"""The command line: one file a command. Each parses, builds a request, calls one function and shows the result.
+
+    words typed -> app.py -> the function of a command -> a request -> the library
+        -> console.py (results on stdout, the rest on stderr)
+
+app.py          the program `qle`, and its commands extract, doctor and demo
+train.py, eval.py, localize.py, explain.py, search.py   the main job after extracting, in the order of a project
+cache.py        `qle cache ...`: inspect, verify, convert, merge, pack, import, export, prune
+checkpoint.py   `qle checkpoint ...`: official weights in and out
+prepare/        `qle prepare ...`: annotations of datasets, words, made-up videos
+checks.py       what `qle doctor` finds out about this machine
+console.py      what a user sees: tables, progress, errors, exit codes. The only file that imports rich
+"""

@@ -206,7 +206,7 @@ def _how_moments_were_made(report: "Report") -> dict[str, str]:
 
 
 def _show_queries(report: "Report") -> None:
-    from qle.eval.report import shown
+    from qle.eval.report import number_text
 
     columns = [
         "query", "#videos", "#with it", "#base rate", "#AUROC", "#AP", "#F1", "#R1@0.5", "#mIoU", "#false alarms",
@@ -214,7 +214,8 @@ def _show_queries(report: "Report") -> None:
     rows = [
         (
             row.query, row.num_videos, row.num_present,
-            *map(shown, (row.base_rate, row.auroc, row.average_precision, row.f1, row.r1_at_05, row.miou, row.false_alarm_rate)),
+            *map(number_text, (row.base_rate, row.auroc, row.average_precision, row.f1,
+                               row.r1_at_05, row.miou, row.false_alarm_rate)),
         )
         for row in report.per_query
     ]  # fmt: skip

@@ -1,6 +1,15 @@
-"""Official checkpoints -> ours, and back: one file per upstream with tables of names, nothing else.
+"""Official checkpoints to runs, and back: one file for each official program, which ties its names of tensors to ours.
 
-Each file has `head_from_official(state, settings)`, `official_state(head)` and `official_options(head)`.
+    official file --weights.py (nothing in it is executed)--> tensors --links.py, one of the tables--> head
+        --convert.py--> a run folder
+
+convert.py       `import_checkpoint` and `export_checkpoint`: every tensor is accounted for
+links.py         one table of names that serves both directions
+detr.py          what the programs of the Moment-DETR family have in common
+moment_detr.py, qd_detr.py, cg_detr.py, mesm.py, tmass.py   the tables of each program
+qle.py           checkpoints of Language-Guided-Endoscopy-Localization, one way only
+
+Each table has `head_from_official(state, settings)`, `official_state(head)` and `official_options(head)`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +23,7 @@ class Upstream:
     head: str
     """Name in HEADS."""
     entry: str
-    """Of the training file: which part of it holds the weights."""
+    """Which entry of the training file holds the weights."""
 
 
 UPSTREAMS = {

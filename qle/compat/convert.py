@@ -268,7 +268,7 @@ def _record(
     request: ImportRequest, opened: _Opened, head: Head, text: TextEncoder | None, recipe: FeatureRecipe | None,
     spaces: Sequence[Space],
 ) -> RunRecord:  # fmt: skip
-    """Of a run that was never trained here."""
+    """The record of a run that was never trained here."""
     features_dim, text_dim = _widths(opened.state, UPSTREAMS[request.upstream])
     unbound = SpaceUse(name="", hash="", hashed={}, streams={head.streams[0]: (features_dim,)}, rate_fps=None)
     first, *more = [space_use(space, None) for space in spaces] or [unbound]

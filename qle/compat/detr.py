@@ -125,7 +125,7 @@ def projection(official: str, ours: str, num_layers: int) -> list[Link]:
 
 
 def inputs(ours: str, config: DetrConfig) -> list[Link]:
-    """Of MomentInputs."""
+    """Links of the tensors of MomentInputs."""
     links = projection("input_vid_proj", f"{ours}.clips", config.projection_layers)
     links += projection("input_txt_proj", f"{ours}.words", config.projection_layers)
     return links + word_places(f"{ours}.word_places", config.max_words, config.dim)
@@ -142,12 +142,12 @@ def word_places(ours: str, max_words: int, dim: int) -> list[Link]:
 
 
 def predictions(ours: str) -> list[Link]:
-    """Of SpanPredictor."""
+    """Links of the tensors of SpanPredictor."""
     return tied("class_embed", f"{ours}.label") + mlp("span_embed", f"{ours}.span", 3)
 
 
 def token_detr(ours: str, config: DetrConfig) -> list[Link]:
-    """Of TokenDetr."""
+    """Links of the tensors of TokenDetr."""
     links = alone("global_rep_token", f"{ours}.encoder.token") + alone("global_rep_pos", f"{ours}.encoder.place")
     for layer in range(config.encoder_layers):
         name = f"encoder.layers.{layer}"
@@ -217,7 +217,7 @@ SIZE_OPTIONS = {
     "n_input_proj": "projection_layers",
     "max_q_l": "max_words",
 }
-"""Official options that the tensors tell as well, for who builds the official model."""
+"""Official options that the tensors tell as well, for whoever builds the official model."""
 
 
 def official_options(config: DetrConfig, more: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from qle.cache.tools.feature_files import UNREADABLE
 from qle.errors import AnnotationError
 
 MOST_BYTES = 1 << 28
-"""Of all arrays of a file, unpacked; a bigger one is damaged or hostile."""
+"""Bytes of all arrays of a file, unpacked; a bigger one is damaged or hostile."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _PARTS = ("times_s", "shape", "bits")

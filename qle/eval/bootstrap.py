@@ -8,7 +8,7 @@ and AP by less than 0.002 (tests/unit/eval/test_bootstrap.py), far below the wid
 
 import numpy as np
 
-from qle.eval.ranking import Ranking, ScoreCounts, ratio
+from qle.eval.ranking import RankedRows, ScoreCounts, ratio
 
 NUM_BINS = 2000
 LEVEL = 0.95
@@ -37,7 +37,7 @@ def mean_draws(draws: np.ndarray, values: np.ndarray, video: np.ndarray) -> np.n
 
 
 def histograms(
-    ranking: Ranking, labels: np.ndarray, video: np.ndarray, num_videos: int, num_bins: int = NUM_BINS
+    ranking: RankedRows, labels: np.ndarray, video: np.ndarray, num_videos: int, num_bins: int = NUM_BINS
 ) -> ScoreCounts:
     """(videos, bins): rows of each video by score, best bin first. Equal scores share a bin."""
     shape = (num_videos, num_bins)

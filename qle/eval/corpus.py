@@ -54,7 +54,7 @@ class CorpusTruth:
     windows: Mapping[str, Sequence[Window]]
     """By video; no window where only the video is known."""
     durations_s: Mapping[str, float]
-    """Of these videos."""
+    """Length of each of these videos."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class CorpusList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusAnswers:
-    """Of all queries, in their order. What is None is not measured."""
+    """The answers to all queries, in their order. What is None is not measured."""
 
     videos: Ranks | None = None
     """Stage 1: where the best right video stands among all (`Ranks.video` is not looked at)."""
@@ -148,7 +148,7 @@ def chain_values(truth: Sequence[CorpusTruth], said: Sequence[CorpusList]) -> Va
 
 
 def own_best_span(truth: Sequence[CorpusTruth]) -> tuple[float, float]:
-    """Of what is measured itself: no constant answer is right more often."""
+    """The best span for the very queries that are measured: no constant answer is right more often."""
     return best_span([(windows, one.durations_s[video]) for one in truth for video, windows in one.windows.items()])
 
 
@@ -219,7 +219,7 @@ def chance_of_hit(score: np.ndarray, is_right: np.ndarray, depth: int) -> float:
 
 
 def _floors(truth: Sequence[CorpusTruth], span: tuple[float, float], num_videos: int) -> dict[str, Values]:
-    """Of videos in random order, with the same stretch of each."""
+    """What floors reach: videos in random order, with the same stretch of each."""
     rows: dict[str, list[dict[str, float]]] = {"videos": [], "oracle": [], "chain": []}
     for one in truth:
         overlap = {

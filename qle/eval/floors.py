@@ -21,7 +21,7 @@ from qle.errors import CheckpointError
 from qle.segments.spans import pair_iou, window_cover
 
 NUM_BINS = 100
-"""Of relative time."""
+"""Bins of relative time."""
 SPAN_STEPS = 20
 """Spans begin and end at multiples of a twentieth of the video."""
 MOST_QUERY_RATES = 1000
@@ -75,9 +75,10 @@ def priors_of(
     val: Sequence[Annotation] = (),
     keys: Mapping[str, str] | None = None,
 ) -> Priors:
-    """Of labelled annotations. `durations_s` by `annotation.video`, where the annotations do not say how long videos are.
+    """What can be guessed from labelled annotations, without looking at any video.
 
-    Of `val` nothing is learned but which videos it has. `keys`: in the cache, by `annotation.video`.
+    durations_s: lengths by `annotation.video`, where the annotations do not say how long videos are. Nothing is learned from
+    `val` but which videos it has. keys: keys in the cache, by `annotation.video`.
     """
     lengths = [one.duration_s or (durations_s or {}).get(one.video) for one in annotations]
     known = [
@@ -152,9 +153,10 @@ def _best_threshold(position: np.ndarray) -> float:
 
 
 def best_span(known: Sequence[tuple[Sequence[Window], float]]) -> tuple[float, float]:
-    """Of windows of queries and lengths of their videos: beginning and end of the span that is right (tIoU >= 0.5) most often.
+    """The one span that is right most often (tIoU >= 0.5), its beginning and end as fractions of a video.
 
-    The whole video where no query has a window. Mean tIoU decides between spans that are right equally often.
+    Enters for each query: its windows, and the length of its video. Where no query has a window it is the whole video. Mean
+    tIoU decides between spans that are right equally often.
     """
     present = [(windows, length) for windows, length in known if windows]
     if not present:

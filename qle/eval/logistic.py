@@ -11,8 +11,8 @@ from qle.segments.tracks import sigmoid
 
 NUM_STEPS = 50
 SLOPE_RANGE = (1e-3, 1e3)
-"""Of the spread of the calibrated logits. A head that says nothing, or the opposite of the truth, has the lower end: almost the
-same probability everywhere."""
+"""Range of the slope on scores of spread 1. A head that says nothing, or the opposite of the truth, has the lower end:
+almost the same probability everywhere."""
 SCORE_RIDGE = 1e-3
 PRESENCE_RIDGE = 1.0
 """In pairs. Without it the presence of a separable validation set would be a step."""

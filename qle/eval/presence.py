@@ -27,7 +27,7 @@ class PresenceMetrics:
     """Absent queries whose presence reaches the value that all but a tenth of the present ones reach."""
     presence_auroc: float
     rejection_f1: float
-    """Of "absent" as the positive class, presence < 0.5 as the decision."""
+    """F1 with "absent" as the positive class, decided by presence < 0.5."""
 
 
 def presence_metrics(presence: np.ndarray, has_moment: np.ndarray, is_present: np.ndarray) -> PresenceMetrics:

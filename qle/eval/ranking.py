@@ -1,6 +1,6 @@
 """How well scores put positives before negatives: AUROC, average precision, F1. Ties count as ties, whatever the order of rows.
 
-    scores -> rank -> Ranking -> count (labels) -> ScoreCounts -> auroc, average_precision
+    scores -> rank -> RankedRows -> count (labels) -> ScoreCounts -> auroc, average_precision
 
 Rows with equal scores form a group, best group first, and every metric is a sum over groups. Counts may have leading axes
 (resamples, videos), so the bootstrap runs through the same functions. A metric that does not exist (no positives, no
@@ -13,7 +13,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class RankedRows:
     """An order of rows, best first."""
 
     order: np.ndarray
@@ -42,16 +42,16 @@ def mean_known(values: np.ndarray) -> float:
     return float(ratio(values[known].sum(), known.sum()))
 
 
-def rank(scores: np.ndarray) -> Ranking:
+def rank(scores: np.ndarray) -> RankedRows:
     """Sort once, measure often. Scores must not be NaN; infinite ones are fine."""
     order = np.argsort(-scores)
     ordered = scores[order]
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = ordered[1:] != ordered[:-1]
-    return Ranking(order, np.flatnonzero(is_first))
+    return RankedRows(order, np.flatnonzero(is_first))
 
 
-def count(ranking: Ranking, labels: np.ndarray) -> ScoreCounts:
+def count(ranking: RankedRows, labels: np.ndarray) -> ScoreCounts:
     """Labels (..., rows) bool to counts."""
     if not len(ranking.order):
         return ScoreCounts(np.zeros(labels.shape), np.zeros(labels.shape))
@@ -94,7 +94,7 @@ def false_alarms(counts: ScoreCounts, misses: float) -> np.ndarray:
 
 
 def auroc_of(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Of (rows,) scores and bool labels."""
+    """AUROC of (rows,) scores and bool labels."""
     return float(auroc(count(rank(scores), labels)))
 
 

@@ -45,7 +45,7 @@ class QueryRow:
     r1_at_05: float
     miou: float
     false_alarm_rate: float
-    """Of the videos in which it does not happen."""
+    """Share of the videos in which it does not happen, but got a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Report:
 
     @property
     def floor_names(self) -> tuple[str, ...]:
-        """Of all floors that stand beside any number, in the order in which they first do."""
+        """Names of all floors that stand beside any number, in the order in which they first do."""
         metrics = (metric for entries in self.metrics.values() for metric in entries.values())
         return tuple(dict.fromkeys(floor for metric in metrics for floor in metric.floors))
 
@@ -78,9 +78,13 @@ class Report:
         found = []
         for group, entries in self.metrics.items():
             for name, metric in entries.items():
-                span = "" if metric.interval is None else f"{shown(metric.interval[0])} - {shown(metric.interval[1])}"
-                beside = tuple(shown(metric.floors.get(floor, math.nan), missing="") for floor in floors)
-                found.append((f"{group} {name}", shown(metric.value), span, *beside))
+                span = (
+                    ""
+                    if metric.interval is None
+                    else f"{number_text(metric.interval[0])} - {number_text(metric.interval[1])}"
+                )
+                beside = tuple(number_text(metric.floors.get(floor, math.nan), missing="") for floor in floors)
+                found.append((f"{group} {name}", number_text(metric.value), span, *beside))
         return found
 
     def to_json(self, *, with_queries: bool = True) -> dict[str, Any]:
@@ -105,6 +109,6 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def shown(value: float, *, missing: str = "-") -> str:
+def number_text(value: float, *, missing: str = "-") -> str:
     """0.9345 -> "0.935"."""
     return f"{value:.3f}" if math.isfinite(value) else missing

@@ -28,7 +28,7 @@ class EvaluationRequest:
     checkpoints: tuple[Path, ...] = ()
     """Folders of runs; a folder of several seeds stands for all of them."""
     cache: Path | None = None
-    """Of runs; files of predictions need none."""
+    """Cache with the videos that runs are measured on; files of predictions need none."""
     annotations: Path
     predictions: Path | None = None
     """JSONL in the QVHighlights submission format."""
@@ -42,7 +42,7 @@ class EvaluationRequest:
     """parity: qvhighlights just as its program measures, also what the default mode refuses."""
     num_bootstrap: int = 1000
     seed: int = 0
-    """Of the resampling, and of random floors."""
+    """Seed of the resampling, and of random floors."""
     device: str = "auto"
     with_dsl: bool = False
     """Retrieval: also with the dual softmax."""

@@ -20,7 +20,7 @@ from qle.eval.report import Metric, Report
 
 CUTS = (1, 5, 10, 50, 100)
 DSL_SCALE = 100.0
-"""Of scores inside the softmax of the dual softmax, as published."""
+"""Factor on the scores inside the dual softmax, as published."""
 DIRECTIONS = ("text_to_video", "video_to_text")
 CHUNK = 1 << 22
 """Pairs that are compared at a time."""

@@ -112,7 +112,7 @@ def best_overlap(spans: Spans, windows: Windows) -> np.ndarray:
 
 
 def boundary_errors(spans: Spans, windows: Windows, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the matched spans: |start error| and |end error| in seconds, and their owners. `taken`: (spans,) at one tIoU."""
+    """For the matched spans: |start error| and |end error| in seconds, and their owners. `taken`: (spans,) at one tIoU."""
     hit = taken >= 0
     start = np.abs(spans.start_s[hit] - windows.start_s[taken[hit]])
     end = np.abs(spans.end_s[hit] - windows.end_s[taken[hit]])

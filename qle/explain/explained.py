@@ -34,7 +34,7 @@ class TemporalAttribution:
     """How much each row contributed to the refined logit of one moment (attribution.py)."""
 
     first_row: int
-    """Of the video, of which `contribution` begins."""
+    """The row of the video with which `contribution` begins."""
     contribution: np.ndarray
     """(rows,) float32 logits; their sum is `logit - baseline`."""
     target: tuple[float, float]
@@ -64,7 +64,7 @@ class ExplainedPrediction:
     frames: tuple[ExplainedFrame, ...] = ()
     """In order of time."""
     scale: float = 1.0
-    """Of the maps of all frames."""
+    """The scale of the maps of all frames."""
     attribution: TemporalAttribution | None = None
     film: ShownFilm | None = None
     """None where it is gone, or not the one that was extracted."""

@@ -273,6 +273,6 @@ def _is_known(values: np.ndarray) -> bool:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of those that exist; NaN of none."""
+    """The mean of the values that exist; NaN where there are none."""
     finite = [value for value in values if np.isfinite(value)]
     return float(np.mean(finite)) if finite else float("nan")

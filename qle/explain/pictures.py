@@ -12,7 +12,7 @@ PAGE_SIDE = 480
 JPEG_QUALITY = 86
 
 
-def shown(rgb: np.ndarray, side: int = PAGE_SIDE) -> np.ndarray:
+def shrunk(rgb: np.ndarray, side: int = PAGE_SIDE) -> np.ndarray:
     """The same picture with no side longer than `side`."""
     height, width = rgb.shape[:2]
     if max(height, width) <= side:

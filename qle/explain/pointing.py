@@ -13,7 +13,7 @@ from qle.data.annotations import FrameBox
 from qle.explain.maps import WHOLE, Region, cell_of_pixels, upsample
 
 TOLERANCE_PX = 15
-"""Of the video's own picture: what the original pointing game (Zhang et al., 2016) forgives."""
+"""Pixels of the video's own picture: what the original pointing game (Zhang et al., 2016) forgives."""
 BOX_SHAPE = (240, 320)
 """Pixels on which boxes, which are fractions of the picture, are drawn."""
 

@@ -23,7 +23,7 @@ from qle.explain.explained import ExplainedFrame, ExplainedPrediction, ShownFilm
 from qle.explain.lanes import lanes_of
 from qle.explain.overlay import LEGEND_GREY, legend, tint
 from qle.explain.page import page
-from qle.explain.pictures import data_uri, shown
+from qle.explain.pictures import data_uri, shrunk
 from qle.explain.timeline import (
     attribution_bars,
     axis,
@@ -239,7 +239,7 @@ def _frames(one: ExplainedPrediction) -> list[Values]:
 
 def _pictures(frame: ExplainedFrame) -> Values:
     """The frame, and the colours that lie over it."""
-    picture = shown(frame.frame) if frame.frame is not None else _bare(frame.relevance)
+    picture = shrunk(frame.frame) if frame.frame is not None else _bare(frame.relevance)
     if frame.relevance is None:
         return {"picture": data_uri(picture), "map": ""}
     size = max(1, picture.shape[0] // MAP_SHARE), max(1, picture.shape[1] // MAP_SHARE)

@@ -48,7 +48,7 @@ class Estimate:
     unreadable: dict[str, str]
     """Key -> why, of the probed ones."""
     hours: float
-    """Of video, pending."""
+    """Hours of video that are pending."""
     rows: int
     frames_decoded: int
     """Frames that the decoders go through to get the rows."""

@@ -25,7 +25,7 @@ class TokenOptions:
     grid: int | None = None
     """Mean-pool the patch map to grid x grid."""
     dtype: StoreDtype = "float16"
-    """Of the patch map. int8 has one scale per token; pooled vectors stay float16 beside it."""
+    """Stored type of the patch map. int8 has one scale per token; pooled vectors stay float16 beside it."""
 
     def __post_init__(self) -> None:
         if self.tokens == "frame" and self.grid is not None:

@@ -29,7 +29,7 @@ class SpaceSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class ExtractSummary:
     """The end of a run, counted from records and not from what the run believes."""
 
     cache: str
@@ -49,7 +49,7 @@ class Summary:
         return asdict(self) | {"exit_code": self.exit_code}
 
 
-def run(request: ExtractRequest, on_progress: OnExtracting) -> Summary:
+def run(request: ExtractRequest, on_progress: OnExtracting) -> ExtractSummary:
     """Extracts what is missing; returns what the cache then holds of the videos that were asked for."""
     started_s = time.monotonic()
     sources = discover(request.inputs, request.root, request.limit)
@@ -58,7 +58,7 @@ def run(request: ExtractRequest, on_progress: OnExtracting) -> Summary:
     else:
         folders, progress = DeviceProcesses(request, sources, on_progress).run()
     seconds = time.monotonic() - started_s
-    return Summary(
+    return ExtractSummary(
         cache=str(request.cache),
         spaces=[_summarise(folder, sources) for folder in folders],
         num_videos=len(sources),

@@ -1,4 +1,18 @@
-"""Heads: what is trained on cached tokens. Adding one is one file, one line here, one preset."""
+"""Heads: what is trained on cached tokens. A head is a config, `forward(batch)` and `loss(output, batch)`.
+
+    RowBatch (tokens, questions) + Words --RowHead--> a relevance map and a score for every row
+    MomentBatch (clips, queries) + Words --MomentHead--> ranked spans, saliency of clips
+    RetrievalBatch (frames, texts) + Words --RetrievalHead--> similarities
+
+base.py          the interface of all heads
+rows.py, moments.py, retrieval.py   the interface of each kind, and the batch that it is trained on
+qle/             rows: attention of patches to words, a map, a score
+moment_detr.py, qd_detr.py   moments: Moment-DETR; QD-DETR, whose clips listen to the query first
+cg_detr/, mesm/  moments: CG-DETR; MESM
+tmass/           retrieval: T-MASS
+
+Adding one is one file, one line in HEADS, one preset (docs/adding.md).
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

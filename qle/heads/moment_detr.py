@@ -21,7 +21,7 @@ from qle.heads.base import Losses, TokenShapes
 from qle.heads.moments import FEATURES, MomentBatch, MomentHead, MomentOutput
 from qle.nn.detr.clip_positions import clip_positions
 from qle.nn.detr.config import DetrConfig, check_weights
-from qle.nn.detr.decoder import Decoder, DecoderLayer
+from qle.nn.detr.decoder import DecoderLayer, PlainDecoder
 from qle.nn.detr.encoder import Encoder, EncoderLayer
 from qle.nn.detr.inputs import MomentInputs
 from qle.nn.detr.matcher import Matches
@@ -33,7 +33,7 @@ from qle.nn.detr.set_losses import set_losses, weighted
 
 @dataclass(frozen=True, kw_only=True)
 class MomentDetrConfig(DetrConfig):
-    """Of the family, and the options of the first of them."""
+    """Settings of the family, and those that only its first head has."""
 
     pre_norm: bool = False
     """Norms stand before attention and feed-forward parts instead of after them."""
@@ -51,7 +51,7 @@ class MomentDetrConfig(DetrConfig):
 
 
 class MomentDetrHead(MomentHead):
-    """See the head of this file."""
+    """Moment-DETR: one encoder over clips and words, and learned queries that each answer with a span."""
 
     name: ClassVar[str] = "moment_detr"
     Config: ClassVar[type] = MomentDetrConfig
@@ -65,7 +65,7 @@ class MomentDetrHead(MomentHead):
         layers = [EncoderLayer(*sizes, dropout=dropout, pre_norm=pre_norm) for _ in range(config.encoder_layers)]
         self.encoder = Encoder(layers, final_norm=pre_norm)
         steps = [DecoderLayer(*sizes, dropout=dropout, pre_norm=pre_norm) for _ in range(config.decoder_layers)]
-        self.decoder = Decoder(steps, config.num_queries)
+        self.decoder = PlainDecoder(steps, config.num_queries)
         self.predict = SpanPredictor(config.dim)
         self.saliency = nn.Linear(config.dim, 1)
         self.align = _Alignment(config) if config.aligns else None

@@ -66,7 +66,7 @@ class MomentBatch:
     negative_mask: Bool[Tensor, " items"] | None = None
     """False where the batch has no true negative for the item."""
     words: Words | None = None
-    """Of `queries`."""
+    """The encoded `queries`; None until the loop puts them there."""
     targets: MomentTargets | None = None
     videos: tuple[str, ...] = ()
     first_clips: tuple[int, ...] = ()
@@ -143,7 +143,7 @@ class MomentHead(Head[MomentBatch, MomentOutput]):
         return ()
 
     def decode(self, output: MomentOutput) -> MomentScores:
-        """Of the last layer. Every span has a length above 0 and lies inside the window."""
+        """Spans and scores of the last layer. Every span has a length above 0 and lies inside the window."""
         centre, width = output.spans[-1].float().unbind(-1)
         shortest = torch.finfo(torch.float32).eps
         start = (centre - width / 2).clamp(0.0, 1.0 - 2 * shortest)

@@ -30,7 +30,7 @@ from qle.nn.detr.token_detr import TokenDetr
 
 @dataclass(frozen=True, kw_only=True)
 class QdDetrConfig(DetrConfig):
-    """Of the family, and how often clips listen."""
+    """Settings of the family, and how often clips listen to the query."""
 
     text_to_video_layers: int = 2
     """Layers in which clips listen to words."""
@@ -42,7 +42,7 @@ class QdDetrConfig(DetrConfig):
 
 
 class QdDetrHead(MomentHead):
-    """See the head of this file."""
+    """QD-DETR: clips listen to the query before the encoder, and learn from queries that do not happen."""
 
     name: ClassVar[str] = "qd_detr"
     Config: ClassVar[type] = QdDetrConfig

@@ -28,7 +28,7 @@ class RetrievalBatch:
     """Distinct texts."""
     query_index: Int[Tensor, " pairs"]
     words: Words | None = None
-    """Of `queries`. Such heads read sentences: where the words come with the batch, `states` may hold none."""
+    """The encoded `queries`. Such heads read sentences: where the words come with the batch, `states` may hold none."""
     positives: Bool[Tensor, "pairs pairs"] | None = None
     """Text k is known to be true of video j: no negative, though it is not the pair that is asked for. None: of k = j only."""
     videos: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class RetrievalHead(Head[RetrievalBatch, RetrievalOutput]):
     task: ClassVar[str] = "retrieval"
     streams = (FRAMES,)
     num_frames: int
-    """Of a video; the caller takes them evenly over its length."""
+    """Frames of a video that it reads; the caller takes them evenly over its length."""
 
     @abstractmethod
     def forward(self, batch: RetrievalBatch) -> RetrievalOutput:

@@ -1,6 +1,6 @@
 """The interface of heads that score every row of a video for a query, and the batch that such heads are trained on.
 
-    Batch (windows of rows, and queries about them) -> forward -> HeadOutput -> loss               in training
+    RowBatch (windows of rows, and queries about them) -> forward -> HeadOutput -> loss               in training
     rows of a whole video, words -> read_rows -> RowReading -> refine -> RowScores                 everywhere else
 
 `read_rows` looks at each row alone, in chunks of any size, and `refine` mixes over time once over the whole video: so a video of
@@ -23,7 +23,7 @@ from qle.text.base import Words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class RowBatch:
     """A batch of windows. Masks are True where something real stands."""
 
     streams: Mapping[str, Float[Tensor, "windows time *row"]]
@@ -37,7 +37,7 @@ class Batch:
     """Which text is asked; 0 where the mask is False."""
     query_mask: Bool[Tensor, "windows places"]
     words: Words | None = None
-    """Of `queries`; put there by the loop, which owns the text encoder."""
+    """The encoded `queries`, put there by the loop, which owns the text encoder."""
     relevance: Float[Tensor, "windows places time"] | None = None
     """1 where the query happens, 0 where it does not; fractions for saliency."""
     relevance_mask: Bool[Tensor, "windows places time"] | None = None
@@ -47,10 +47,10 @@ class Batch:
     first_rows: tuple[int, ...] = ()
     """Number of each window's first row among the chosen rows of its video."""
 
-    def with_words(self, words: Words) -> "Batch":
+    def with_words(self, words: Words) -> "RowBatch":
         return replace(self, words=words)
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "RowBatch":
         """The same on a device."""
         return replace(self, **moved(self, device))
 
@@ -90,7 +90,7 @@ class RowScores:
     """Whether the query happens anywhere in the video, before calibration."""
 
 
-class RowHead(Head[Batch, HeadOutput]):
+class RowHead(Head[RowBatch, HeadOutput]):
     """A head that scores rows. `forward` equals `read_rows` + `refine` on each window."""
 
     task: ClassVar[str] = "rows"
@@ -110,7 +110,7 @@ class RowHead(Head[Batch, HeadOutput]):
     ) -> RowScores:
         """Over a whole video. Memory is linear in its length."""
 
-    def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss_counts(self, batch: RowBatch) -> Mapping[str, Tensor]:
         """Terms are means over the entries of `relevance_mask` unless a head says otherwise."""
         if batch.relevance_mask is None:
             raise ValueError("a batch for training needs relevance and its mask")

@@ -29,7 +29,7 @@ LEAST_FILM_FPS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Film:
+class OverlayFilm:
     """What was written."""
 
     path: Path
@@ -43,7 +43,7 @@ class Film:
 
 def overlay_film(
     opened: OpenedRun, video: Video, query: str, path: Path, on_progress: OnProgress | None = None
-) -> Film:
+) -> OverlayFilm:
     """Every row of the video once, its map painted on, and the probability as a bar below."""
     scorer = opened.scorer
     scorer.text.encoder.check(query)
@@ -67,7 +67,7 @@ def overlay_film(
         write_video(path, _counted(painted, len(rows), on_progress), fps)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}\nchoose another --overlay-video") from error
-    return Film(path=path, num_frames=len(rows), fps=fps, speed=fps / rate_fps, scale=scale)
+    return OverlayFilm(path=path, num_frames=len(rows), fps=fps, speed=fps / rate_fps, scale=scale)
 
 
 def _counted(frames: Iterator[np.ndarray], total: int, on_progress: OnProgress | None) -> Iterator[np.ndarray]:

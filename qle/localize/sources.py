@@ -3,7 +3,7 @@
     names and queries of a request + spaces of a run -> Asked, Asked, ...: a found video each, and which queries it is asked
 
 Everything that is wrong with names is said before the first video is opened or decoded. A damaged video ends with its own
-error; the others are none the worse for it.
+error; the others are answered all the same.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -58,7 +58,7 @@ def cached(request: LocalizeRequest, record: RunRecord, skipped: list[Query]) ->
             if request.video_ids and key not in places:
                 raise ConfigError(f"query {query.text!r} is about {key!r}, which is not among the --video-id: drop one")
             places.setdefault(key, []).append(place)
-    refuse_nothing(request, skipped)
+    check_any_left(request, skipped)
     if not places:
         raise CacheMissingError(
             f"{videos.spaces[0].path} holds no video yet; fill it with: qle extract --cache {request.cache} ..."
@@ -86,7 +86,7 @@ def extracted(
     ):  # fmt: skip
         check_output(option, path, inputs=films, suffixes=suffixes)
     places = _places(request, sources, skipped)
-    refuse_nothing(request, skipped)
+    check_any_left(request, skipped)
     wanted = [source for source in sources if places[source.key]]
     _check_number(request, len(wanted))
     with ExitStack() as stack:
@@ -104,7 +104,7 @@ def extracted(
             yield _asked(source, supplied, tuple(places[source.key]))
 
 
-def refuse_nothing(request: LocalizeRequest, skipped: Sequence[Query]) -> None:
+def check_any_left(request: LocalizeRequest, skipped: Sequence[Query]) -> None:
     """CacheMissingError where no query is left."""
     if len(skipped) == len(request.queries):
         raise CacheMissingError(
@@ -186,7 +186,7 @@ def _extracting(on_progress: OnProgress) -> Callable[[Progress], None]:
 
 
 def _weights(request: LocalizeRequest, record: RunRecord) -> list[str | None]:
-    """Of the backbone of each space."""
+    """The weights file for the backbone of each space."""
     given = request.weights
     if len(given) <= 1:
         return [given[0] if given else None] * len(record.spaces)

@@ -24,7 +24,7 @@ def paired_giou(a: Float[Tensor, "*batch 2"], b: Float[Tensor, "*batch 2"]) -> F
 
 
 def pairwise_giou(a: Float[Tensor, "*batch n 2"], b: Float[Tensor, "*batch m 2"]) -> Float[Tensor, "*batch n m"]:
-    """Of each with each."""
+    """Generalised IoU of every span of `a` with every span of `b`."""
     return paired_giou(a[..., :, None, :], b[..., None, :, :])
 
 

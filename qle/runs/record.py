@@ -86,7 +86,7 @@ class RunRecord(BaseModel):
     """Its name in HEADS."""
     head_config: dict[str, Any]
     text: dict[str, Any]
-    """Of `TextEncoder.spec()`."""
+    """What `TextEncoder.spec()` said of the text encoder."""
     text_dim: int
     sentence_dim: int
     space: SpaceUse
@@ -96,9 +96,9 @@ class RunRecord(BaseModel):
     recipe: FeatureRecipe | None = None
     """How features are made of the spaces, for heads that read joined clips or frame vectors (then of one part)."""
     localization: Localization = Localization()
-    """Of heads that score rows; not written for others."""
+    """Constants of heads that score rows; not written for others."""
     ranking: Ranking | None = None
-    """Of heads that answer with spans."""
+    """Constants of heads that answer with spans."""
     known: KnownLimit | None = None
     """How far from its training texts its knowledge reaches; None in runs that do not know."""
     is_calibrated: bool = True
@@ -286,7 +286,7 @@ PACKAGES = ("qle", "torch", "accelerate", "transformers", "peft", "numpy", "safe
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that make the numbers."""
+    """Versions of the packages that make the numbers."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

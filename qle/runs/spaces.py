@@ -20,7 +20,7 @@ def find_space(cache: Path, use: SpaceUse) -> SpaceFolder | None:
     for name in space_names(cache):
         try:
             folder = open_space(cache / name)
-        except CacheError:  # damaged; the others are none the worse for it, and `qle cache verify` names it
+        except CacheError:  # damaged, which `qle cache verify` tells; the other spaces can still be read
             continue
         if folder.record.hash == use.hash:
             return folder

@@ -53,7 +53,7 @@ class CoarseRecord(BaseModel):
 
 
 class CoarseVectors:
-    """Of every row of an index, those of removed videos too."""
+    """One vector for every row of an index, those of removed videos included."""
 
     def __init__(self, values: np.ndarray) -> None:
         self._values = values
@@ -138,7 +138,7 @@ def _read(index: PooledIndex, retriever: str) -> CoarseRecord | None:
 
 
 def _kept(index: PooledIndex, retriever: str) -> np.ndarray | None:
-    """Of all rows of the index; there may be more by now."""
+    """The vectors that were kept of all rows of the index; there may be more by now."""
     known = _read(index, retriever)
     if known is None or known.num_rows < index.num_rows:
         return None

@@ -118,7 +118,7 @@ def _scored(
 def _shortlists(
     videos: VideoSearch, queries: Sequence[str], gallery: np.ndarray, shortlist: int
 ) -> dict[int, list[np.ndarray]]:
-    """Of the length in use and of others."""
+    """Shortlists of the length in use and of others."""
     size = len(gallery)
     lengths = sorted({length for length in SHORTLISTS if length < size} | {min(shortlist, size)})
     found: dict[int, list[np.ndarray]] = {length: [] for length in lengths}
@@ -190,7 +190,7 @@ def _evaluate(
 
 
 def _answers(corpus: _Corpus, chain: "_Chain", fusion: Fusion) -> CorpusAnswers:
-    """Of both stages, of the chain, and of what stands beside it."""
+    """The answers of both stages, of the chain, and of what stands beside it."""
     return CorpusAnswers(
         videos=_ranks(corpus),
         oracle=[chain.oracle(number) for number in range(len(corpus.queries))],
@@ -204,7 +204,7 @@ def _answers(corpus: _Corpus, chain: "_Chain", fusion: Fusion) -> CorpusAnswers:
 
 
 def _asked(corpus: _Corpus, top_videos: int) -> dict[str, list[str]]:
-    """Of each query its best videos, and the right one."""
+    """By video, the queries that are asked there: each of its best videos, and of the right one."""
     asked: dict[str, list[str]] = {}
     for text, ranked, one in zip(corpus.queries, corpus.ranked, corpus.truth, strict=True):
         best = (corpus.videos.index.key(place) for place in ranked.place[:top_videos].tolist())
@@ -226,7 +226,7 @@ class _Chain:
         return [self._list(number, fusion) for number in range(len(self._best))]
 
     def oracle(self, number: int) -> CorpusList:
-        """Of the right video alone."""
+        """The list that the right video alone would give."""
         video = next(iter(self._corpus.truth[number].windows))
         found = self._moments.get((video, self._corpus.queries[number]))
         if found is None:
@@ -286,7 +286,7 @@ def _fusion(corpus: _Corpus, chain: _Chain, moments: MomentSearch, request: Eval
 
 
 def _ranks(corpus: _Corpus) -> Ranks:
-    """Of the best right video, as the search ranks them; those behind the shortlist are in no order."""
+    """Ranks of the best right video, as the search ranks them; those behind the shortlist are in no order."""
     better, level, candidates = np.zeros((3, len(corpus.queries)), dtype=np.int64)
     for number, (ranked, right) in enumerate(zip(corpus.ranked, corpus.is_right, strict=True)):
         is_right = right[np.searchsorted(corpus.gallery, ranked.place)]

@@ -26,7 +26,7 @@ KIND = "qle fusion"
 DEFAULT_WEIGHT, DEFAULT_TEMPERATURE = 0.5, 0.01
 """Without fitted ones; 0.01 is the temperature at which similarities are trained (T-MASS, as CLIP)."""
 LEAST_PROBABILITY = 1e-6
-"""Of a moment: what is shown as 0.000000 still has a logarithm."""
+"""Least probability of a moment: what is shown as 0.000000 still has a logarithm."""
 WEIGHTS = tuple(number / 20 for number in range(21))
 TEMPERATURES = (5e-3, 1.0)
 """Between which one is fitted: where validation has no mistake, every smaller one is likelier, and none is truer."""
@@ -37,9 +37,9 @@ class Fusion:
     """Weights of the two stages."""
 
     weight: float = DEFAULT_WEIGHT
-    """Of the video (lambda); 0: the moment alone, 1: the video alone."""
+    """Weight of the video (lambda); 0: the moment alone, 1: the video alone."""
     temperature: float = DEFAULT_TEMPERATURE
-    """Of similarities (tau)."""
+    """Temperature of the similarities (tau)."""
     fitted: Mapping[str, Any] = field(default_factory=dict)
     """On what, for which runs; empty: not fitted."""
 
@@ -91,7 +91,8 @@ def fuse(moments: Scored, similarity: np.ndarray, fusion: Fusion) -> Fused:
 
 
 def fit_temperature(similarity: Sequence[np.ndarray], is_right: Sequence[np.ndarray]) -> float:
-    """Of queries: similarities of all videos, and which of them are right. The likeliest, by golden section on the logarithm."""
+    """The likeliest temperature, by golden section on its logarithm, from the similarities of all videos to each query, and
+    which videos are right."""
     known = [
         (one.astype(np.float64), right)
         for one, right in zip(similarity, is_right, strict=True)

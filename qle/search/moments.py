@@ -25,12 +25,12 @@ from qle.types import OnProgress, Prediction, Query
 VIDEOS_PER_PASS = 64
 """That are answered together; their tracks are in memory as long."""
 MOST_MOMENTS = 100
-"""Of a query in a video."""
+"""Moments of a query in a video that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundMoments:
-    """Of one query in one video, best first."""
+    """The moments of one query in one video, best first."""
 
     start_s: np.ndarray
     end_s: np.ndarray
@@ -100,7 +100,7 @@ class MomentSearch:
 
     @property
     def _known_keys(self) -> frozenset[str]:
-        """Of the videos that all spaces hold."""
+        """Keys of the videos that all spaces hold."""
         if self._keys is None:
             self._keys = frozenset(self._videos.keys())
         return self._keys

@@ -59,7 +59,7 @@ class PooledRecord(BaseModel):
     num_frames: int
     dim: int
     num_rows: int
-    """Of the files, those of removed videos included."""
+    """Rows in the files, those of removed videos included."""
     vectors: str
     means: str
     table: str

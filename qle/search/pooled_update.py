@@ -54,7 +54,7 @@ class OpenedIndex:
     index: PooledIndex
     notes: tuple[str, ...] = ()
     temporary: "_TemporaryFolder | None" = None
-    """Of an index that could not be kept; goes with this."""
+    """Folder of an index that could not be kept; it goes with this."""
 
 
 class _TemporaryFolder:

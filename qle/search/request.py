@@ -60,7 +60,7 @@ class FoundVideo:
     similarity: float
     """As the retriever says: a cosine, in -1..1."""
     share: float
-    """Of the softmax over the shortlist, in 0..1."""
+    """Its part of the softmax over the shortlist, in 0..1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class FoundMoment:
     presence: float
     """That the query happens in this video at all."""
     duration_s: float
-    """Of the video."""
+    """Length of the video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +97,10 @@ class SearchResult:
 
     provenance: dict[str, Any]
     num_videos: int
-    """Of the corpus."""
+    """Videos in the corpus."""
     has_moments: bool
     searched: list[Searched] = field(default_factory=list)
-    """Of each query, in their order."""
+    """What was found for each query, in their order."""
     failures: dict[str, str] = field(default_factory=dict)
     """Video -> why it could not be searched."""
     notes: list[str] = field(default_factory=list)

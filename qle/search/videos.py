@@ -73,7 +73,7 @@ class VideoSearch:
         among: np.ndarray | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[RankedVideos]:
-        """Of each query. among: places of the videos that take part, rising; None: all. Progress in queries."""
+        """The ranked videos of each query. among: rising numbers of the videos that take part; None: all. Progress in queries."""
         every = np.arange(len(self.index)) if among is None else among
         found: list[RankedVideos] = []
         for first in range(0, len(queries), QUERIES_PER_PASS):
@@ -135,7 +135,7 @@ def open_search(
     run = load_run(folder, device)
     unkept = FrameSource(frames.space, frames.stream, frames.num_frames, keep_bytes=0)
     opened = open_pooled(unkept, on_progress)
-    _refuse_nothing(opened, cache)
+    _check_any_video(opened, cache)
     try:
         return VideoSearch(run, opened, device=device, on_progress=on_progress)
     except DamagedIndexError:  # found where its bytes are first read
@@ -143,7 +143,7 @@ def open_search(
         return VideoSearch(run, open_pooled(unkept, on_progress), device=device, on_progress=on_progress)
 
 
-def _refuse_nothing(opened: OpenedIndex, cache: Path) -> None:
+def _check_any_video(opened: OpenedIndex, cache: Path) -> None:
     if not len(opened.index):
         failures = opened.index.record.failures
         raise CacheMissingError(

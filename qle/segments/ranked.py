@@ -22,7 +22,7 @@ from qle.types import Moment, ScoreTrack
 SAME_TIOU = 0.5
 """Spans of different windows that overlap at least so much are one moment, seen twice."""
 SHOWN_TIOU = 0.7
-"""Of spans that overlap more than this, people are shown the best."""
+"""People are shown the best of spans that overlap more than this."""
 LEAST_S = 0.01
 """A span that is shorter is widened to this: times are written in milliseconds, and one without length is no answer."""
 
@@ -38,7 +38,7 @@ class Ranking:
     """Presence = sigmoid(presence_scale * highest logit + presence_bias)."""
     presence_bias: float = 0.0
     nms_tiou: float = 1.0
-    """Of two spans that overlap more than this the better one stays; 1: all stay, as benchmarks want them. Spans of
+    """The better of two spans that overlap more than this stays; 1: all stay, as benchmarks want them. Spans of
     different windows of one video are always merged."""
     round_s: float = 0.0
     """Ends become multiples of this (published: the length of a clip); 0: as they are."""
@@ -95,7 +95,7 @@ def rank(candidates: Candidates, ranking: Ranking) -> tuple[Moment, ...]:
     return _moments(ranked_spans(candidates, ranking))
 
 
-def shown(candidates: Candidates, ranking: Ranking) -> tuple[Moment, ...]:
+def shown_moments(candidates: Candidates, ranking: Ranking) -> tuple[Moment, ...]:
     """What people are told: the ranked spans without those that repeat a better one or are less sure than the threshold.
 
     Empty where none is sure enough, or the words of the query mean nothing to the run; `rank(...)[0]` is then the best guess.
@@ -121,7 +121,7 @@ def probability_of(track: ScoreTrack, ranking: Ranking) -> np.ndarray:
 
 
 def ranked_spans(candidates: Candidates, ranking: Ranking) -> RankedSpans:
-    """The same as `rank`, for who measures thousands."""
+    """The same as `rank`, for many lists at once: evaluation ranks thousands of queries."""
     if not len(candidates.logit):
         whole = np.array([0.0, candidates.duration_s])
         return RankedSpans(start_s=whole[:1], end_s=whole[1:], score=np.zeros(1))

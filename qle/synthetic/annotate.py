@@ -14,7 +14,7 @@ from PIL import Image
 from qle.data.annotations import Annotation, FrameBox
 from qle.data.masks import MaskTrack
 from qle.synthetic.film import Film
-from qle.synthetic.queries import Query, queries_of
+from qle.synthetic.queries import ScriptQuery, queries_of
 from qle.synthetic.script import Script, SyntheticConfig
 
 MASKS_PER_S = 4.0
@@ -49,7 +49,7 @@ def label(script: Script, config: SyntheticConfig) -> Labels:
 
 
 def _annotations(
-    script: Script, queries: Sequence[Query], boxes: Sequence[tuple[FrameBox, ...]], *, split: str
+    script: Script, queries: Sequence[ScriptQuery], boxes: Sequence[tuple[FrameBox, ...]], *, split: str
 ) -> tuple[Annotation, ...]:
     is_unseen = split == PARAPHRASE
     rng = np.random.default_rng([script.seed, 6 if is_unseen else 5])
@@ -73,7 +73,7 @@ def _annotations(
     return tuple(made)
 
 
-def _locate(film: Film, query: Query, config: SyntheticConfig) -> tuple[MaskTrack, tuple[FrameBox, ...]]:
+def _locate(film: Film, query: ScriptQuery, config: SyntheticConfig) -> tuple[MaskTrack, tuple[FrameBox, ...]]:
     """The thing in the frames that are next to every quarter of a second, where it can be seen well."""
     times_s, masks, boxes = [], [], []
     stride = max(1, round(config.fps / MASKS_PER_S))

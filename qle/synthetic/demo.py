@@ -21,7 +21,7 @@ from qle.inputs import parse_json
 NUM_TRAIN, NUM_VAL, NUM_TEST, NUM_COMPOSITION = 240, 16, 24, 16
 """Videos of each split; where fewer are wanted to train on, the others shrink along."""
 LEAST_VIDEOS = 2
-"""Of a split: intervals are over videos."""
+"""Least videos of a split: intervals are over videos."""
 SECONDS, FPS, SIZE = 20, 2, 224
 """Of a video: length, frames a second, pixels of a side."""
 ROWS_PER_S, GRID = 1, 14
@@ -80,7 +80,7 @@ class DemoConfig:
     num_videos: int = NUM_TRAIN
     """To train on."""
     steps: int | None = None
-    """Of training; None: those of the preset."""
+    """Steps of training; None: those of the preset."""
 
     def __post_init__(self) -> None:
         if self.num_videos < LEAST_VIDEOS:
@@ -118,7 +118,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class DemoQuestion:
     """A query about one held-out video and the true answer."""
 
     kind: str
@@ -137,7 +137,7 @@ class DemoResult:
     folder: Path
     text_encoder: str
     measured: tuple[Measured, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[DemoQuestion, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By stage."""
 
@@ -227,7 +227,7 @@ def learning_stages(folder: Path, config: DemoConfig, text_encoder: str) -> list
     return stages
 
 
-def asking_stage(folder: Path, questions: Sequence[Question]) -> Stage:
+def asking_stage(folder: Path, questions: Sequence[DemoQuestion]) -> Stage:
     """The questions, asked in words."""
     queries = [part for question in questions for part in ("--query", question.annotation.query)]
     flags = {"checkpoint": folder / "run", "cache": folder / "cache", "video-id": questions[0].annotation.video}
@@ -235,7 +235,7 @@ def asking_stage(folder: Path, questions: Sequence[Question]) -> Stage:
     return Stage(name="localize", line=("localize", *_flags(flags), *queries, *_flags(report)))
 
 
-def choose_questions(folder: Path) -> tuple[Question, ...]:
+def choose_questions(folder: Path) -> tuple[DemoQuestion, ...]:
     """About the test video that the most can be asked about: what happens, what does not, and what else in unseen words."""
     known = read_annotations(folder / "made" / "annotations" / "test.jsonl")
     unseen = read_annotations(folder / "made" / "annotations" / "paraphrase.jsonl")
@@ -248,9 +248,9 @@ def choose_questions(folder: Path) -> tuple[Question, ...]:
             asked = {one.concept for one in present[:NUM_KNOWN]}
             other = [one for one in said if one.concept not in asked] or said
             return (
-                *(Question(kind="known words", annotation=one) for one in present[:NUM_KNOWN]),
-                *(Question(kind="never there", annotation=one) for one in absent[:NUM_ABSENT]),
-                Question(kind="unseen words", annotation=other[0]),
+                *(DemoQuestion(kind="known words", annotation=one) for one in present[:NUM_KNOWN]),
+                *(DemoQuestion(kind="never there", annotation=one) for one in absent[:NUM_ABSENT]),
+                DemoQuestion(kind="unseen words", annotation=other[0]),
             )
     raise AnnotationError(f"{folder / 'made'}: in no test video something happens and something does not")
 

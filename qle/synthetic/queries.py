@@ -27,7 +27,7 @@ from qle.synthetic.vocabulary import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class ScriptQuery:
     """A question about one video and its true answer."""
 
     concept: Concept
@@ -36,11 +36,13 @@ class Query:
     """What is seen in the windows; empty with them."""
 
 
-def queries_of(script: Script) -> list[Query]:
+def queries_of(script: Script) -> list[ScriptQuery]:
     """Present ones in the order of their first windows, then absent ones."""
     shown = _shown(script)
     present = [
-        Query(concept=concept, windows=_windows(groups, script.seconds), events=tuple(e for g in groups for e in g))
+        ScriptQuery(
+            concept=concept, windows=_windows(groups, script.seconds), events=tuple(e for g in groups for e in g)
+        )
         for concept, groups in shown.items()
     ]
     if script.split == "composition":  # asks about what is new; the rest is there to be taken for it
@@ -49,7 +51,7 @@ def queries_of(script: Script) -> list[Query]:
         ]
     present.sort(key=lambda query: query.windows)
     absent = _absent(script, list(shown), [query.concept for query in present])
-    return present + [Query(concept=concept, windows=(), events=()) for concept in absent]
+    return present + [ScriptQuery(concept=concept, windows=(), events=()) for concept in absent]
 
 
 def _shown(script: Script) -> dict[Concept, list[tuple[Event, ...]]]:

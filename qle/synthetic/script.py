@@ -71,7 +71,7 @@ class Event:
     angle: float
     """Radians: of an object's long side, of a jet's flow, of a grasper's shaft (already turned inwards)."""
     seed: int
-    """Of shape, tint and movement."""
+    """Seed of shape, tint and movement."""
     colour: str = ""
     object: str = ""
     side: str = ""
@@ -89,7 +89,7 @@ class Script:
     number: int
     seconds: float
     seed: int
-    """Of walls, camera and distractors."""
+    """Seed of walls, camera and distractors."""
     events: tuple[Event, ...]
     never_shown: frozenset[Pair]
     """Swapped pairs of two objects that are seen together: "blue polyp" beside a green polyp and a blue ring."""

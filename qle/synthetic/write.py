@@ -30,7 +30,7 @@ from qle.synthetic.script import SPLITS, Script, SyntheticConfig, write_script
 from qle.types import OnProgress
 
 VERSION = 5
-"""Of what the films look like and say: a folder of another version is refused like one of other settings."""
+"""Version of what the films look like and say: a folder of another version is refused like one of other settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

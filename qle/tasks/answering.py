@@ -36,7 +36,7 @@ class AnsweringOptions:
     device: torch.device
     precision: Precision = "float32"
     memory_bytes: int = MEMORY_BYTES
-    """Of numbers that are held at the same time while a video is scored."""
+    """Bytes of numbers that are held at the same time while a video is scored."""
     keeps_all: bool = False
     """Every span that a head gives, overlapping and improbable ones too, as evaluators want them."""
 

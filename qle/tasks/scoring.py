@@ -1,4 +1,4 @@
-"""Modules that score and are not trained: how predict.py and predict_moments.py run heads and text encoders."""
+"""How every task runs heads and text encoders that score and are not being trained."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,5 +1,20 @@
 """Text encoders: queries in, words out. One file per kind; this one only finds and builds them.
 
+    queries --queries.py: none empty or too long--> bank.py: each distinct one once
+        --TextEncoder--> Words (states, mask, sentence)
+
+base.py          the interface, and `Words`
+request.py       what a user may choose
+tiny.py          built in, trained together with the head
+hf.py            any text tower of the transformers library; hf_load.py finds and opens it
+minilm.py        a sentence encoder out of a pip package
+vectors.py       word vectors from a text file, such as GloVe
+stored.py        encodings of known queries; words_file.py reads and writes the file
+lora.py          LoRA on a frozen tower
+bank.py          each distinct query is encoded once
+queries.py       what every encoder refuses
+spelling.py      which pieces of a tokenizer are whole words, and which of those say little
+
 Adding one: a file with a final class that implements `qle.text.base.TextEncoder` and a function that builds it, and one line in
 TEXT_ENCODERS. Importing this package loads no torch.
 """

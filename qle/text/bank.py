@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from qle.text.base import TextEncoder, Words
-from qle.text.queries import refuse_nothing
+from qle.text.queries import check_not_empty
 
 KEEP_BYTES = 64 << 20
 """Several thousand short queries of a wide encoder."""
 QUERIES_PER_PASS = 128
-"""Of a frozen encoder at a time, so that ten thousand queries need no more memory than these."""
+"""Queries that a frozen encoder reads at a time, so that ten thousand queries need no more memory than these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class QueryBank:
 
     def encode(self, queries: Sequence[str]) -> Words:
         """One row for each query, in their order. Gradients flow where the encoder is trained."""
-        refuse_nothing(queries)
+        check_not_empty(queries)
         distinct = tuple(dict.fromkeys(queries))
         if self.encoder.is_frozen:
             return _stacked(queries, self._recalled(distinct))

@@ -61,7 +61,7 @@ class TextEncoder(nn.Module, ABC):
     name: str
     """What the user asked for: tiny, minilm, or a Hugging Face id or folder."""
     dim: int
-    """Of a word vector."""
+    """Numbers of a word vector."""
     sentence_dim: int
     max_words: int
     """Word pieces of the longest query that it reads; longer ones are an InputError of `check`, never cut silently."""

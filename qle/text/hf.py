@@ -21,7 +21,7 @@ from qle.errors import ConfigError
 from qle.text.base import Piece, TextEncoder, Words
 from qle.text.hf_load import TextTower, load_text_tower, spelt_pieces
 from qle.text.lora import add_lora, set_adapter_dropout
-from qle.text.queries import check_length, refuse_nothing
+from qle.text.queries import check_length, check_not_empty
 from qle.text.request import TextRequest, lasting
 from qle.weights import state_digest
 
@@ -61,7 +61,7 @@ class HuggingFaceText(TextEncoder):
         return self
 
     def forward(self, queries: Sequence[str]) -> Words:
-        refuse_nothing(queries)
+        check_not_empty(queries)
         pieces = [self._pieces(query) for query in queries]
         ids, mask = self._padded(pieces)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):

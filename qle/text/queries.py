@@ -10,7 +10,7 @@ MAX_SHOWN = 40
 """Characters of a query in a message."""
 
 
-def refuse_nothing(queries: Sequence[str]) -> None:
+def check_not_empty(queries: Sequence[str]) -> None:
     if isinstance(queries, str):
         raise TypeError("queries are a sequence of texts, got one text: pass [query]")
     if not queries:
@@ -31,15 +31,15 @@ def check_queries(queries: Iterable[Query], encoder: TextEncoder) -> None:
 def check_length(query: str, num_pieces: int, max_words: int, *, num_marks: int, encoder: str) -> None:
     """InputError where nothing but begin and end marks (`num_marks`) is left of a query, or more than `max_words` pieces."""
     if num_pieces <= num_marks or not query.strip():
-        raise InputError(f"empty query: {shown(query)} has no words\nsay in words what to look for")
+        raise InputError(f"empty query: {quoted_query(query)} has no words\nsay in words what to look for")
     if num_pieces > max_words:
         marks = f" ({num_marks} of them mark begin and end)" if num_marks else ""
         raise InputError(
-            f"query {shown(query)} is too long: {num_pieces} word pieces{marks}, {encoder} reads at most {max_words}\n"
+            f"query {quoted_query(query)} is too long: {num_pieces} word pieces{marks}, {encoder} reads at most {max_words}\n"
             "say it in fewer words, or ask several queries"
         )
 
 
-def shown(query: str) -> str:
+def quoted_query(query: str) -> str:
     """A query in a message: quoted, one line, not longer than a line."""
     return repr(query if len(query) <= MAX_SHOWN else f"{query[:MAX_SHOWN]}...")

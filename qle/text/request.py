@@ -45,7 +45,7 @@ class TextRequest:
     dim: int | None = None
     """Width of a word vector of `tiny` (None: 64); pretrained encoders have their own."""
     seed: int = 0
-    """Of the first values of whatever is trained."""
+    """Seed of the first values of whatever is trained."""
 
     def __post_init__(self) -> None:
         if not self.name:

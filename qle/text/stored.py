@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from qle.config import config_to_dict
 from qle.errors import ConfigError, InputError
 from qle.text.base import Piece, TextEncoder, Words
-from qle.text.queries import refuse_nothing, shown
+from qle.text.queries import check_not_empty, quoted_query
 from qle.text.request import TextRequest, lasting
 from qle.text.words_file import StoredQueries, StoredQuery, write_stored_words
 
@@ -49,7 +49,7 @@ class StoredText(TextEncoder):
         self.register_buffer("place", torch.zeros(1), persistent=False)  # says which device words go to
 
     def forward(self, queries: Sequence[str]) -> Words:
-        refuse_nothing(queries)
+        check_not_empty(queries)
         for query in queries:
             self.check(query)
         rows = [self._stored.query(query) for query in queries]
@@ -66,13 +66,13 @@ class StoredText(TextEncoder):
 
     def check(self, query: str) -> None:
         if not query.strip():
-            raise InputError(f"empty query: {shown(query)} has no words\nsay in words what to look for")
+            raise InputError(f"empty query: {quoted_query(query)} has no words\nsay in words what to look for")
         if query in self._stored:
             return
         near = difflib.get_close_matches(query, self._stored.texts(), n=1, cutoff=0.8)
         raise InputError(
-            f"query {shown(query)} is not among the {len(self._stored):,} of {self.name}"
-            + (f"; did you mean {shown(near[0])}?" if near else "")
+            f"query {quoted_query(query)} is not among the {len(self._stored):,} of {self.name}"
+            + (f"; did you mean {quoted_query(near[0])}?" if near else "")
             + "\nadd its features to the file (qle prepare words), or train with an encoder that reads any query"
         )
 
@@ -100,7 +100,7 @@ class StoredText(TextEncoder):
         if not isinstance(witnesses := spec.get("weights"), list):
             return None
         others, num_gone = self._stored.differences(witnesses)
-        found = [f"{len(others)} with other numbers, e.g. {shown(others[0])}"] if others else []
+        found = [f"{len(others)} with other numbers, e.g. {quoted_query(others[0])}"] if others else []
         found += [f"{num_gone} missing"] if num_gone else []
         return f"of {len(witnesses)} sampled queries, {', '.join(found) or 'nothing'}"
 

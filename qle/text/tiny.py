@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from qle.config import config_to_dict
 from qle.errors import ConfigError
 from qle.text.base import Piece, TextEncoder, Words
-from qle.text.queries import check_length, refuse_nothing
+from qle.text.queries import check_length, check_not_empty
 from qle.text.request import TextRequest
 
 DIM = 64
@@ -58,7 +58,7 @@ class TinyText(TextEncoder):
         self.norm = nn.LayerNorm(self.dim)
 
     def forward(self, queries: Sequence[str]) -> Words:
-        refuse_nothing(queries)
+        check_not_empty(queries)
         split = [self._words(query) for query in queries]
         vectors, index = self._vectors(split)
         width = max(len(words) for words in split)
@@ -134,7 +134,7 @@ def bucket_of(piece: str) -> int:
 
 
 def number_of(word: str) -> int:
-    """Of the bucket of the whole word, from 1 on: two words in some thousand share one."""
+    """The number of the bucket of a whole word, from 1 on: two words in some thousand share one."""
     return bucket_of(word) + 1
 
 

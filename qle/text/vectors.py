@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from qle.config import config_to_dict
 from qle.errors import ConfigError, InputError
 from qle.text.base import Piece, TextEncoder, Words
-from qle.text.queries import check_length, refuse_nothing, shown
+from qle.text.queries import check_length, check_not_empty, quoted_query
 from qle.text.request import TextRequest, lasting
 
 MAX_WORDS = 64
@@ -114,7 +114,7 @@ class VectorText(TextEncoder):
         self.register_buffer("place", torch.zeros(1), persistent=False)  # says which device words go to
 
     def forward(self, queries: Sequence[str]) -> Words:
-        refuse_nothing(queries)
+        check_not_empty(queries)
         split = [self._words(query) for query in queries]
         states = pad_sequence(
             [torch.stack([self._vector(word) for word in words]) for words in split], batch_first=True
@@ -156,7 +156,7 @@ class VectorText(TextEncoder):
         check_length(query, len(tokens), self.max_words, num_marks=0, encoder=self.name)
         if not words:
             raise InputError(
-                f"query {shown(query)}: {self.name} has no vector for any of its words ({', '.join(tokens)[:60]})\n"
+                f"query {quoted_query(query)}: {self.name} has no vector for any of its words ({', '.join(tokens)[:60]})\n"
                 "say it in other words, or take an encoder that reads any word, e.g. minilm"
             )
         return words

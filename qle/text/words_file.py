@@ -169,7 +169,7 @@ class StoredQueries:
         return [f"{mark}:{self._hash(text)}" for mark, text in chosen]
 
     def digest(self, queries: Iterable[str]) -> str:
-        """Of what it says about these queries, those that it does not hold left out."""
+        """Digest of what it says about these queries, those that it does not hold left out."""
         texts = sorted({text for query in queries if (text := " ".join(query.split())) in self._number})
         return xxhash.xxh3_128_hexdigest("".join(f"{_text_hash(text)}:{self._hash(text)}" for text in texts).encode())
 
@@ -178,7 +178,7 @@ class StoredQueries:
         return bool(witnesses) and self.differences(witnesses) == ([], 0)
 
     def differences(self, witnesses: Sequence[str]) -> tuple[list[str], int]:
-        """Of these, the queries that have other numbers here, and how many are not here."""
+        """Those of these queries that have other numbers here, and how many are not here."""
         texts = {_text_hash(text): text for text in self._number}
         known = [(texts.get(mark), numbers) for mark, _, numbers in (witness.partition(":") for witness in witnesses)]
         others = [text for text, numbers in known if text is not None and self._hash(text) != numbers]

@@ -31,7 +31,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     """Memory of AdamW for the gradient and for its square. Attention trains with a shorter one than the usual 0.999."""
     schedule: Schedule = "cosine"
-    """Of the learning rate after the warm-up: down along a cosine to 0; constant; or to a tenth every `step_every` epochs."""
+    """The learning rate after the warm-up: down along a cosine to 0; constant; or to a tenth every `step_every` epochs."""
     step_every: int = 400
     """Epochs; with the schedule step only."""
     warmup: float = 0.05
@@ -41,9 +41,10 @@ class TrainConfig:
     accumulation: int = 1
     """Batches to a step."""
     ema_decay: float = 0.99
-    """Of the running mean of the weights, which is what is validated and saved; 0: the weights themselves."""
+    """Decay of the running mean of the weights, which is what is validated and saved; 0: the weights themselves."""
     precision: Precision = "auto"
-    """Of the forward pass: auto is bfloat16 where the hardware multiplies it (GPUs, some CPUs: AVX-512 BF16), else float32."""
+    """Number type of the forward pass; auto is bfloat16 where the hardware multiplies it (GPUs, CPUs with AVX-512 BF16), else
+    float32."""
     eval_every: int | None = None
     """Steps between validations; None: `eval_epochs` says when."""
     eval_epochs: int = 1

@@ -15,7 +15,7 @@ class TrainStatus:
     loss: float | None = None
     """Mean since the last line of the history."""
     score: float | None = None
-    """Of the newest validation."""
+    """Score of the newest validation."""
     best_score: float | None = None
     score_label: str = "AUROC"
     """What that score is, for people."""

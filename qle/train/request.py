@@ -35,7 +35,8 @@ class TrainRequest:
     num_seeds: int | None = None
     """So many trainings under OUT/seed-0, seed-1, ..."""
     num_jobs: int | None = None
-    """Of them at the same time, in processes of their own; None: as many as there are GPUs, or cores for their threads."""
+    """How many seeds are trained at the same time, each in a process of its own. None: as many as there are GPUs, or cores for
+    their threads."""
     device: str = "auto"
     track: str = "auto"
     allow_missing: bool = False
@@ -50,7 +51,7 @@ class TrainRequest:
             raise ConfigError(f"--jobs {self.num_jobs}: expected 1 or more, and --seeds to train at the same time")
 
     def seed_folder(self, number: int) -> Path:
-        """Of one of several seeds, counted from 0."""
+        """The folder of one of several seeds, counted from 0."""
         return self.out / f"seed-{number}"
 
 
@@ -61,7 +62,7 @@ class Settings:
     head_name: str
     head: Any
     data: Any
-    """Of the kind that the task of the head reads (`Task.data_config`, qle/task.py)."""
+    """Settings of the kind that the task of the head reads (`Task.data_config`, qle/task.py)."""
     train: TrainConfig
     text: TextRequest
 

@@ -78,7 +78,7 @@ def run_seed(
 
 
 def open_training(request: TrainRequest, settings: Settings) -> Training:
-    """Of the kind that the head is for."""
+    """The training of the task that the head is for."""
     return task_of(settings.head_name).training_class.open(request, settings)
 
 

@@ -48,7 +48,7 @@ class AnnotationPair:
     val_of: Mapping[str, Sequence[Annotation]]
     """`val` by the key of its video."""
     identity: dict[str, Any]
-    """Of the files by content, for the settings of the run."""
+    """The files by content, for the settings of the run."""
     notes: tuple[str, ...]
     """What the user should know and need not act on."""
 

@@ -60,7 +60,7 @@ class Kept:
     """What a finished training wants to keep beside the weights: fields of the RunRecord that the task knows, and metrics."""
 
     record: Mapping[str, Any]
-    """Of RunRecord: space, more_spaces, recipe, localization or ranking, priors."""
+    """Fields of RunRecord: space, more_spaces, recipe, localization or ranking, priors."""
     metrics: Mapping[str, Any]
     """JSON, for metrics.json under "validation"."""
     known: KnownTexts | None = None
@@ -78,7 +78,7 @@ class Training(ABC):
     where: str
     """The space or spaces, for people."""
     identity: Mapping[str, Any]
-    """Of files and spaces by content, for the settings of the run."""
+    """Files and spaces by content, for the settings of the run."""
     notes: Sequence[str]
     """What the user should know and need not act on."""
 

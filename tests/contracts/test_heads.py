@@ -11,7 +11,7 @@ from qle.errors import ConfigError
 from qle.heads import HEADS, build_head, head_class
 from qle.heads.qle.head import QleConfig
 from qle.heads.qle.presence import anywhere
-from qle.heads.rows import Batch, RowHead, RowReading
+from qle.heads.rows import RowBatch, RowHead, RowReading
 from qle.text.base import Words
 from tests.small_heads import QLE_VARIANTS, SHAPES, TINY, random_batch, random_words, small_head
 
@@ -168,7 +168,7 @@ def test_presence_knows_only_real_rows_and_learns_only_what_was_judged() -> None
     assert head.loss_counts(replace(batch, relevance=relevance, relevance_mask=unjudged))["presence"].item() == 1
 
 
-def _same_where_real(expected: torch.Tensor, found: torch.Tensor, batch: Batch) -> None:
+def _same_where_real(expected: torch.Tensor, found: torch.Tensor, batch: RowBatch) -> None:
     real = batch.row_mask[:, None].expand_as(expected)
     torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-5)
 

@@ -10,7 +10,7 @@ from qle.backbones import BackboneRequest
 from qle.extract.decode.write import write_video
 from qle.extract.device import OnExtracting
 from qle.extract.request import ExtractRequest, TokenOptions
-from qle.extract.run import Summary, run
+from qle.extract.run import ExtractSummary, run
 from qle.extract.sampling import Sampling
 from tests.running import LONG_FRAMES
 
@@ -41,7 +41,7 @@ def long_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def extract(small_videos: Path, tmp_path: Path) -> Callable[..., Summary]:
+def extract(small_videos: Path, tmp_path: Path) -> Callable[..., ExtractSummary]:
     """Runs the engine in this process; keyword arguments replace fields of the request."""
 
     def call(
@@ -49,7 +49,7 @@ def extract(small_videos: Path, tmp_path: Path) -> Callable[..., Summary]:
         cache: Path = tmp_path / "cache",
         on_progress: OnExtracting = lambda progress: None,
         **changes: object,
-    ) -> Summary:
+    ) -> ExtractSummary:
         fields: dict = {
             "inputs": tuple(str(path) for path in inputs or (small_videos,)),
             "cache": cache,

@@ -37,7 +37,7 @@ class ConvertReport:
     num_converted: int = 0
     num_already: int = 0
     size_bytes: int = 0
-    """Of what was written."""
+    """Bytes that were written."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Videos that are not as recorded and were left out: key -> what is wrong."""
 

@@ -34,7 +34,7 @@ class StreamFacts:
 
     name: str
     shape: tuple[int, ...]
-    """Of a row."""
+    """Shape of one row."""
     axes: tuple[str, ...]
     dtype: str
 
@@ -55,11 +55,11 @@ class SpaceFacts:
     faults: dict[str, str]
     """Videos that are partial or have damaged rows -> what is wrong with them."""
     hours: float
-    """Of video."""
+    """Hours of video in the space."""
     token_bytes: int
-    """Of the rows."""
+    """Bytes of all rows."""
     disk_bytes: int
-    """Of the files, metadata and padding included."""
+    """Bytes of the files, metadata and padding included."""
     num_leftovers: int
     """Files and folders that killed commands left; `prune` removes them."""
     leftover_bytes: int

@@ -227,7 +227,7 @@ def _few_keys(found: Mapping[str, Header], rows: tuple[int, ...]) -> str:
 def _headers(
     entries: Sequence[FeatureEntry], options: ImportOptions, load_tensors: LoadTensors | None
 ) -> dict[str, Header]:
-    """Of some usable files, evenly over all; of the first one that is usable where none of these is."""
+    """The headers of some usable files, spread evenly; where none of these is usable, that of the first one that is."""
     chosen = [entries[place] for place in np.linspace(0, len(entries) - 1, min(len(entries), MOST_PEEKED)).astype(int)]
     found: dict[str, Header] = {}
     failed: dict[str, str] = {}

@@ -49,7 +49,7 @@ class PruneItem:
     space: str = ""
     key: str = ""
     inode: int = 0
-    """Of a video's folder: one that came to the same place since then is another video, and stays."""
+    """Inode of a video's folder: a folder that came to the same place since then is another video, and stays."""
 
 
 def plan_prune(

@@ -42,7 +42,7 @@ class Finding:
 
     space: str
     key: str
-    """Of the video; for a pack its name; empty where the description of a space or of the cache is broken."""
+    """Key of the video, or name of the pack; empty where the description of a space or of the cache is broken."""
     file: str
     problem: str
     videos: tuple[str, ...] = ()

@@ -20,9 +20,9 @@ PlacementName = Literal["auto", "device", "ram", "mapped", "streamed"]
 """A place, or `auto`: the fastest that holds the working set."""
 
 DEVICE_SHARE = 0.5
-"""Of the device's free memory: weights, activations and optimiser need the rest."""
+"""Share of the device's free memory that tokens may take: weights, activations and optimiser need the rest."""
 RAM_SHARE = 0.25
-"""Of the available memory: the page cache may hold the files as well."""
+"""Share of the available memory that tokens may take: the page cache may hold the files as well."""
 MAPPED_SHARE = 0.8
 ADVICE = "use data.placement=auto, a lower data.rate_fps, or a smaller map: qle cache convert --grid 7"
 
@@ -33,7 +33,7 @@ class Placement:
 
     name: PlacementName
     size_bytes: int
-    """Of the chosen rows of all videos, as stored."""
+    """Bytes of the chosen rows of all videos, as stored."""
     reason: str
 
 

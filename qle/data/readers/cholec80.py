@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from qle.data.annotations import Annotation, Window
-from qle.data.readers.concepts import CHOLEC80_PHASES, CHOLEC80_TOOLS, Concept
+from qle.data.readers.concepts import CHOLEC80_PHASES, CHOLEC80_TOOLS, SurgicalConcept
 from qle.data.readers.text_rows import read_text
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError, InputError
@@ -38,7 +38,7 @@ class Operation:
 
     number: int
     duration_s: float
-    windows: Mapping[Concept, tuple[Window, ...]]
+    windows: Mapping[SurgicalConcept, tuple[Window, ...]]
 
     @property
     def video(self) -> str:
@@ -96,7 +96,7 @@ def read_operations(source: Path, log: ReadLog) -> list[Operation]:
 
 def _operation(number: int, phases: np.ndarray, tools: np.ndarray | None, log: ReadLog) -> Operation:
     num_frames = len(phases)
-    windows: dict[Concept, tuple[Window, ...]] = {}
+    windows: dict[SurgicalConcept, tuple[Window, ...]] = {}
     if tools is not None:
         num_frames = max(num_frames, (len(tools) - 1) * TOOL_STEP + 1)
         if (silent_s := (num_frames - len(tools) * TOOL_STEP) / FPS) > 1:

@@ -27,11 +27,11 @@ from qle.segments.spans import spans_of
 
 VECTOR_LENGTH = 15
 MOST_FRAMES = 10_000_000
-"""Of a video; more are a damaged file, and arrays of that length would be made."""
+"""Frames of a video; more are a damaged file, and arrays of that length would be made."""
 
 
 def read(source: Path, log: ReadLog) -> list[Annotation]:
-    """Of every video that is there. `video` is VIDNN, as the folders of pictures are called."""
+    """Annotations of every video that is there. `video` is VIDNN, as the folders of pictures are called."""
     files = [path for path in sorted(source.glob("labels/*.json")) if re.fullmatch(r"VID\d+", path.stem)]
     if not files:
         raise InputError(f"{source} holds no labels/VIDNN.json: name the folder of CholecT50")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concept:
+class SurgicalConcept:
     """One labelled thing and its wordings."""
 
     key: str
@@ -29,50 +29,50 @@ class Concept:
         return self.published + self.paraphrases
 
 
-CHOLEC80_PHASES: tuple[Concept, ...] = (
-    Concept(
+CHOLEC80_PHASES: tuple[SurgicalConcept, ...] = (
+    SurgicalConcept(
         key="phase/preparation",
         label="Preparation",
         published=("Preparation phase",),
         paraphrases=("the operation is being prepared", "the first look around and the placing of instruments"),
         held_out="getting ready before the dissection begins",
     ),
-    Concept(
+    SurgicalConcept(
         key="phase/calot-triangle-dissection",
         label="CalotTriangleDissection",
         published=("Calot triangle dissection phase",),
         paraphrases=("the hepatocystic triangle is dissected", "dissection around the cystic duct and artery"),
         held_out="Calot's triangle is being cleared",
     ),
-    Concept(
+    SurgicalConcept(
         key="phase/clipping-and-cutting",
         label="ClippingCutting",
         published=("Clipping and cutting phase",),
         paraphrases=("the cystic duct and artery are clipped and divided", "clips are placed and the duct is cut"),
         held_out="closing the cystic structures with clips and dividing them",
     ),
-    Concept(
+    SurgicalConcept(
         key="phase/gallbladder-dissection",
         label="GallbladderDissection",
         published=("Gallbladder dissection phase",),
         paraphrases=("the gallbladder is detached from the liver bed", "dissecting the gallbladder off the liver"),
         held_out="separation of the gallbladder from the liver",
     ),
-    Concept(
+    SurgicalConcept(
         key="phase/gallbladder-packaging",
         label="GallbladderPackaging",
         published=("Gallbladder packaging phase",),
         paraphrases=("the gallbladder is put into the bag", "packing the gallbladder into a retrieval bag"),
         held_out="the freed gallbladder is bagged",
     ),
-    Concept(
+    SurgicalConcept(
         key="phase/cleaning-and-coagulation",
         label="CleaningCoagulation",
         published=("Cleaning and coagulation phase",),
         paraphrases=("the field is rinsed and bleeding is stopped", "washing the liver bed and coagulating it"),
         held_out="haemostasis and lavage at the end",
     ),
-    Concept(
+    SurgicalConcept(
         key="phase/gallbladder-retraction",
         label="GallbladderRetraction",
         published=("Retraction phase",),
@@ -82,50 +82,50 @@ CHOLEC80_PHASES: tuple[Concept, ...] = (
 )
 """In the order of the operation; their numbers 0 to 6 in other files are places in this tuple."""
 
-CHOLEC80_TOOLS: tuple[Concept, ...] = (
-    Concept(
+CHOLEC80_TOOLS: tuple[SurgicalConcept, ...] = (
+    SurgicalConcept(
         key="tool/grasper",
         label="Grasper",
         published=("a grasper is present",),
         paraphrases=("grasping forceps can be seen", "there is a grasper in view"),
         held_out="the surgeon has a grasper in the picture",
     ),
-    Concept(
+    SurgicalConcept(
         key="tool/bipolar",
         label="Bipolar",
         published=("a bipolar forceps is present",),
         paraphrases=("bipolar forceps can be seen", "there is a bipolar instrument in view"),
         held_out="the surgeon has a bipolar coagulator in the picture",
     ),
-    Concept(
+    SurgicalConcept(
         key="tool/hook",
         label="Hook",
         published=("a hook cautery is present",),
         paraphrases=("an electrocautery hook can be seen", "there is a hook in view"),
         held_out="the surgeon has a cautery hook in the picture",
     ),
-    Concept(
+    SurgicalConcept(
         key="tool/scissors",
         label="Scissors",
         published=("scissors are present",),
         paraphrases=("a pair of scissors can be seen", "there are scissors in view"),
         held_out="the surgeon has laparoscopic scissors in the picture",
     ),
-    Concept(
+    SurgicalConcept(
         key="tool/clipper",
         label="Clipper",
         published=("a clip applier is present",),
         paraphrases=("a clipper can be seen", "there is an instrument for placing clips in view"),
         held_out="the surgeon has a clip applicator in the picture",
     ),
-    Concept(
+    SurgicalConcept(
         key="tool/irrigator",
         label="Irrigator",
         published=("an irrigator is present", "a suction instrument is present"),
         paraphrases=("a suction and irrigation tube can be seen", "there is an irrigator in view"),
         held_out="the surgeon has a rinsing and suction device in the picture",
     ),
-    Concept(
+    SurgicalConcept(
         key="tool/specimen-bag",
         label="SpecimenBag",
         published=("a specimen retrieval bag is present",),

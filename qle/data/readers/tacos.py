@@ -18,7 +18,7 @@ from qle.data.readlog import ReadLog
 
 SUFFIX = ".avi"
 FPS = 29.4
-"""Of all videos of TACoS."""
+"""Frames a second of every video of TACoS."""
 CUT_S = 2.0
 """Windows of the published files reach out by 15 frames at most."""
 

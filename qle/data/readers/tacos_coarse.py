@@ -1,4 +1,4 @@
-"""TACoS-CG: sentences about whole videos of TACoS, as JSON; `qle prepare tacos-cg` makes more of them (qle/summaries).
+"""TACoS-CG: sentences about whole videos of TACoS, as JSON; `qle prepare tacos-cg` makes more of them (qle/data/summaries).
 
     [{"video_id": "s17-d69.avi", "summarized_sentence": "A man prepares ...", "fps": 29.4, "num_frames": 12438}, ...]
 

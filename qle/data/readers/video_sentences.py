@@ -30,7 +30,7 @@ class Told:
     """Where the video's entry begins."""
     video: str
     number: int
-    """Of the sentence in its video, from 0."""
+    """Number of the sentence in its video, from 0."""
     sentence: str
     start: float
     end: float

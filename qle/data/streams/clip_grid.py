@@ -14,7 +14,7 @@ import numpy as np
 from qle.data.rows import HOLE_FACTOR, RowChoice
 
 SHIFT = 0.25
-"""Of the usual distance between rows."""
+"""Share of the usual distance between rows by which a row may lie before a clip and still belong to it."""
 
 
 def clip_edges(duration_s: float, clip_s: float) -> np.ndarray:

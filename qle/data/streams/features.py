@@ -35,7 +35,7 @@ __all__ = ["ClipTimes", "StreamSet", "VideoClips", "WindowClips", "window_featur
 
 EPSILON = np.float32(1e-5)
 CHUNK_BYTES = 32 << 20
-"""Of patch rows that are averaged at a time."""
+"""Bytes of patch rows that are averaged at a time."""
 MAX_ROWS = 1 << 40
 MOST_KNOWN = 1 << 15
 """Videos whose times are kept at hand."""
@@ -237,7 +237,7 @@ class StreamSet:
     def _read(
         self, key: str, number: int, choice: RowChoice, edges_s: np.ndarray, clips: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of one part: clips, which of them are usable, and numbers of the valid rows that are not finite."""
+        """One part of the recipe: its clips, which of them are usable, and numbers of the valid rows that are not finite."""
         space, stream = self._of_part[number], self.recipe.parts[number].stream
         video = space.video(self._own_key(key, space))
         grid = None if self.recipe.clip_s is None else clip_rows(choice, edges_s)

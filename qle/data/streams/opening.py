@@ -11,7 +11,7 @@ from qle.data.streams.recipe import FeaturePart, FeatureRecipe, StreamChoice
 from qle.errors import CacheMismatchError, CacheMissingError, ConfigError
 
 LONGEST_SUFFIX = 6
-"""Of a file's name, its dot included."""
+"""Letters of an ending of a file's name, its dot included."""
 
 
 class VideoNames:

@@ -68,7 +68,7 @@ class FeatureRecipe:
     window_clips: int = 75
     """Clips that the head sees at once."""
     long_videos: str = "windows"
-    """Of MomentDataConfig: how videos with more clips are read."""
+    """How videos with more clips than a window are read (MomentDataConfig)."""
 
     @property
     def dim(self) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from qle.data.summaries.levels import Level, Summariser, Summary, evenly
 
 VERSION = 1
-"""Of the rules below: texts of another version are made anew."""
+"""Version of the rules below: texts of another version are made anew."""
 DAMPING = 0.85
 NEWNESS = 0.3
 """Against importance, when a further sentence is chosen."""

@@ -32,7 +32,7 @@ from qle.errors import AnnotationError, ConfigError, InputError
 from qle.types import OnProgress
 
 KEPT_FACTS = ("fps", "num_frames")
-"""Of the video, for writers of other formats."""
+"""Facts about a video that a summary keeps, for writers of other formats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,16 @@
 """The way back: annotations enter, the bytes of a dataset's own files leave. One file a dataset, beside its reader's name.
 
+    Annotation ... --rows.py: what the format can hold--> a writer --{path: bytes}--> export.py: all files or none
+
+export.py            annotations -> files in a dataset's own format, and what of them the format could not hold
+parts.py             annotations -> train.jsonl, val.jsonl, test.jsonl, which training and evaluation read
+rows.py              what the writers share: which annotations a format can hold, plain numbers
+qvhighlights.py, charades_sta.py, tacos.py, activitynet.py, captions.py, tvsum.py   one format each
+video_sentences.py   the form that several of them have in common
+triplets.py          frame, query and label, the form that QLE was published with
+
 Every writer has the form `encode(out, annotations, log) -> {path: bytes}`. What its format has no word for goes to the log, and
-what it cannot be written without is an AnnotationError; `qle.data.writers.export` writes the bytes.
+what it cannot be written without is an AnnotationError.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -22,7 +22,7 @@ class PartCounts:
     """Annotations that say: this never happens in this video."""
     num_unlabelled: int
     hours: float | None
-    """Of video; None where the length of some video is not known."""
+    """Hours of video; None where the length of some video is not known."""
 
 
 def parts_of(annotations: Iterable[Annotation], part: Callable[[Annotation], str]) -> dict[str, list[Annotation]]:

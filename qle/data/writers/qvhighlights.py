@@ -73,7 +73,7 @@ def _row(annotation: Annotation) -> dict[str, Any]:
 
 
 def _mean_ratings(annotation: Annotation) -> list[float]:
-    """Of whole clips: the evaluator counts int(duration / 2) of them."""
+    """Mean ratings of whole clips: the evaluator counts int(duration / 2) of them."""
     assert annotation.saliency is not None
     num_clips = int(duration_of(annotation) / annotation.clip_s)
     rated = ~np.isnan(annotation.saliency)

@@ -10,7 +10,7 @@ from qle.data.writers.rows import single_windows, tell_lost
 
 @dataclass(slots=True)
 class Sentences:
-    """Of one video."""
+    """The sentences of one video."""
 
     first: Annotation
     """Any of its annotations: what they say about the video itself is the same."""

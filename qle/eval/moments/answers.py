@@ -21,7 +21,7 @@ from qle.segments.ranked import Ranking, presence_of, ranked_spans
 from qle.types import ScoreTrack
 
 MOST_SPANS = 10
-"""Of a list, as benchmarks take them."""
+"""Spans of a list that count, as benchmarks take them."""
 FLOORS = ("best_span", "whole_video", "uniform")
 
 
@@ -81,7 +81,7 @@ class MomentAnswers:
     lists: SpanLists
     """(pairs, MOST_SPANS), best first."""
     clip_scores: Sequence[np.ndarray]
-    """Of the rated pairs: (clips,), any scale; -inf for clips that nobody scored."""
+    """Scores of the clips of each rated pair: (clips,), any scale; -inf for clips that nobody scored."""
     presence: np.ndarray | None = None
     """(pairs,), any monotone scale for a floor; None where nobody says whether a query happens."""
     has_moment: np.ndarray | None = None

@@ -29,7 +29,7 @@ class SpanLists:
     def of(
         cls, owner: np.ndarray, start_s: np.ndarray, end_s: np.ndarray, num_queries: int, places: int
     ) -> "SpanLists":
-        """Of spans that lie end to end, sorted by owner and then best first; those behind `places` are left out."""
+        """Lists made of spans that lie end to end, sorted by owner and then best first; those behind `places` are left out."""
         place = np.arange(len(owner)) - np.searchsorted(owner, owner, side="left")
         kept = place < places
         table = np.full((2, num_queries, places), np.nan)

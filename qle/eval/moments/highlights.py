@@ -14,7 +14,7 @@ import numpy as np
 LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
 """The least rating (0 to 4) of a positive clip."""
 TOP_CLIPS = 5
-"""Of TVSum."""
+"""The best-scored clips, whose precision TVSum measures."""
 
 
 MOST_CELLS = 500_000

@@ -23,7 +23,7 @@ Values = dict[str, np.ndarray]
 
 
 def moment_values(table: MomentTable, answers: MomentAnswers) -> Values:
-    """Of all present queries; with all of its targets, then with those of each class."""
+    """Numbers of all present queries: first with all of their targets, then with those of each class of length."""
     overlap = overlaps(answers.lists, table.windows)
     found = _class_values(overlap, table.windows, RANK1_TIOU, RECALL_DEPTHS)
     for name in CLASSES:
@@ -67,7 +67,7 @@ def best_so_far(overlap: np.ndarray, windows: Windows) -> np.ndarray:
 
 
 def highlight_values(table: MomentTable, answers: MomentAnswers) -> Values:
-    """Of all rated pairs; empty where there are none."""
+    """Numbers of all rated pairs; empty where there are none."""
     raters = np.array([_ratings(table, number).shape[1] for number in table.rated.tolist()], dtype=np.int64)
     found: Values = {}
     few, many = np.flatnonzero(raters <= MOST_LEVEL_RATERS), np.flatnonzero(raters > MOST_LEVEL_RATERS)

@@ -143,7 +143,7 @@ def _group(
 
 
 def own_best_span(table: MomentTable) -> tuple[float, float]:
-    """Of what is measured itself: no constant answer is right more often."""
+    """The best span for the very queries that are measured: no constant answer is right more often."""
     lengths = table.duration_s.tolist()
     pairs = zip(table.annotations, lengths, strict=True)
     return best_span([(one.windows, length) for one, length in pairs if np.isfinite(length)])

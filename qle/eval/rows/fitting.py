@@ -61,7 +61,7 @@ class _Search:
     presence: np.ndarray
     """(pairs,) float64"""
     row_f1: Mapping[float, float]
-    """Of seconds, by threshold."""
+    """F1 over seconds, by threshold."""
 
     @classmethod
     def of(cls, table: RowTable, windows: Windows, probability: np.ndarray, presence: np.ndarray) -> "_Search":

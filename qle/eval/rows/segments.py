@@ -26,7 +26,7 @@ from qle.eval.windows import (
 from qle.segments.tracks import Spans
 
 COUNT_TIOU = (0.3, 0.5, 0.7)
-"""Of precision, recall and F1."""
+"""Overlaps at which precision, recall and F1 are counted."""
 NUM_MAP_BINS = 500
 
 

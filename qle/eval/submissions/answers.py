@@ -19,7 +19,7 @@ from qle.eval.submissions.rows import CLIP_S, SALIENCY, WINDOWS, Row, Side, chec
 from qle.types import ScoreTrack
 
 PRESENCE = "pred_exist_score"
-"""Of our own files: the probability that the query happens at all."""
+"""A key of our own files: the probability that the query happens at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def _presence(side: Side, numbers: Sequence[int]) -> np.ndarray | None:
 
 
 def _clip_scores(side: Side, number: int, annotation: Annotation) -> np.ndarray:
-    """Of the rated clips, whatever the length of the clips of the file; nothing is known where there are no scores."""
+    """Scores of the rated clips, whatever the length of the clips of the file; nothing is known where there are no scores."""
     values = (
         []
         if number < 0 or side.rows[number].get(SALIENCY) is None

@@ -69,7 +69,7 @@ def charades_report(
     allow_missing: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Of a file of predictions; `name`: of the file, for messages."""
+    """The report of a file of predictions; `name` is that of the file, for messages."""
     found = submitted_answers(
         annotations, rows, name=name, allow_missing=allow_missing, by_score=False, allow_reversed=True
     )

@@ -21,11 +21,11 @@ from qle.eval.windows import Windows
 from qle.inputs import parse_json, read_input_bytes, utf8_bytes
 
 MOST_WINDOWS = 10
-"""Of a prediction, in the order of the file; the rest is not looked at."""
+"""Windows of a prediction that count, in the order of the file; the rest is not looked at."""
 NUM_RATERS = 3
 CLIP_S = 2.0
 MOST_CLIPS = 1_000_000
-"""Of one video: arrays of that length are made."""
+"""Clips of one video; more are refused, since arrays of that length are made."""
 WINDOWS, SALIENCY = "pred_relevant_windows", "pred_saliency_scores"
 GUESS = "give at least one: a best guess counts no less than nothing"
 """What to do about an empty list."""

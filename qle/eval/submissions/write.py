@@ -8,7 +8,7 @@ import numpy as np
 from qle.types import Moment, Prediction
 
 SALIENCY_CLIP_S = 2.0
-"""Of the QVHighlights files: one score for each clip of this length."""
+"""Length of a clip in QVHighlights files, which have one score for each."""
 
 
 def to_jsonl(predictions: Sequence[Prediction], names: Mapping[str, str] | None = None) -> str:

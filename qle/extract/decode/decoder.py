@@ -36,7 +36,7 @@ class FrameRequest:
     rotation: int
     """Degrees clockwise that turn the stored picture upright."""
     num_frames: int
-    """Of the whole video, for messages."""
+    """Frames of the whole video, for messages."""
     numbers: np.ndarray
     """(wanted,) int64: numbers in display order, strictly increasing."""
     pts_s: np.ndarray

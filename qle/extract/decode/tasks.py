@@ -98,7 +98,7 @@ class Ring:
     num_slots: int
     rows_per_slot: int
     frame_bytes: int
-    """Of one row, summed over all geometries."""
+    """Bytes of one row, summed over all geometries."""
 
     @property
     def slot_bytes(self) -> int:

@@ -40,14 +40,14 @@ TEXT_HEADS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class CgDetrConfig(DetrConfig):
-    """Of the family, and what makes dummies, sentences and moments."""
+    """Settings of the family, and of what makes dummies, sentences and moments."""
 
     encoder_layers: int = 3
     decoder_layers: int = 3
     text_to_video_layers: int = 2
     """Layers in which clips listen to words."""
     dummy_layers: int = 2
-    """Of the text encoder that makes the dummies of a query."""
+    """Layers of the text encoder that makes the dummies of a query."""
     sentence_layers: int = 1
     moment_layers: int = 1
     num_dummies: int = 45
@@ -56,10 +56,10 @@ class CgDetrConfig(DetrConfig):
     kept_prompts: int = 1
     """... of which so many are mixed."""
     attention_weight: float = 1.0
-    """Of the saliency losses on attention, within the saliency's."""
+    """Weight of the saliency losses on attention, within that of the saliency."""
     align_weight: float = 1.0
     distill_weight: float = 1.0
-    """Of distillation, and of the orthogonality of dummies and prompts."""
+    """Weight of distillation, and of the orthogonality of dummies and prompts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

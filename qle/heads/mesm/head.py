@@ -52,7 +52,7 @@ from qle.text.spelling import is_function_word
 
 @dataclass(frozen=True, kw_only=True)
 class MesmConfig(DetrConfig):
-    """Of the family, and what MESM adds. Defaults are those published for QVHighlights."""
+    """Settings of the family, and those that MESM adds. Defaults are those published for QVHighlights."""
 
     enhances: bool = True
     """Clips listen to words before they are aligned, through the layers that rebuild words."""
@@ -61,7 +61,7 @@ class MesmConfig(DetrConfig):
     """Words that are rebuilt have feed-forward parts of their own (published for TACoS)."""
     align_layers: int = 2
     sentence_layers: int = 4
-    """Of the made-up sentence; 0: there is none."""
+    """Layers that make the sentence of the video; 0: there is none."""
     sentence_clips: Literal["window", "source"] = "window"
     """What it is made from: the item's own clips, or those of all items of its recording in the batch."""
     sees_token: bool = False
@@ -69,9 +69,9 @@ class MesmConfig(DetrConfig):
     has_margin: bool = True
     """Pairs of clips teach saliency, too (published for QVHighlights and TACoS)."""
     word_weight: float = 0.5
-    """Of the loss of rebuilt words; 0: none are rebuilt."""
+    """Weight of the loss of rebuilt words; 0: none are rebuilt."""
     sentence_weight: float = 0.1
-    """Of the loss that tells a moment's own text."""
+    """Weight of the loss that tells a moment's own text from others."""
     label_smoothing: float = 0.1
     sentence_temperature: float = 0.5
     same_giou: float = 0.9
@@ -111,7 +111,7 @@ class _Text:
 
 
 class MesmHead(MomentHead):
-    """See the head of this file."""
+    """MESM: finds moments, and rebuilds hidden words and sentences while it is trained."""
 
     name: ClassVar[str] = "mesm"
     Config: ClassVar[type] = MesmConfig

@@ -28,7 +28,7 @@ from qle.heads.base import Losses, TokenShapes
 from qle.heads.qle.guided import GuidedLayer
 from qle.heads.qle.presence import Presence, anywhere
 from qle.heads.qle.stem import Stem
-from qle.heads.rows import Batch, HeadOutput, RowHead, RowReading, RowScores
+from qle.heads.rows import HeadOutput, RowBatch, RowHead, RowReading, RowScores
 from qle.nn.attention import grid_band
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
 from qle.nn.positions import grid_positions
@@ -42,7 +42,7 @@ _LEAST = {
 """Smallest whole numbers that make a head; None, where it is allowed, has a meaning of its own."""
 
 SCORES_WIDTH = 64
-"""Of the mixer over raw scores, which have no width of their own; as in the first published generation."""
+"""Width of the mixer over raw scores, which have no width of their own; as in the first published generation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class QleConfig:
     """How far a row looks to either side in each layer of the transformer. Training shows no more than `data.window_rows`,
     so let the two be about alike: a row that looks further than it was taught to sees what it has never seen."""
     state_dim: int = 16
-    """Of the state space mixers."""
+    """Numbers of state of each channel of the state space mixer."""
     state_kernel: int = 4
     """Rows of the short convolution in front of the published state space mixer."""
     state_expand: int = 2
@@ -96,7 +96,7 @@ class QleConfig:
     misleading_weight: float = 0.2
     """On evidence for the wrong class (evidence only)."""
     positive_weight: float = 1.0
-    """Of rows where the query happens, against those where it does not."""
+    """Weight of rows where the query happens, against those where it does not."""
     presence_weight: float = 0.5
     """On the presence output: whether the query happens anywhere in the rows that are seen. 0: there is no such output."""
 
@@ -155,7 +155,7 @@ class QleConfig:
 
 
 class QleHead(RowHead):
-    """See the head of this file."""
+    """QLE: relevance of every cell of every row for a query, and from it the score of the row."""
 
     near: Tensor | None
     name: ClassVar[str] = "qle"
@@ -199,7 +199,7 @@ class QleHead(RowHead):
         self.temporal = _Refinement(dim, config)
         self.presence = Presence(dim, dropout=config.dropout) if config.presence_weight else None
 
-    def forward(self, batch: Batch) -> HeadOutput:
+    def forward(self, batch: RowBatch) -> HeadOutput:
         assert batch.words is not None
         words = batch.words.select(batch.query_index)
         tokens = batch.streams["patch"]
@@ -241,7 +241,7 @@ class QleHead(RowHead):
             presence_logit=None if self.presence is None else self.presence(reading.features, refined, row_mask),
         )
 
-    def loss(self, output: HeadOutput, batch: Batch) -> Losses:
+    def loss(self, output: HeadOutput, batch: RowBatch) -> Losses:
         target, known = batch.relevance, batch.relevance_mask
         assert target is not None
         assert known is not None
@@ -267,7 +267,7 @@ class QleHead(RowHead):
             terms["presence"] = config.presence_weight * presence
         return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms)
 
-    def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
+    def loss_counts(self, batch: RowBatch) -> Mapping[str, Tensor]:
         known = batch.relevance_mask
         assert known is not None
         counts = {**super().loss_counts(batch), "smooth": (known[..., 1:] & known[..., :-1]).sum()}

@@ -47,7 +47,7 @@ class TmassConfig:
     """Sizes, noise and weights of losses."""
 
     num_frames: int = 12
-    """Of a video, evenly over its length."""
+    """Frames of a video that it reads, evenly over its length."""
     dim: int = 512
     """Width that texts and frames are brought to. Where neither is projected, theirs counts."""
     projection: Literal["auto", "always", "never"] = "auto"
@@ -58,15 +58,15 @@ class TmassConfig:
     prior: Prior = "uniform01"
     """Noise of sampled texts: uniform in 0..1, or normal."""
     prior_std: float = 1.0
-    """Of the normal noise (published: 0.003, LSMDC)."""
+    """Deviation of the normal noise (published: 0.003, LSMDC)."""
     trials: int = 20
     """Sampled texts of a pair when videos are ranked; the best one counts."""
     scoring: Literal["max_k", "deterministic"] = "max_k"
     """How videos are ranked: max_k as published, or deterministic, the text itself without noise."""
     support_weight: float = 0.8
-    """Of the loss on the text at the near side of its cloud; 0: none (published: MSR-VTT 0.8, LSMDC and DiDeMo 0)."""
+    """Weight of the loss on the text at the near side of its cloud; 0: none (published: MSR-VTT 0.8, LSMDC and DiDeMo 0)."""
     scale: float = 100.0
-    """Of similarities before the softmax of the loss, to begin with; learned, never above 100."""
+    """First value of the factor on similarities before the softmax of the loss; learned, never above 100."""
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "dim", "num_heads", "trials"):
@@ -83,7 +83,7 @@ class TmassConfig:
 
 
 class TmassHead(RetrievalHead):
-    """See the head of this file."""
+    """T-MASS: how well texts and videos fit, with texts as clouds of points."""
 
     name: ClassVar[str] = "tmass"
     Config: ClassVar[type] = TmassConfig
@@ -271,7 +271,7 @@ def _cosines(
 
 
 def _tiles(num_texts: int, num_videos: int, num_frames: int, dim: int) -> list[tuple[slice, slice]]:
-    """Of texts and videos, so that neither pairs nor frames are many."""
+    """Ranges of texts and of videos, so small that neither pairs nor frames are many."""
     pairs = max(1, TILE_NUMBERS // dim)
     texts = max(1, min(num_texts, math.isqrt(pairs)))
     videos = max(1, pairs // (texts + num_frames))

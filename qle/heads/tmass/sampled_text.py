@@ -47,14 +47,14 @@ def draw_noise(
 def frame_cosines(
     texts: Float[Tensor, "*pairs dim"], frames: Float[Tensor, "*pairs frames dim"]
 ) -> Float[Tensor, "*pairs frames"]:
-    """Of each text with the frames beside it."""
+    """Cosine of each text with each of the frames beside it."""
     return torch.einsum("...d,...fd->...f", F.normalize(texts, dim=-1), F.normalize(frames, dim=-1))
 
 
 def all_frame_cosines(
     texts: Float[Tensor, "texts dim"], frames: Float[Tensor, "videos frames dim"]
 ) -> Float[Tensor, "videos texts frames"]:
-    """Of each text with the frames of each video."""
+    """Cosine of each text with each frame of each video."""
     return torch.einsum("nd,vfd->vnf", F.normalize(texts, dim=-1), F.normalize(frames, dim=-1))
 
 

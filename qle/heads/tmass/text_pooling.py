@@ -59,7 +59,7 @@ class TextPooling(nn.Module):
         return pooled
 
     def pool_alone(self, frame: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
-        """Of a video of one frame: there is nothing to choose from, so no text is needed."""
+        """The pooled vector of a video of one frame: there is nothing to choose from, so no text is needed."""
         return self.finish(self.out(self.values(self.enter_norm(frame))))
 
     def _by_head(self, parameter: Tensor) -> Tensor:

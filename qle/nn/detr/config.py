@@ -29,7 +29,7 @@ class DetrConfig:
     """Spans that are predicted for each item: no more moments than that can be found at once."""
     dropout: float = 0.1
     projection_layers: int = 2
-    """Of the projections of clips and of words."""
+    """Layers of the projections of clips and of words."""
     input_dropout: float = 0.5
     """Within those."""
     word_positions: bool = False

@@ -48,7 +48,7 @@ class DecoderLayer(nn.Module):
         return out
 
 
-class Decoder(nn.Module):
+class PlainDecoder(nn.Module):
     """States begin at zero; what tells the queries apart is their learned place. One norm serves the results of all layers."""
 
     def __init__(self, layers: Sequence[DecoderLayer], num_queries: int) -> None:

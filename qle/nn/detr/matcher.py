@@ -21,14 +21,14 @@ from qle.nn.spans import pairwise_giou, to_edges
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchCosts:
-    """Weights of what makes a pair dear."""
+    """Weights of the costs of a pair of query and moment; the cheapest pairs are matched."""
 
     span: float = 10.0
-    """Of |centre - centre| + |width - width|."""
+    """Weight of the distance |centre - centre| + |width - width|."""
     giou: float = 1.0
-    """Of minus the generalised overlap."""
+    """Weight of minus the generalised overlap."""
     label: float = 4.0
-    """Of minus the probability of the foreground."""
+    """Weight of minus the probability of the foreground."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -25,7 +25,7 @@ NARROWEST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What is looked at."""
+    """The encoded clips that queries look at, with their places."""
 
     values: Float[Tensor, "items places dim"]
     positions: Float[Tensor, "items places dim"]
@@ -37,13 +37,13 @@ class Place:
     """Where a query looks from."""
 
     code: Float[Tensor, "items queries dim"]
-    """Of its reference, through a small network."""
+    """The code of its reference, through a small network."""
     sharp: Float[Tensor, "items queries dim"]
     """The sines themselves, scaled by the state and by the width of the reference."""
 
 
 class ReferenceDecoder(nn.Module):
-    """Owns the anchors."""
+    """Layers that move the reference of every query, and the learned references that they start from (the anchors)."""
 
     def __init__(
         self,
@@ -136,9 +136,9 @@ class PlacedSelfAttention(nn.Module):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.content = nn.Linear(dim, 3 * dim)
-        """Of queries, keys, values."""
+        """Makes queries, keys and values of the content."""
         self.place = nn.Linear(dim, 2 * dim)
-        """Of queries, keys."""
+        """Makes the places of queries and keys."""
         self.out = nn.Linear(dim, dim)
         _begin_evenly(self)
 

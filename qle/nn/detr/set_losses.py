@@ -46,14 +46,14 @@ class SetLossConfig:
     saliency: float = 1.0
     """Margin, rank and negative-pair terms of the saliency, all of them."""
     background_weight: float = 0.1
-    """Of queries that match nothing, against those that do, within `label`."""
+    """Weight of queries that match nothing, against those that do, within `label`."""
     margin: float = 0.2
-    """By which the better clip of a pair should lead."""
+    """Difference of saliency by which the better clip of a pair should lead."""
     rank_temperature: float = 0.5
     rank_divisor: float = 12.0
-    """Of the sum over the levels of the ratings."""
+    """Divides the sum over the levels of the ratings."""
     costs: MatchCosts = field(default_factory=MatchCosts)
-    """Of the matching."""
+    """Weights of the costs by which queries and moments are matched."""
 
     def __post_init__(self) -> None:
         for name in ("span", "giou", "label", "saliency", "background_weight", "margin"):
@@ -64,7 +64,7 @@ class SetLossConfig:
                 raise ConfigError(f"losses.{name} = {getattr(self, name)}: expected a number above 0")
 
     def weights(self) -> dict[str, float]:
-        """Of set and saliency terms, by name."""
+        """Weights of the set and saliency terms, by name."""
         return {name: getattr(self, name) for name in (*SET_TERMS, "saliency")}
 
 

@@ -18,10 +18,9 @@ from qle.heads.moments import MomentHead
 from qle.runs.load import LoadedRun
 from qle.runs.spaces import streams_of
 from qle.runs.videos import CachedVideo
-from qle.segments.ranked import Candidates, Ranking, shown
+from qle.segments.ranked import Candidates, Ranking, shown_moments
 from qle.tasks.answering import Answerer, AnsweringOptions
-from qle.tasks.moments.scoring import MomentScorer
-from qle.tasks.moments.scoring import predict as predict_moments
+from qle.tasks.moments.scoring import MomentScorer, predict_moments
 from qle.types import OnProgress, Prediction, Query
 
 
@@ -93,7 +92,7 @@ class MomentAnswerer(Answerer):
         for query, candidates in zip(queries, all_candidates, strict=True):
             one = predict_moments(key, query.text, candidates, self._ranking, query.qid)
             predictions.append(
-                one if self.options.keeps_all else replace(one, moments=shown(candidates, self._ranking))
+                one if self.options.keeps_all else replace(one, moments=shown_moments(candidates, self._ranking))
             )
         return predictions
 

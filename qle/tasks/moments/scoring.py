@@ -91,7 +91,7 @@ class _Item:
 
     video: _Video
     number: int
-    """Of the window."""
+    """Number of the window."""
     query: str
     window: WindowClips
 
@@ -103,7 +103,7 @@ class _Said:
     spans: list[np.ndarray] = field(default_factory=list)
     logits: list[np.ndarray] = field(default_factory=list)
     saliency: list[np.ndarray] = field(default_factory=list)
-    """Of every clip of the window."""
+    """Saliency of every clip of the window."""
 
 
 class _Scoring:
@@ -241,7 +241,9 @@ def score_matched(
     ]
 
 
-def predict(key: str, query: str, candidates: Candidates, ranking: Ranking, qid: str | None = None) -> Prediction:
+def predict_moments(
+    key: str, query: str, candidates: Candidates, ranking: Ranking, qid: str | None = None
+) -> Prediction:
     """All ranked moments, as benchmarks want them, and the probability that the query happens at all."""
     moments = rank(candidates, ranking)
     return Prediction(
@@ -299,7 +301,7 @@ def _falling(count: int, *, starts_inside: bool, stops_inside: bool) -> np.ndarr
 
 
 def _of_clips(saliency: np.ndarray, item: _Item) -> np.ndarray:
-    """Of every clip of the window, also where the head has seen means of several clips."""
+    """The saliency of every clip of the window, also where the head has seen means of several clips."""
     first, stop = item.video.windows[item.number]
     if len(saliency) == stop - first:
         return saliency

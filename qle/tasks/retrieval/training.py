@@ -35,7 +35,8 @@ from qle.train.steps.model import TrainedModel
 from qle.train.training import Kept, Training, Validation
 
 TIE_SHARE = 1e-4
-"""Of MRR in the number that chooses the best step: less than one text of ten thousand, so it only tells equal R@1 apart."""
+"""Share of MRR in the number that chooses the best step: less than one text of ten thousand, so it only tells equal R@1
+apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ class RetrievalTraining(Training):
         return Kept(record=record, metrics=report.to_json())
 
     def _priors(self) -> Priors:
-        """Of use here is what was trained and chosen on; a caption without times counts as true of its whole video."""
+        """What can be guessed from what was trained and chosen on; a caption without times counts as true of its whole video."""
         keys = self._annotations.keys
         silent = {one.video for one in (*self.train, *self.val) if one.duration_s is None}
         lengths = {name: choose_rows(self._frames.space.video(keys[name]), None).duration_s for name in silent}

@@ -1,6 +1,6 @@
 """The task of scoring every row of a video for a query; moments are cut from the scores.
 
-batches/       cached tokens + annotations -> Batch: windows of rows, each with its questions
+batches/       cached tokens + annotations -> RowBatch: windows of rows, each with its questions
 training.py    trains a head on them, and fits how moments are cut from its scores
 validation.py  scores whole validation videos and says how good the weights are at the time
 scoring.py     a cached video + queries -> a ScoreTrack for each, in bounded memory

@@ -80,7 +80,7 @@ class RowScorer:
 
     def read(self, video: Video, queries: Sequence[str]) -> tuple[RowChoice, RowReading, Tensor]:
         """The video as the temporal mixer gets it: its chosen rows, the reading of all of them for all (distinct) queries
-        at once, and which rows have usable tokens. For who looks into the mixer; `score` needs less memory."""
+        at once, and which rows have usable tokens. Attribution and tests use it; `score` needs less memory."""
         chosen = self._chosen(video)
         with self._evaluation():
             words = self.text.encode(tuple(queries)).to(self.device)

@@ -61,7 +61,7 @@ class TrainerParts:
     validate: Callable[[], float]
     """Scores the model as it is; more is better."""
     score_name: str
-    """Of that score, in the history."""
+    """Name of that score in the history."""
     checkpoints: CheckpointFolder
     history: History
     on_status: OnStatus
@@ -176,7 +176,7 @@ class Trainer:
         )
 
     def _validate(self) -> float:
-        """Of the running mean of the weights; keeps them if they are the best so far."""
+        """The score of the running mean of the weights; keeps them if they are the best so far."""
         was_training = self.model.training
         with self._ema.in_place():
             score = self._parts.validate()

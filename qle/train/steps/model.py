@@ -51,7 +51,7 @@ def in_float32(output: Output) -> Output:
 
 
 def output_device(output: object) -> torch.device:
-    """Of the first tensor that is there."""
+    """Device of the first tensor that is there."""
     for field in fields(output):  # type: ignore[arg-type]
         for tensor in _tensors(getattr(output, field.name)):
             return tensor.device

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Of Python, numpy and torch, and of the device where it has its own."""
+    """The state of the generators of Python, numpy and torch, and of the device where it has its own."""
     _, words, gauss = random.getstate()
     _, keys, place, has_gauss, numpy_gauss = np.random.get_state()
     state = {

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qle.errors import ConfigError
-from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank, shown, suppress, within
+from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank, shown_moments, suppress, within
 from qle.segments.spans import iou
 from qle.types import ScoreTrack
 
@@ -81,9 +81,9 @@ def test_suppression_is_by_true_overlap_and_strict() -> None:
 
 def test_people_are_shown_one_of_many_alike_and_nothing_below_the_threshold() -> None:
     alike = made((0, 10, 3), (0.5, 10, 2), (50, 60, 0), (80, 90, -4))
-    assert [one.start_s for one in shown(alike, Ranking(threshold=0.3))] == [0, 50]
+    assert [one.start_s for one in shown_moments(alike, Ranking(threshold=0.3))] == [0, 50]
     assert len(rank(alike, Ranking(threshold=0.3))) == 4
-    assert shown(alike, Ranking(threshold=0.99)) == ()
+    assert shown_moments(alike, Ranking(threshold=0.99)) == ()
 
 
 def test_presence_follows_the_highest_logit() -> None:

@@ -10,7 +10,7 @@ import pytest
 from qle.errors import ConfigError
 from qle.synthetic.annotate import Labels, label
 from qle.synthetic.film import Film
-from qle.synthetic.queries import Query, queries_of
+from qle.synthetic.queries import ScriptQuery, queries_of
 from qle.synthetic.script import APART_S, FOLLOWS_WITHIN_S, Event, Script, SyntheticConfig, write_script
 from qle.synthetic.vocabulary import (
     ALL_PAIRS,
@@ -35,7 +35,7 @@ def scripts() -> Scripts:
 
 
 @pytest.fixture(scope="module")
-def queries(scripts: Scripts) -> dict[str, list[tuple[Script, Query]]]:
+def queries(scripts: Scripts) -> dict[str, list[tuple[Script, ScriptQuery]]]:
     return {split: [(s, query) for s in group for query in queries_of(s)] for split, group in scripts.items()}
 
 
@@ -59,7 +59,7 @@ def test_held_out_pairs_cover_every_word() -> None:
 
 
 def test_held_out_pairs_are_neither_shown_nor_asked_elsewhere(
-    scripts: Scripts, queries: dict[str, list[tuple[Script, Query]]]
+    scripts: Scripts, queries: dict[str, list[tuple[Script, ScriptQuery]]]
 ) -> None:
     for split in ("train", "val", "test"):
         shown = {event.pair for script in scripts[split] for event in _events(script, "object")}
@@ -81,7 +81,7 @@ def test_no_wording_means_two_things_and_paraphrases_are_new() -> None:
     assert len({concept.key for concept in concepts}) == len({concept.slug for concept in concepts}) == len(concepts)
 
 
-def test_windows_hold_exactly_what_is_shown(queries: dict[str, list[tuple[Script, Query]]]) -> None:
+def test_windows_hold_exactly_what_is_shown(queries: dict[str, list[tuple[Script, ScriptQuery]]]) -> None:
     for script, query in (pair for group in queries.values() for pair in group):
         assert all(0 <= start_s < end_s <= script.seconds for start_s, end_s in query.windows)
         assert all(before[1] < after[0] for before, after in pairwise(query.windows))
@@ -134,7 +134,7 @@ def test_two_things_at_once_leave_their_swap_absent(scripts: Scripts) -> None:
 
 
 def test_absent_queries_resemble_what_is_seen_and_are_about_as_many(
-    queries: dict[str, list[tuple[Script, Query]]],
+    queries: dict[str, list[tuple[Script, ScriptQuery]]],
 ) -> None:
     for split, group in queries.items():
         share = np.mean([bool(query.windows) for _, query in group])
@@ -145,7 +145,7 @@ def test_absent_queries_resemble_what_is_seen_and_are_about_as_many(
             assert set(query.concept.pair) & words
 
 
-def test_words_alone_tell_little(queries: dict[str, list[tuple[Script, Query]]]) -> None:
+def test_words_alone_tell_little(queries: dict[str, list[tuple[Script, ScriptQuery]]]) -> None:
     """How often each concept happened in training, asked of the test: the floor of a head that is blind."""
     keys = {query.concept.key for _, query in queries["train"]}
     rates = {k: np.mean([bool(q.windows) for _, q in queries["train"] if q.concept.key == k]) for k in keys}
@@ -154,7 +154,7 @@ def test_words_alone_tell_little(queries: dict[str, list[tuple[Script, Query]]])
     assert _auroc(present, absent) < 0.65
 
 
-def test_when_alone_tells_little(queries: dict[str, list[tuple[Script, Query]]]) -> None:
+def test_when_alone_tells_little(queries: dict[str, list[tuple[Script, ScriptQuery]]]) -> None:
     """The share of each tenth of a video that a training query covers, asked of the test; and of a constant."""
     at_s = (np.arange(40) + 0.5) * CONFIG.seconds / 40
 

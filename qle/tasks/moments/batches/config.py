@@ -23,10 +23,10 @@ class MomentDataConfig:
     truncate: training does not see the rest (published for QVHighlights); videos are localized as with windows.
     pool: clips are averaged until they fit (published for MESM)."""
     empty_share: float = 0.2
-    """Of the windows drawn from longer videos, the part in [0, 1] that lies anywhere; the others hold a moment of the item.
+    """The share of windows of longer videos, in [0, 1], that lie anywhere; the others hold a moment of the item.
     Most windows of a long video hold none, and a head that has never seen one finds something in each."""
     max_moments: int = 5
-    """Of an item in training; of more, some are drawn."""
+    """Most moments of an item in training; where there are more, some are drawn."""
     items_per_batch: int = 32
     """Items of one batch of all processes together."""
     by_source: bool = False

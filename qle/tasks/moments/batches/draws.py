@@ -13,7 +13,7 @@ ANYWHERE, MOMENT, PLACE, NEGATIVE, PAIRS = 0, 1, 2, 3, 4
 
 
 def generator(seed: int, epoch: int, stream: int, *more: int) -> np.random.Generator:
-    """Of one purpose of one epoch."""
+    """The random numbers for one purpose of one epoch."""
     return np.random.default_rng((seed, epoch, stream, *more))
 
 

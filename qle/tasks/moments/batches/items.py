@@ -24,7 +24,7 @@ class Corpus:
     """Everything that is known before an epoch begins. Items and videos are numbers."""
 
     keys: tuple[str, ...]
-    """Of the videos."""
+    """Keys of the videos."""
     edges_s: tuple[np.ndarray, ...]
     """(clips + 1,) float64 of each video."""
     annotations: tuple[Annotation, ...]

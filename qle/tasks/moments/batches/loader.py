@@ -29,7 +29,7 @@ from qle.tasks.moments.batches.items import Corpus, is_item, open_corpus
 from qle.tasks.moments.batches.negatives import Negatives
 from qle.tasks.moments.batches.pack import open_source, place_pack
 from qle.tasks.moments.batches.reading import ClipReader
-from qle.tasks.moments.batches.targets import Labels, TargetArrays
+from qle.tasks.moments.batches.targets import ItemLabels, TargetArrays
 from qle.tasks.moments.batches.words import PackedWords, packed_words
 from qle.text.bank import QueryBank
 
@@ -59,7 +59,7 @@ class MomentBatches:
         """Seconds that the consumer has waited for batches so far."""
         self._corpus, self._reader, self._words, self._config = corpus, reader, words, config
         self._plan = ItemPlan(corpus, config, seed, shard)
-        self._labels = Labels(corpus, config, seed)
+        self._labels = ItemLabels(corpus, config, seed)
         self._source = open_source(placement, reader, device)
         self._negatives = Negatives(corpus) if config.has_negatives else None
         self._device, self._seed = device, seed

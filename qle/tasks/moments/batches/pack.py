@@ -24,7 +24,7 @@ from qle.data.streams.recipe import NUM_ENDPOINTS
 from qle.errors import ConfigError
 from qle.runtime import num_tenants
 from qle.tasks.moments.batches.reading import ClipReader
-from qle.tasks.moments.batches.targets import Windows
+from qle.tasks.moments.batches.targets import ItemWindows
 
 CHUNK_ROWS = 4096
 """Clips of a video that are read at a time while packing."""
@@ -35,7 +35,7 @@ class ClipSource(ABC):
     """Gives the clips of windows."""
 
     @abstractmethod
-    def gather(self, videos: np.ndarray, windows: Windows, length: int) -> tuple[Tensor, np.ndarray]:
+    def gather(self, videos: np.ndarray, windows: ItemWindows, length: int) -> tuple[Tensor, np.ndarray]:
         """(items, length, dim) features with endpoints, and (items, length) bool of the clips that may be used; all else is
         zeros. The tensor's memory is used again once nothing looks into it any more."""
 
@@ -45,7 +45,7 @@ class ClipSource(ABC):
 
 
 def open_source(placement: Placement, reader: ClipReader, device: torch.device) -> ClipSource:
-    """Of a placement that `place_pack` chose."""
+    """The clips in the placement that `place_pack` chose."""
     if placement.name == "streamed":
         return StreamedClips(reader, device)
     if placement.name == "device":
@@ -125,7 +125,7 @@ class HostClips(ClipSource):
                 torch.from_numpy(rows[row : row + stop - first]), reader, video, first
             )
 
-    def gather(self, videos: np.ndarray, windows: Windows, length: int) -> tuple[Tensor, np.ndarray]:
+    def gather(self, videos: np.ndarray, windows: ItemWindows, length: int) -> tuple[Tensor, np.ndarray]:
         tensor, out = self._memory.take((len(videos), length, self._rows.shape[1]))
         row = self._begin[videos] + windows.first
         for item, (begin, count) in enumerate(zip(row.tolist(), windows.count.tolist(), strict=True)):
@@ -154,7 +154,7 @@ class DeviceClips(ClipSource):
                 self._rows[row : row + stop - first], reader, video, first
             )
 
-    def gather(self, videos: np.ndarray, windows: Windows, length: int) -> tuple[Tensor, np.ndarray]:
+    def gather(self, videos: np.ndarray, windows: ItemWindows, length: int) -> tuple[Tensor, np.ndarray]:
         row = self._begin[videos] + windows.first
         mask = valid_clips(self._valid, row, windows.count, length)
         index = np.where(mask, row[:, None] + np.arange(length), self._zeros)
@@ -180,7 +180,7 @@ class StreamedClips(ClipSource):
         self._reader, self._memory = reader, BatchMemory(reader.dtype, device)
         self._is_long = reader.is_long
 
-    def gather(self, videos: np.ndarray, windows: Windows, length: int) -> tuple[Tensor, np.ndarray]:
+    def gather(self, videos: np.ndarray, windows: ItemWindows, length: int) -> tuple[Tensor, np.ndarray]:
         tensor, out = self._memory.take((len(videos), length, self._reader.dim))
         mask = np.zeros((len(videos), length), dtype=bool)
         done: dict[tuple[int, int], int] = {}

@@ -47,7 +47,7 @@ class ClipReader:
 
     @property
     def num_bytes(self) -> int:
-        """Of all clips of all videos."""
+        """Bytes of all clips of all videos."""
         return int(self.num_clips.sum()) * self.dim * self.dtype.itemsize
 
     @property

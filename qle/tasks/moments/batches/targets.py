@@ -33,7 +33,7 @@ Seconds = float | np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
+class ItemWindows:
     """The windows of one batch."""
 
     items: np.ndarray
@@ -73,7 +73,7 @@ class _Ragged:
         return self.rows[inside + np.repeat(self.begin[items], counts)], owner
 
 
-class Labels:
+class ItemLabels:
     """Targets of any window of any item."""
 
     def __init__(self, corpus: Corpus, config: MomentDataConfig, seed: int) -> None:
@@ -90,14 +90,14 @@ class Labels:
         self._ratings = _Ragged([_rated_clips(*pair, lowest) if has_raters else np.zeros(0) for pair in pairs])
         self._only_rated = np.array([not annotation.is_labelled for annotation in corpus.annotations])
 
-    def windows(self, items: np.ndarray, draw: np.ndarray) -> Windows:
-        """Of each item: the whole video, or a window that is drawn by the rows of `draw`."""
+    def windows(self, items: np.ndarray, draw: np.ndarray) -> ItemWindows:
+        """The window of each item: the whole video, or a window that is drawn by the rows of `draw`."""
         first = np.zeros(len(items), dtype=np.int64)
         for place in np.flatnonzero(self._num_clips[items] > self._length).tolist():
             first[place] = self._draw_window(int(items[place]), draw[place])
-        return Windows(items=items, first=first, count=np.minimum(self._num_clips[items], self._length))
+        return ItemWindows(items=items, first=first, count=np.minimum(self._num_clips[items], self._length))
 
-    def targets(self, windows: Windows, mask: np.ndarray, draw: np.ndarray, epoch: int) -> TargetArrays:
+    def targets(self, windows: ItemWindows, mask: np.ndarray, draw: np.ndarray, epoch: int) -> TargetArrays:
         """mask: (items, clips) bool, the clips that the head sees; a window without any has no moment."""
         relevant = self._relevant(windows, mask.shape[1]) & mask
         ratings = self._rated(windows, mask.shape[1])
@@ -126,7 +126,7 @@ class Labels:
         low, high = min(max(low, 0), last), min(max(high, 0), last)
         return low + pick_number(high - low + 1, draw[draws.PLACE])
 
-    def _relevant(self, windows: Windows, length: int) -> np.ndarray:
+    def _relevant(self, windows: ItemWindows, length: int) -> np.ndarray:
         """(items, length) bool. Runs are disjoint, so their ends can be added up."""
         runs, owner = self._runs.of(windows.items)
         inside = (
@@ -136,7 +136,7 @@ class Labels:
         steps = np.bincount(inside[:, 0], minlength=size) - np.bincount(inside[:, 1], minlength=size)
         return np.cumsum(steps).reshape(-1, length + 1)[:, :length] > 0
 
-    def _rated(self, windows: Windows, length: int) -> np.ndarray:
+    def _rated(self, windows: ItemWindows, length: int) -> np.ndarray:
         """(items, length) float32, NaN where nobody rated."""
         begin, end = self._ratings.begin[windows.items], self._ratings.begin[windows.items + 1]
         if not (end > begin).any():
@@ -146,7 +146,7 @@ class Labels:
         row = np.where(is_there, (begin + windows.first)[:, None] + place, 0)
         return np.where(is_there, self._ratings.rows[row], np.float32(np.nan))
 
-    def _spans(self, windows: Windows, is_seen: np.ndarray, epoch: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    def _spans(self, windows: ItemWindows, is_seen: np.ndarray, epoch: int) -> tuple[np.ndarray, tuple[int, ...]]:
         """Cut to the windows, `max_moments` of an item at most."""
         moments, owner = self._moments.of(windows.items)
         begin = self._edges.begin[self._corpus.video[windows.items]] + windows.first

@@ -39,7 +39,7 @@ class PackedWords:
         self._ids = _Rows(torch.cat(ids), device) if ids else None
 
     def of(self, queries: np.ndarray) -> Words:
-        """Of these queries, in their order."""
+        """The words of these queries, in their order."""
         count = self._count[queries]
         length = min(-(-int(count.max()) // STEP_WORDS) * STEP_WORDS, self._longest)
         place = np.arange(length)

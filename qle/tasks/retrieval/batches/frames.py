@@ -83,7 +83,7 @@ class FrameSource:
 
     @property
     def num_nonfinite_rows(self) -> int:
-        """Of the rows read so far, those that hold NaN or inf; their neighbours stand for them."""
+        """How many of the rows read so far hold NaN or inf; their neighbours stand for them."""
         return sum(self._nonfinite.values())
 
     def match(

@@ -109,7 +109,7 @@ class RetrievalBatches:
             self._running = None
 
     def _make(self, chosen: np.ndarray) -> RetrievalBatch:
-        """Of pairs by number."""
+        """The batch of the pairs with these numbers."""
         pairs = self.pairs
         videos = pairs.video[chosen]
         queries, index = np.unique(pairs.query[chosen], return_inverse=True)

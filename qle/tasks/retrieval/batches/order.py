@@ -9,7 +9,7 @@ from qle.data.pairs import PairTable
 
 
 def num_batches(pairs: PairTable, size: int, captions_per_video: int) -> int:
-    """Of an epoch; all are full."""
+    """Batches of an epoch; all are full."""
     return -(-len(pairs.described) * captions_per_video // min(size, len(pairs.described)))
 
 

@@ -1,4 +1,4 @@
-"""Windows, their tokens and their questions -> one Batch: distinct queries with an index, masks, labels, times.
+"""Windows, their tokens and their questions -> one RowBatch: distinct queries with an index, masks, labels, times.
 
 Shapes do not depend on what was drawn: every batch has `queries_per_window` places, masked where a window has fewer
 questions, so that compiled and captured steps can be used again.
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qle.data.rows import RowChoice
-from qle.heads.rows import Batch
+from qle.heads.rows import RowBatch
 from qle.tasks.rows.batches.questions import Question
 from qle.tasks.rows.batches.sources import TokenWindows
 from qle.tasks.rows.batches.windows import WindowBatch
@@ -22,7 +22,7 @@ def collate(
     rows: Sequence[tuple[str, RowChoice]],
     questions: Sequence[Sequence[Question]],
     num_places: int,
-) -> Batch:
+) -> RowBatch:
     """rows: key and chosen rows of every video, by its number. questions: of every window, their texts already mirrored."""
     num_windows, num_rows = tokens.usable.shape
     texts: dict[str, int] = {}
@@ -41,7 +41,7 @@ def collate(
             known[window, place, : len(times)] = question.known
     known &= tokens.usable[:, None, :]
     relevance *= known
-    return Batch(
+    return RowBatch(
         streams=tokens.streams,
         row_mask=torch.from_numpy(tokens.usable),
         times_s=torch.from_numpy(times_s),

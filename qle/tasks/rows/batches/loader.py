@@ -1,6 +1,6 @@
 """Training batches from a cache: no pixel is decoded and no backbone runs.
 
-    space + annotations -> videos, rows at one rate -> windows of an epoch -> tokens + questions -> Batch on the device
+    space + annotations -> videos, rows at one rate -> windows of an epoch -> tokens + questions -> RowBatch on the device
 
 `training_batches` makes the reader of one process. Everything random is a function of (seed, epoch, place of the window in
 the epoch), so the same batches come again after a resume, from any placement, and over any number of processes together.
@@ -22,7 +22,7 @@ from qle.data.loading.plan import Placement, available_ram_bytes, place
 from qle.data.negatives import united_concepts
 from qle.data.rows import RowChoice, check_rate, choose_rows
 from qle.errors import AnnotationError, CacheMissingError, ConfigError
-from qle.heads.rows import Batch
+from qle.heads.rows import RowBatch
 from qle.runtime import num_tenants
 from qle.segments.spans import rows_of
 from qle.tasks.rows.batches import augment
@@ -67,7 +67,7 @@ class TrainingBatches:
         self._uploader = Uploader(device)
         self._epoch = self._first_batch = 0
         self._bad_rows = [np.zeros(choice.num_rows, dtype=bool) for choice in rows.values()]
-        self._running: Ahead[tuple[Batch, torch.cuda.Event | None]] | None = None
+        self._running: Ahead[tuple[RowBatch, torch.cuda.Event | None]] | None = None
 
     def __len__(self) -> int:
         """Batches of an epoch, the same in every process and every epoch."""
@@ -83,7 +83,7 @@ class TrainingBatches:
         """Valid rows that were met so far and hold NaN or inf; they are masked."""
         return int(sum(bad.sum() for bad in self._bad_rows))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[RowBatch]:
         """Batches without words. One iteration at a time: a new one ends the one before."""
         self._stop()
         windows = self._plan.batches(self._epoch)[self._first_batch :]
@@ -120,7 +120,7 @@ class TrainingBatches:
             self._running.close()
             self._running = None
 
-    def _make(self, batches: Sequence[WindowBatch], epoch: int) -> Iterator[tuple[Batch, "torch.cuda.Event | None"]]:
+    def _make(self, batches: Sequence[WindowBatch], epoch: int) -> Iterator[tuple[RowBatch, "torch.cuda.Event | None"]]:
         """Runs in the thread."""
         with self._uploader.enter():
             for windows, tokens in zip(batches, self._source.read(batches), strict=True):

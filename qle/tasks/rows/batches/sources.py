@@ -2,7 +2,7 @@
 
     TokenReader + WindowBatch ... -> TokenWindows ...
 
-Packed rows: data/packed.py. Processes that read ahead: data/streamed.py. All give the same bytes for the same windows.
+Packed rows: packed.py. Processes that read ahead: streamed.py. All give the same bytes for the same windows.
 """
 
 from abc import ABC, abstractmethod

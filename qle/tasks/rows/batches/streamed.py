@@ -1,4 +1,4 @@
-"""Tokens read from disk by processes of their own, when memory does not hold them. The inside: data/stream_worker.py.
+"""Tokens read from disk by processes of their own, when memory does not hold them. The inside: stream_worker.py.
 
 Batch k goes to process k mod N, and comes back in that order. Its tokens never go through a pipe: the process copies them
 from the page cache into shared memory that both sides map. A process that dies is noticed at once, by its pipe.

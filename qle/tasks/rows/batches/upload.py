@@ -10,7 +10,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from qle.heads.rows import Batch
+from qle.heads.rows import RowBatch
 
 
 class Uploader:
@@ -27,14 +27,14 @@ class Uploader:
         torch.cuda.set_device(self._device)  # of this thread
         return torch.cuda.stream(self._stream)
 
-    def begin(self, batch: Batch) -> tuple[Batch, "torch.cuda.Event | None"]:
+    def begin(self, batch: RowBatch) -> tuple[RowBatch, "torch.cuda.Event | None"]:
         """Start to copy; the event says when it is done."""
         if self._device.type == "cpu":
             return batch, None
         moved = batch.to(self._device)
         return moved, None if self._stream is None else self._stream.record_event()
 
-    def finish(self, batch: Batch, event: "torch.cuda.Event | None") -> Batch:
+    def finish(self, batch: RowBatch, event: "torch.cuda.Event | None") -> RowBatch:
         """Let the stream that is current here wait for the copy."""
         if event is None:
             return batch

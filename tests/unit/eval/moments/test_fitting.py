@@ -8,7 +8,7 @@ import pytest
 from qle.data.annotations import Annotation
 from qle.eval.moments.fitting import fit_ranking
 from qle.eval.moments.ranked import RankedQuery
-from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank, shown
+from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank, shown_moments
 from qle.segments.spans import iou, mask_of
 from qle.types import ScoreTrack
 
@@ -76,7 +76,7 @@ def test_threshold_has_the_best_f1_of_what_people_are_shown() -> None:
     def f1(threshold: float) -> float:
         hits = told = 0
         for one in ranked:
-            moments = shown(one.candidates, replace(fitted, threshold=threshold))
+            moments = shown_moments(one.candidates, replace(fitted, threshold=threshold))
             told += len(moments)
             spans = np.array([(moment.start_s, moment.end_s) for moment in moments]).reshape(-1, 2)
             hits += int((iou(spans, np.array(one.annotation.windows)) >= 0.5).any(axis=0).sum())

@@ -14,7 +14,7 @@ from qle.heads.base import TokenShapes
 from qle.heads.moment_detr import MomentDetrConfig, MomentDetrHead
 from qle.heads.moments import MomentBatch, MomentHead
 from qle.segments.ranked import Candidates, Ranking, rank
-from qle.tasks.moments.scoring import MomentScorer, predict, score_annotations
+from qle.tasks.moments.scoring import MomentScorer, predict_moments, score_annotations
 from qle.text import TextRequest, build_text_encoder
 from qle.text.bank import QueryBank
 from tests.planted_moments import CLIP_S, DIM, PlantedHead, planted_cache, planted_features, planted_streams
@@ -209,7 +209,7 @@ def test_annotations_in_their_order(cache: Path) -> None:
 def test_prediction_holds_everything(cache: Path) -> None:
     scorer = _scorer(PlantedHead(), planted_streams(cache))
     (candidates,) = scorer.score("short", ["event 0"])
-    found = predict("short", "event 0", candidates, Ranking(presence_scale=2.0), "7")
+    found = predict_moments("short", "event 0", candidates, Ranking(presence_scale=2.0), "7")
     assert [round(time_s, 3) for one in found.moments[:2] for time_s in (one.start_s, one.end_s)] == [20, 40, 80, 90]
     assert (found.best, found.qid, len(found.moments)) == (found.moments[0], "7", 4)
     assert found.presence > 0.99

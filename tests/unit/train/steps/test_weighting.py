@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from qle.heads.rows import Batch, RowHead
+from qle.heads.rows import RowBatch, RowHead
 from qle.train.steps.weighting import step_weights, weighted_total
 from tests.small_heads import random_batch, small_head
 
@@ -17,7 +17,7 @@ def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
 
 
-def part(batch: Batch, places: slice) -> Batch:
+def part(batch: RowBatch, places: slice) -> RowBatch:
     """Some windows of a batch."""
     return replace(
         batch,
@@ -31,7 +31,7 @@ def part(batch: Batch, places: slice) -> Batch:
     )
 
 
-def gradients(head: RowHead, accelerator: Accelerator, batches: list[Batch]) -> tuple[float, dict[str, Tensor]]:
+def gradients(head: RowHead, accelerator: Accelerator, batches: list[RowBatch]) -> tuple[float, dict[str, Tensor]]:
     head.zero_grad()
     weights = step_weights(accelerator, [head.loss_counts(batch) for batch in batches])
     loss = 0.0

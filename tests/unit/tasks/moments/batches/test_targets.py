@@ -15,7 +15,7 @@ from qle.segments.spans import mask_of
 from qle.tasks.moments.batches import draws
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.items import Corpus, open_corpus
-from qle.tasks.moments.batches.targets import Labels, TargetArrays, Windows
+from qle.tasks.moments.batches.targets import ItemLabels, ItemWindows, TargetArrays
 
 CLIP_S = 2.0
 NAN = float("nan")
@@ -34,14 +34,14 @@ def corpus_of(annotations: Sequence[Annotation], num_clips: int = 20) -> Corpus:
 
 def labels_of(
     annotations: Sequence[Annotation], num_clips: int = 20, **config: object
-) -> tuple[Labels, MomentDataConfig, int]:
+) -> tuple[ItemLabels, MomentDataConfig, int]:
     settings = MomentDataConfig(**({"window_clips": 20} | config))  # type: ignore[arg-type]
-    return Labels(corpus_of(annotations, num_clips), settings, seed=3), settings, len(annotations)
+    return ItemLabels(corpus_of(annotations, num_clips), settings, seed=3), settings, len(annotations)
 
 
 def drawn(
-    made: tuple[Labels, MomentDataConfig, int], epoch: int = 0, mask: np.ndarray | None = None
-) -> tuple[Windows, TargetArrays]:
+    made: tuple[ItemLabels, MomentDataConfig, int], epoch: int = 0, mask: np.ndarray | None = None
+) -> tuple[ItemWindows, TargetArrays]:
     """Of all items at once."""
     labels, config, num_items = made
     chances = draws.item_draws(3, epoch, num_items, config.num_pairs)
@@ -202,7 +202,7 @@ def test_ratings_of_other_clips_are_averaged() -> None:
     scores = {0: (4,), 1: (2,), 2: (NAN,), 3: (3,)}
     rated = annotation("a", (0, 16), saliency=ratings(8, scores))
     corpus = open_corpus({"v": [rated]}, {"v": np.arange(5) * 4.0}, "$")
-    labels = Labels(corpus, MomentDataConfig(), seed=0)
+    labels = ItemLabels(corpus, MomentDataConfig(), seed=0)
     chances = draws.item_draws(0, 0, 1, 2)
     windows = labels.windows(np.array([0]), chances)
     targets = labels.targets(windows, np.ones((1, 4), dtype=bool), chances, 0)
@@ -246,7 +246,7 @@ def test_clips_and_ratings_of_qvhighlights_are_those_of_its_file(shared_annotati
     by_key = {one.qid: [replace(one, video=one.qid)] for one in annotations}
     edges = {one.qid: np.arange(0, (one.duration_s or 0) + 1, 2.0) for one in annotations}
     corpus = open_corpus(by_key, edges, "$")
-    labels, items = Labels(corpus, MomentDataConfig(max_moments=99), seed=0), np.arange(len(annotations))
+    labels, items = ItemLabels(corpus, MomentDataConfig(max_moments=99), seed=0), np.arange(len(annotations))
     chances = draws.item_draws(0, 0, len(items), 2)
     windows = labels.windows(items, chances)
     targets = labels.targets(windows, np.arange(75) < windows.count[:, None], chances, 0)

@@ -17,7 +17,7 @@ from qle.cache.spaces import create_space
 from qle.data.annotations import Annotation
 from qle.data.lookup import match_videos
 from qle.errors import AnnotationError, CacheCorruptError, CacheMissingError, ConfigError, QleError
-from qle.heads.rows import Batch
+from qle.heads.rows import RowBatch
 from qle.tasks.rows.batches.loader import DataConfig, TrainingBatches, training_batches
 from tests import tiny_cache as tiny
 
@@ -73,13 +73,13 @@ def batches_of(space: Space, config: DataConfig = CONFIG, **named: object) -> Tr
     return training_batches(space, annotations, config, **given)  # type: ignore[arg-type]
 
 
-def all_of(space: Space, config: DataConfig = CONFIG, epoch: int = 0, **named: object) -> list[Batch]:
+def all_of(space: Space, config: DataConfig = CONFIG, epoch: int = 0, **named: object) -> list[RowBatch]:
     with batches_of(space, config, **named) as batches:
         batches.set_epoch(epoch)
         return [frozen(batch) for batch in batches]
 
 
-def frozen(batch: Batch) -> Batch:
+def frozen(batch: RowBatch) -> RowBatch:
     return dataclasses.replace(batch, streams={name: stream.clone() for name, stream in batch.streams.items()})
 
 
@@ -87,7 +87,7 @@ def placed(placement: str, config: DataConfig = CONFIG, **more: object) -> DataC
     return dataclasses.replace(config, placement=placement, num_workers=2, **more)  # type: ignore[arg-type]
 
 
-def assert_same(one: Sequence[Batch], other: Sequence[Batch]) -> None:
+def assert_same(one: Sequence[RowBatch], other: Sequence[RowBatch]) -> None:
     assert len(one) == len(other)
     for left, right in zip(one, other, strict=True):
         assert (left.queries, left.videos, left.first_rows) == (right.queries, right.videos, right.first_rows)
@@ -98,7 +98,7 @@ def assert_same(one: Sequence[Batch], other: Sequence[Batch]) -> None:
             assert torch.equal(left.streams[name], right.streams[name]), name
 
 
-def asked(batch: Batch) -> Iterator[tuple[int, str, torch.Tensor, torch.Tensor]]:
+def asked(batch: RowBatch) -> Iterator[tuple[int, str, torch.Tensor, torch.Tensor]]:
     for window, place in batch.query_mask.nonzero().tolist():
         text = batch.queries[int(batch.query_index[window, place])]
         yield window, text, batch.relevance[window, place], batch.relevance_mask[window, place]  # type: ignore[index]

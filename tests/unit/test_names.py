@@ -1,0 +1,74 @@
+"""Names and docstrings of the package, read with ast alone: nothing is imported, so this takes a second."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import CHECKOUT
+
+PACKAGE = CHECKOUT / "qle"
+TREES = {path.relative_to(CHECKOUT): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+NO_SENTENCE = ("Of ", "See the head")
+"""Beginnings of docstrings that say nothing to someone who has not seen the code: "Of each with each.\""""
+
+
+def docstrings(body: list[ast.stmt], name: str) -> Iterator[tuple[str, str]]:
+    """(what it describes, text) of every string that stands as a statement: docstrings, and those below fields and constants."""
+    for before, statement in zip([None, *body], body, strict=False):
+        if (
+            isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Constant)
+            and isinstance(statement.value.value, str)
+        ):
+            target = (
+                before.target
+                if isinstance(before, ast.AnnAssign)
+                else before.targets[0]
+                if isinstance(before, ast.Assign)
+                else None
+            )
+            yield f"{name}.{target.id}" if isinstance(target, ast.Name) else name, statement.value.value.strip()
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef):
+            yield from docstrings(statement.body, f"{name}.{statement.name}")
+
+
+def is_public(name: str) -> bool:
+    return not any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def test_two_public_classes_never_share_a_name() -> None:
+    modules = defaultdict(list)
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and is_public(node.name):
+                modules[node.name].append(str(path))
+    assert {name: paths for name, paths in modules.items() if len(paths) > 1} == {}
+
+
+def test_docstrings_of_public_names_are_sentences_that_stand_alone() -> None:
+    texts = [
+        (f"{path}:{name}", text)
+        for path, tree in TREES.items()
+        for name, text in docstrings(tree.body, "")
+        if is_public(name)
+    ]
+    assert [f"{name}: {text}" for name, text in texts if text.startswith(NO_SENTENCE)] == []
+
+
+def test_the_docstring_of_a_folder_lists_its_parts() -> None:
+    """Whoever opens the `__init__.py` of a folder sees what lies in it and where to begin, and finds all that is listed."""
+    for path, tree in TREES.items():
+        if path.name == "__init__.py":
+            text = ast.get_docstring(tree) or ""
+            there = parts(CHECKOUT / path.parent)
+            assert [part for part in there if part not in text] == [], path
+            listed = re.findall(r"^([a-z0-9_]+\.py)((?:, [a-z0-9_]+\.py)*)", text, re.M)
+            assert {name for names in listed for name in "".join(names).split(", ")} - there == set(), path
+
+
+def parts(folder: Path) -> set[str]:
+    """Names of the modules and subpackages of a folder; those of subpackages end with a slash."""
+    files = {path.name for path in folder.glob("*.py") if path.name != "__init__.py"}
+    return files | {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
