@@ -7,7 +7,7 @@ named array with a row axis (`patch`, `frame`, `clip`). *space*: everything that
 Times are float64 seconds on the container's own clock; they travel with the rows and are never rebuilt from indices.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,10 @@ import numpy as np
 
 StoreDtype = Literal["float16", "bfloat16", "float32", "int8"]
 StoreKind = Literal["zarr", "hdf5"]
+
+
+OnProgress = Callable[[int, int, str], None]
+"""Called as long work goes on: how much is done, of how much, and what is being worked on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +192,21 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Familiarity:
+    """How near the words of a query are to those that a run was trained with."""
+
+    distance: float
+    """Cosine distance from the nearest training text, in the sentence space of the run's text encoder: 0 is the same."""
+    probability: float
+    """In [0, 1]: that the run can know what these words mean. Fitted in training; presence is multiplied by it."""
+
+    @property
+    def is_outside(self) -> bool:
+        """The query lies outside what the run has heard: its answer is a guess."""
+        return self.probability < 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTrack:
     """What a head says about every row of a video for one query."""
 
@@ -203,6 +222,10 @@ class ScoreTrack:
     """(rows,) float32: the logit before the temporal mixer, the mean of the relevance map."""
     uncertainty: np.ndarray | None = None
     """(rows,) float32 in [0, 1], where the head has one."""
+    presence_logit: float | None = None
+    """Whether the query happens anywhere in the video, before calibration, where the head has such an output."""
+    familiarity: Familiarity | None = None
+    """How near the query's words are to what the run was trained with, where the run knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +242,8 @@ class Prediction:
     """Best first, inside the video. None overlap where they are cut from a track; heads that answer with spans may give several
     that do, of which people are shown one (ranked.py)."""
     presence: float
-    """Calibrated probability in [0, 1] that the query happens anywhere in the video; 1 - presence is the "absent" score."""
+    """Calibrated probability in [0, 1] that the query happens anywhere in the video; 1 - presence is the "absent" score. Of
+    heads with a presence output never below the score of the best moment."""
     probability: np.ndarray | None = None
     """(rows,) float32 in [0, 1]: the calibrated track, from which moments were cut; of heads that answer with spans the
     saliency of clips."""
@@ -227,6 +251,12 @@ class Prediction:
     best: Moment | None = None
     """The first of the moments, or where there is none the best guess, which says nothing about presence. Official
     evaluators need an answer to every query."""
+
+    @property
+    def is_outside(self) -> bool:
+        """The words of the query are far from all that the run was trained with: the answer is a guess."""
+        familiarity = None if self.track is None else self.track.familiarity
+        return familiarity is not None and familiarity.is_outside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ SHAPES = TokenShapes(streams={"patch": (3, 4, 8), "frame": (8,)}, text_dim=6, se
 
 QLE_VARIANTS: dict[str, dict] = {
     "default": {},
+    "no-presence": {"presence_weight": 0.0},
     "evidence": {"output": "evidence"},
     "gate": {"confidence": "gate"},
     "no-match": {"matches": False},
@@ -27,6 +28,7 @@ QLE_VARIANTS: dict[str, dict] = {
         "matches": False,
         "knows_place": False,
         "look_reach": None,
+        "presence_weight": 0.0,
     },
     "published-ssm": {"dim": None, "temporal": "published-ssm", "pooling": "mean", "output": "evidence"},
 }

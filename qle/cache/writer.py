@@ -30,7 +30,7 @@ from qle.cache.files.extents import extents
 from qle.cache.files.quantise import SCALE, encode
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS, check_key, video_folder
 from qle.cache.records import CommitRecord, FileRecord, RawRows, SourceFacts, StreamRecord
-from qle.cache.spaces import SpaceFolder, read_commit
+from qle.cache.spaces import SpaceFolder, read_commit, refuse_links
 from qle.durable import Durability, Syncer, hash_file, sync_file, write_at, write_file
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import RowPlan, StoreKind, Stream
@@ -391,6 +391,7 @@ class VideoWriter:
     def _publish(self) -> CommitRecord | None:
         """Give the folder its name. Returns the winner's record where another writer was faster."""
         target = video_folder(self._space.path, self._record.key, self._record.store)
+        refuse_links(target.parent)
         if not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
             sync_file(self._space.path / VIDEOS, self._attempt.durability)

@@ -7,11 +7,12 @@ not (negatives). The trap is the false negative, and each rule below is there to
   are labelled with the windows of every annotation of the concept in that video: data/questions.py).
 * A query that the video is annotated with but not labelled for is neither positive nor negative.
 * Only where a corpus is labelled exhaustively, or where the user accepts the risk, is a query of another video a negative of
-  this one: that source is called "corpus", and it is used when it is named.
+  this one: these sources are called "corpus" and "similar", and they are used when they are named.
 
 Everything is sorted into arrays once; a call then costs microseconds, since an epoch makes some ten thousand of them.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -21,9 +22,13 @@ import numpy as np
 from qle.data.annotations import Annotation, words_of
 from qle.errors import ConfigError
 
-NegativeSource = Literal["window", "absent", "corpus"]
+NegativeSource = Literal["window", "absent", "corpus", "similar"]
 """window: happens in this video at another time. absent: labelled as absent from this video. corpus: asked of other videos
-only, and not annotated in this one."""
+only, and not annotated in this one. similar: those of corpus that share a word with what happens in the stretch, such as the
+right object in another colour or the same tool from the other side."""
+
+COMMON_SHARE = 0.5
+"""Words that stand in more than this share of all concepts ("a", "the") make no two concepts similar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class QueryPool:
         self._number: dict[str, int] = {}
         self._wordings: list[list[Annotation]] = []
         self._videos = {video: self._sort(annotations) for video, annotations in annotations_by_video.items()}
+        self._by_word: dict[str, list[int]] | None = None
+        self._similar: dict[int, tuple[int, ...]] = {}
 
     def positives(self, video: str, start_s: float, end_s: float) -> list[Annotation]:
         """Annotations of the video with a window that overlaps the stretch, each once, in the order of their windows."""
@@ -108,6 +115,17 @@ class QueryPool:
             if source == "corpus":
                 piles.append([self._wordings[concept] for concept in self._elsewhere(queries, count, rng)])
                 continue
+            if source == "similar":
+                overlaps = (queries.starts_s < end_s) & (queries.ends_s > start_s)
+                happening = sorted(set(queries.present[overlaps].tolist()))
+                near = sorted({other for concept in happening for other in self._similar_to(concept)})
+                piles.append(
+                    [
+                        self._wordings[concept]
+                        for concept in self._unknown(queries, rng.permutation(near).tolist())[:count]
+                    ]
+                )
+                continue
             if source == "window":
                 overlaps = (queries.starts_s < end_s) & (queries.ends_s > start_s)
                 # Sets, since for a dozen numbers np.setdiff1d takes ten times as long.
@@ -136,6 +154,26 @@ class QueryPool:
         """Those that this video is not annotated with, and that are labelled somewhere."""
         return [concept for concept in drawn if concept not in queries.concepts and self._wordings[concept]]
 
+    def _similar_to(self, concept: int) -> tuple[int, ...]:
+        """Other labelled concepts that share a word with this one, in any of their wordings."""
+        if concept not in self._similar:
+            if self._by_word is None:
+                self._by_word = self._index_words()
+            words = {word for annotation in self._wordings[concept] for word in _words(annotation.query)}
+            found = {other for word in words for other in self._by_word.get(word, ())}
+            self._similar[concept] = tuple(sorted(found - {concept}))
+        return self._similar[concept]
+
+    def _index_words(self) -> dict[str, list[int]]:
+        """Concepts by the words of their wordings, without words that most of them have."""
+        found: dict[str, set[int]] = {}
+        for concept, wordings in enumerate(self._wordings):
+            for text in {annotation.query for annotation in wordings}:
+                for word in _words(text):
+                    found.setdefault(word, set()).add(concept)
+        most = COMMON_SHARE * len(self._wordings)
+        return {word: sorted(concepts) for word, concepts in found.items() if len(concepts) <= most}
+
     def _sort(self, annotations: Sequence[Annotation]) -> _VideoQueries:
         by_concept: dict[int, list[Annotation]] = {}
         timed: list[tuple[float, float, int, Annotation]] = []
@@ -159,3 +197,7 @@ class QueryPool:
             absent=np.array(absent, dtype=np.int64),
             timed=tuple(annotation for *_, annotation in timed),
         )
+
+
+def _words(query: str) -> list[str]:
+    return re.findall(r"[^\W_]+", words_of(query))

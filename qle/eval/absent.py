@@ -5,8 +5,8 @@ from dataclasses import asdict
 import numpy as np
 
 from qle.eval.bootstrap import drawn, histograms, interval, mean_draws
-from qle.eval.presence import REJECT_BELOW, presence_metrics
-from qle.eval.ranking import auroc, f1, rank
+from qle.eval.presence import MISSES, REJECT_BELOW, presence_metrics
+from qle.eval.ranking import auroc, f1, false_alarms, rank
 from qle.eval.report import Metric
 
 
@@ -26,6 +26,7 @@ def absent_metrics(
     spread = {
         "false_alarm_rate": mean_draws(draws, np.where(is_present, np.nan, alarm), video),
         "miss_rate": mean_draws(draws, np.where(is_present, 1 - alarm, np.nan), video),
+        "false_alarms_at_10_misses": false_alarms(redrawn, MISSES),
         "presence_auroc": auroc(redrawn),
         "rejection_f1": f1(*(draws @ part for part in sums)) if absent.any() else np.full(len(draws), np.nan),
     }

@@ -83,6 +83,16 @@ def average_precision(
     return ratio((precision * counts.positive).sum(axis=-1), total)
 
 
+def false_alarms(counts: ScoreCounts, misses: float) -> np.ndarray:
+    """(...): the share of negatives that score as high as the value which all but `misses` of the positives reach."""
+    found = np.cumsum(counts.positive, axis=-1)
+    needed = (1 - misses) * counts.positive.sum(axis=-1, keepdims=True)
+    passed = np.concatenate([np.zeros((*found.shape[:-1], 1), bool), (found >= needed - 1e-9)[..., :-1]], axis=-1)
+    alarms = (counts.negative * ~passed).sum(axis=-1)
+    known = counts.positive.sum(axis=-1) > 0
+    return np.where(known, ratio(alarms, counts.negative.sum(axis=-1)), np.nan)
+
+
 def auroc_of(scores: np.ndarray, labels: np.ndarray) -> float:
     """Of (rows,) scores and bool labels."""
     return float(auroc(count(rank(scores), labels)))

@@ -6,7 +6,7 @@
 Pictures and reports of answers are made where answers are made (localize.py); both see a video through qle/explain/evidence.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from qle.cache.reader import Space, Video
+from qle.config import config_to_dict
 from qle.data.annotations import Annotation, read_annotations
 from qle.data.lookup import match_videos
 from qle.data.masks import read_masks
@@ -30,8 +31,7 @@ from qle.runs.videos import RunVideos
 from qle.runtime import resolve_device
 from qle.tasks.answering import AnsweringOptions
 from qle.tasks.rows.scoring import RowScorer
-
-OnProgress = Callable[[int, int, str], None]
+from qle.types import OnProgress
 
 NUM_FRESH = 3
 """Untrained heads: one alone may resemble the trained one by chance."""
@@ -105,7 +105,7 @@ def fresh_heads(run: LoadedRun, scorer: RowScorer, seed: int) -> list[RowHead]:
     for number in range(NUM_FRESH):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1 + number)
-            head = build_head(run.record.head, run.record.head_config, run.record.token_shapes)
+            head = build_head(run.record.head, config_to_dict(scorer.head.config), run.record.token_shapes)
         assert isinstance(head, type(scorer.head))
         heads.append(head.to(scorer.device).requires_grad_(False).eval())
     return heads

@@ -27,8 +27,8 @@ from qle.explain.pointing import point
 from qle.explain.visible import Visible
 from qle.heads.rows import RowHead
 from qle.tasks.rows.scoring import RowScorer
-from qle.tasks.scoring import OnProgress
 from qle.text.base import Words
+from qle.types import OnProgress
 
 NUM_SWAPS = 3
 """Other queries that are asked about each row."""
@@ -85,6 +85,8 @@ _LINES = (
           "the middle of the highest cell lies on the thing, or within 15 pixels of it (as published)"),
     _Line("pointing, strict", "hit", {"centre": "hit_centre", "random": "hit_random", "fresh weights": "hit_fresh"}, "higher",
           "the middle of the highest cell lies on the thing"),
+    _Line("pointing, refined", "refined", {"centre": "hit_centre", "random": "hit_random", "fresh weights": "refined_fresh"},
+          "higher", "the centre of positive relevance in the highest cell and its neighbours lies on the thing"),
     _Line("pointing, cell", "cell", {"centre": "cell_centre", "random": "cell_random", "fresh weights": "cell_fresh"}, "higher",
           "the highest cell touches the thing"),
     _Line("energy", "energy", {"random": "hit_random", "fresh weights": "energy_fresh"}, "higher",

@@ -27,6 +27,8 @@ class Pointing:
     hit_centre: float
     hit_random: float
     """The share of the picture that the thing covers."""
+    refined: float
+    """1 where the peak that is refined from its neighbours (`refined_peak`) lies on the thing; centre and random as for `hit`."""
     near: float
     """1 where it lies on the thing or within TOLERANCE_PX of it: the original pointing game."""
     near_centre: float
@@ -65,6 +67,7 @@ def point(
         hit=_is_hit(best, relevance.shape, target, region),
         hit_centre=float(target[centre]),
         hit_random=area,
+        refined=_lies_on(refined_peak(relevance), target, region),
         near=_is_hit(best, relevance.shape, around, region),
         near_centre=float(around[centre]),
         near_random=float(around.mean()),
@@ -98,8 +101,30 @@ def _around(target: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
 def _is_hit(cell: int, grid: tuple[int, ...], target: np.ndarray, region: Region) -> float:
     """The middle of the cell, and nothing beside the picture."""
     row, col = divmod(cell, grid[1])
-    y = region.top + (row + 0.5) / grid[0] * (region.bottom - region.top)
-    x = region.left + (col + 0.5) / grid[1] * (region.right - region.left)
+    return _lies_on(((row + 0.5) / grid[0], (col + 0.5) / grid[1]), target, region)
+
+
+def refined_peak(relevance: np.ndarray) -> tuple[float, float]:
+    """y, x in 0..1 of the grid: the centre of mass of the positive relevance in the highest cell and the eight around it. A
+    thing that lies on the border of two cells lights both, and the middle of one of them may miss it. Where no cell is above
+    0 the middle of the highest."""
+    rows, cols = relevance.shape
+    heat = np.nan_to_num(np.asarray(relevance, np.float64), nan=-np.inf)
+    row, col = divmod(int(np.argmax(heat)), cols)
+    near = np.s_[max(row - 1, 0) : min(row + 2, rows), max(col - 1, 0) : min(col + 2, cols)]
+    weight = np.clip(heat[near], 0, None)
+    if not weight.sum() > 0:
+        return (row + 0.5) / rows, (col + 0.5) / cols
+    y, x = np.mgrid[near]
+    return (float((y * weight).sum() / weight.sum()) + 0.5) / rows, (
+        float((x * weight).sum() / weight.sum()) + 0.5
+    ) / cols
+
+
+def _lies_on(place: tuple[float, float], target: np.ndarray, region: Region) -> float:
+    """A place in 0..1 of the grid, in the picture."""
+    y = region.top + place[0] * (region.bottom - region.top)
+    x = region.left + place[1] * (region.right - region.left)
     if not (0 <= y < 1 and 0 <= x < 1):
         return 0.0
     return float(target[int(y * target.shape[0]), int(x * target.shape[1])])

@@ -44,6 +44,8 @@ class Head(nn.Module, ABC, Generic[BatchT, OutputT]):
     """What it is for, which decides what it is fed with and how it is validated: rows, moments or retrieval."""
     Config: ClassVar[type]
     """Frozen dataclass, keyword only, ranges checked in __post_init__."""
+    earlier: ClassVar[Mapping[str, Any]] = {}
+    """Settings of runs that were written before there were these settings, where that is not what the code begins with."""
     config: Any
     streams: tuple[str, ...]
     """Names of the streams that it reads."""

@@ -121,6 +121,8 @@ class MomentHead(Head[MomentBatch, MomentOutput]):
 
     task: ClassVar[str] = "moments"
     streams = (FEATURES,)
+    uses_negatives: ClassVar[bool] = True
+    """It learns from queries that do not happen (`MomentBatch.negative`), where the data give them."""
 
     @abstractmethod
     def forward(self, batch: MomentBatch) -> MomentOutput:
@@ -155,5 +157,6 @@ class MomentHead(Head[MomentBatch, MomentOutput]):
         """Terms of pairs are means over the matched pairs of a layer, all others over items, unless a head says otherwise."""
         assert batch.targets is not None
         config, device = self.config, batch.clips.device
-        pairs = set_loss_counts(batch.targets.counts, config.num_queries, config.decoder_layers, device)
+        num_taught = config.decoder_layers if config.aux_loss else 1
+        pairs = set_loss_counts(batch.targets.counts, config.num_queries, num_taught, device)
         return {"*": torch.tensor(batch.num_items, device=device), **pairs}

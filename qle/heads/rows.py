@@ -67,6 +67,8 @@ class HeadOutput:
     """Signed, additive: its mean over rows and cols is `raw_logit`."""
     evidence: Float[Tensor, "windows places time 2"] | None = None
     """Evidence for and against, >= 0."""
+    presence_logit: Float[Tensor, "windows places"] | None = None
+    """Whether the query happens anywhere in the window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ class RowScores:
 
     logit: Float[Tensor, "queries time"]
     uncertainty: Float[Tensor, "queries time"] | None = None
+    presence_logit: Float[Tensor, " queries"] | None = None
+    """Whether the query happens anywhere in the video, before calibration."""
 
 
 class RowHead(Head[Batch, HeadOutput]):

@@ -18,6 +18,8 @@ from qle.eval.submissions.write import _span, six_digits, to_jsonl, to_ms
 from qle.outputs import one_line
 from qle.types import Prediction
 
+OUTSIDE = "outside what this run has heard"
+"""Of a query whose words are far from every training text."""
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\n")
 
 
@@ -29,7 +31,7 @@ def to_table(predictions: Sequence[Prediction]) -> str:
         presence = f"{prediction.presence:.2f}"
         if not prediction.moments:
             # Presence has constants of its own: a query may be likely somewhere and no moment sure enough.
-            rows.append((*names, "none sure enough" if prediction.presence >= 0.5 else "absent", "", presence))
+            rows.append((*names, _nothing(prediction), "", presence))
         for rank, moment in enumerate(prediction.moments):
             span = f"{short_clock(moment.start_s)} - {short_clock(moment.end_s)}"
             rows.append(
@@ -39,6 +41,13 @@ def to_table(predictions: Sequence[Prediction]) -> str:
     rows.insert(1, tuple("-" * width for width in widths))
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines) + "\n"
+
+
+def _nothing(prediction: Prediction) -> str:
+    """Why a query has no moment."""
+    if prediction.is_outside:
+        return "not known: " + OUTSIDE
+    return "none sure enough" if prediction.presence >= 0.5 else "absent"
 
 
 def to_json(
@@ -127,6 +136,13 @@ def _prediction(prediction: Prediction, *, with_tracks: bool) -> dict[str, Any]:
             for moment in prediction.moments
         ],
     }
+    familiarity = None if prediction.track is None else prediction.track.familiarity
+    if familiarity is not None:
+        values["words"] = {
+            "distance": six_digits(familiarity.distance),
+            "understood": six_digits(familiarity.probability),
+            "is_outside": familiarity.is_outside,
+        }
     if with_tracks:
         values["track"] = _track(prediction)
     return values

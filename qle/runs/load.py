@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from qle.heads.base import Head
     from qle.text.bank import QueryBank
-from qle.runs.record import CONFIG_FILE, MODEL_FILE, TEXT_FILE, RunRecord, read_run
+    from qle.text.known import KnownTexts
+from qle.runs.record import CONFIG_FILE, KNOWN_FILE, MODEL_FILE, TEXT_FILE, RunRecord, read_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +24,19 @@ class LoadedRun:
     head: "Head"
     text: "QueryBank"
     record: RunRecord
+    known: "KnownTexts | None" = None
+    """Of runs that know where their knowledge ends."""
 
 
 def load_head(folder: Path) -> "tuple[Head, RunRecord]":
     """The head of a finished run, on the CPU. CheckpointError says what is wrong with it otherwise."""
-    from qle.heads import build_head
+    from qle.heads import build_head, head_class
     from qle.weights import load_exactly
 
     record = read_run(folder)
     try:
-        head = build_head(record.head, record.head_config, record.token_shapes)
+        settings = {**head_class(record.head).earlier, **record.head_config}
+        head = build_head(record.head, settings, record.token_shapes)
     # No such head, shapes that none can have, or no recipe for one that needs it.
     except (ConfigError, KeyError, ValueError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: no head can be built from this record ({error})") from error
@@ -56,7 +60,17 @@ def load_run(folder: Path, device: "torch.device") -> LoadedRun:
         text.load_train_state(_tensors(folder, TEXT_FILE, record))
     head.to(device).requires_grad_(False).eval()
     text.to(device).requires_grad_(False).eval()
-    return LoadedRun(folder=folder, head=head, text=QueryBank(text), record=record)
+    known = _known(folder, record, device)
+    return LoadedRun(folder=folder, head=head, text=QueryBank(text), record=record, known=known)
+
+
+def _known(folder: Path, record: RunRecord, device: "torch.device") -> "KnownTexts | None":
+    from qle.text.known import SENTENCES, KnownTexts
+
+    if record.known is None:
+        return None
+    sentences = _tensors(folder, KNOWN_FILE, record)[SENTENCES].to(device)
+    return KnownTexts(sentences=sentences, limit=record.known.limit, slope=record.known.slope)
 
 
 def _tensors(folder: Path, name: str, record: RunRecord) -> dict[str, "Tensor"]:

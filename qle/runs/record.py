@@ -3,16 +3,16 @@
     config.json         RunRecord: head, text encoder, space, constants of localization; written last
     model.safetensors   every tensor of the head
     text.safetensors    the trained tensors of the text encoder (all of `tiny`, the LoRA adapter of others), if there are any
+    known.safetensors   a sentence vector of every distinct training text, where the text encoder can tell words from nonsense
     metrics.json        what validation said about the saved weights
     environment.json    versions, device, number of processes
     settings.json       what was asked for: written first, so that a training that was killed is known and can go on
     history.jsonl  tensorboard/  checkpoints/ (while training)
 
-A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record: a file
-of another run, or a flipped bit, is an error and not a head that finds nothing.
+A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record, and at
+its end one of itself: a file of another run, or a flipped bit, is an error and not a head that finds nothing.
 """
 
-import json
 import platform
 from collections.abc import Mapping
 from datetime import datetime
@@ -25,8 +25,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qle.cache.differences import different, listed
 from qle.cache.reader import Space
 from qle.data.streams.recipe import FeatureRecipe
-from qle.durable import replace_file
+from qle.durable import fits_digest, replace_file, with_digest
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.inputs import parse_json, read_record_bytes
 from qle.outputs import write_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qle.heads.base import Head, TokenShapes
+    from qle.text.known import KnownTexts
 
 FORMAT = 1
 CONFIG_FILE, SETTINGS_FILE = "config.json", "settings.json"
-MODEL_FILE, TEXT_FILE = "model.safetensors", "text.safetensors"
+MODEL_FILE, TEXT_FILE, KNOWN_FILE = "model.safetensors", "text.safetensors", "known.safetensors"
 METRICS_FILE, ENVIRONMENT_FILE, HISTORY_FILE = "metrics.json", "environment.json", "history.jsonl"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
@@ -60,6 +62,18 @@ class SpaceUse(BaseModel):
     """Row shape of every token stream."""
     rate_fps: float | None
     """Rows per second that the head was trained at; None: every cached row."""
+    backbone_source: str | None = None
+    """File or folder of the backbone where it lay when the space was made, or the id of a published one. None: it is built
+    in, not known (imported features), or the run was trained by a version that did not keep it."""
+
+
+class KnownLimit(BaseModel):
+    """Constants of `KnownTexts`, whose vectors stand in known.safetensors."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    limit: float
+    slope: float
 
 
 class RunRecord(BaseModel):
@@ -85,6 +99,8 @@ class RunRecord(BaseModel):
     """Of heads that score rows; not written for others."""
     ranking: Ranking | None = None
     """Of heads that answer with spans."""
+    known: KnownLimit | None = None
+    """How far from its training texts its knowledge reaches; None in runs that do not know."""
     is_calibrated: bool = True
     """Its constants were fitted on validation videos; those of imported weights are as good as any."""
     priors: dict[str, Any] | None
@@ -136,11 +152,16 @@ def read_run(folder: Path) -> RunRecord:
     """The record alone: no weights are read and no torch is imported."""
     path = folder / CONFIG_FILE
     try:
-        content = path.read_bytes()
+        content = read_record_bytes(path)
     except OSError as error:
         raise _no_run(folder, error) from error
+    if not fits_digest(content):
+        raise CheckpointError(
+            f"{path} is not as it was written: its digest does not fit its {len(content)} bytes\n"
+            'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
+        )
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
             raise CheckpointError(
                 f"{path} has format {found['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
@@ -152,18 +173,20 @@ def read_run(folder: Path) -> RunRecord:
         raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
     except ConfigError as error:  # of the constants of localization, which the record checks as it is made
         raise CheckpointError(f"{path} is no record of a run: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is no JSON ({len(content)} bytes)\nrestore it from a copy, or train again"
         ) from error
 
 
 def save_run(
-    folder: Path, record: RunRecord, head: "Head", text_state: Mapping[str, "Tensor"], files: Mapping[str, Any]
-) -> RunRecord:
+    folder: Path, record: RunRecord, head: "Head", text_state: Mapping[str, "Tensor"], files: Mapping[str, Any],
+    known: "KnownTexts | None" = None,
+) -> RunRecord:  # fmt: skip
     """Write everything, the record last. `files`: JSON values by file name. The record with its digests comes back."""
     from safetensors.torch import save
 
+    from qle.text.known import SENTENCES
     from qle.weights import state_digest
 
     try:
@@ -171,16 +194,18 @@ def save_run(
     except OSError as error:
         raise CheckpointError(f"{folder}: the folder cannot be made ({error.strerror})\ngive another --out") from error
     digests = {}
-    for name, state in ((MODEL_FILE, head.state_dict()), (TEXT_FILE, text_state)):
+    known_state = {} if known is None else {SENTENCES: known.sentences}
+    for name, state in ((MODEL_FILE, head.state_dict()), (TEXT_FILE, text_state), (KNOWN_FILE, known_state)):
         if state:
             tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
             replace_file(folder / name, save(tensors, metadata={"format": "pt"}))
             digests[name] = state_digest(tensors)
     for name, value in files.items():
         write_json(folder / name, value)
-    record = record.model_copy(update={"digests": digests})
+    limit = None if known is None else KnownLimit(limit=known.limit, slope=known.slope)
+    record = record.model_copy(update={"digests": digests, "known": limit})
     unsaid = {"localization"} - record.model_fields_set
-    replace_file(folder / CONFIG_FILE, record.model_dump_json(indent=1, exclude=unsaid).encode() + b"\n")
+    replace_file(folder / CONFIG_FILE, with_digest(record.model_dump_json(indent=1, exclude=unsaid)) + b"\n")
     return record
 
 
@@ -208,7 +233,7 @@ def _check_one(use: SpaceUse, space: "Space") -> None:
 def read_json(path: Path) -> Any:
     """One of the JSON files of a run."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_record_bytes(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"
@@ -253,6 +278,7 @@ def space_use(space: Space, rate_fps: float | None) -> SpaceUse:
         hashed=space.record.hashed,
         streams=token_streams(space),
         rate_fps=rate_fps,
+        backbone_source=space.record.recorded.get("source"),
     )
 
 

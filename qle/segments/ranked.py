@@ -98,17 +98,21 @@ def rank(candidates: Candidates, ranking: Ranking) -> tuple[Moment, ...]:
 def shown(candidates: Candidates, ranking: Ranking) -> tuple[Moment, ...]:
     """What people are told: the ranked spans without those that repeat a better one or are less sure than the threshold.
 
-    Empty where none is sure enough; `rank(...)[0]` is then the best guess.
+    Empty where none is sure enough, or the words of the query mean nothing to the run; `rank(...)[0]` is then the best guess.
     """
+    if candidates.track.familiarity is not None and candidates.track.familiarity.is_outside:
+        return ()
     fewer = replace(ranking, nms_tiou=min(ranking.nms_tiou, SHOWN_TIOU))
     return tuple(moment for moment in rank(candidates, fewer) if moment.score >= ranking.threshold)
 
 
 def presence_of(candidates: Candidates, ranking: Ranking) -> float:
-    """Probability in [0, 1] that the query happens anywhere in the video."""
+    """Probability in [0, 1] that the query happens anywhere in the video, no more than its words can be understood."""
     if not len(candidates.logit):
         return 0.0
-    return float(sigmoid(ranking.presence_scale * candidates.logit.max() + ranking.presence_bias))
+    presence = float(sigmoid(ranking.presence_scale * candidates.logit.max() + ranking.presence_bias))
+    familiarity = candidates.track.familiarity
+    return presence if familiarity is None else presence * familiarity.probability
 
 
 def probability_of(track: ScoreTrack, ranking: Ranking) -> np.ndarray:

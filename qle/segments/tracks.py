@@ -39,8 +39,12 @@ class Localization:
     merge_gap_s: float = 0.0
     """Moments that are closer than this become one."""
     presence_scale: float = 1.0
-    """Presence = sigmoid(presence_scale * peak + presence_bias), peak: the highest smoothed logit of a valid row."""
+    """Presence = sigmoid(presence_scale * logit + presence_bias), logit: the presence output of the head, or of heads without
+    one the highest smoothed logit of a valid row."""
     presence_bias: float = 0.0
+    presence_threshold: float = 0.0
+    """No moment is told where presence is lower, and no score of one is above presence. 0, in runs from before there was such
+    a threshold: presence has no say in moments."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -51,6 +55,8 @@ class Localization:
         for name in ("smoothing_s", "min_duration_s", "merge_gap_s", "presence_scale"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"localization.{name} = {getattr(self, name)}: expected 0 or more")
+        if not 0 <= self.presence_threshold <= 1:
+            raise ConfigError(f"localization.presence_threshold = {self.presence_threshold}: expected 0..1")
         if not 0 <= self.low_threshold <= self.threshold <= 1:
             raise ConfigError(
                 f"localization: expected 0 <= low_threshold <= threshold <= 1, "
@@ -139,44 +145,71 @@ def presence_of(track: ScoreTrack, localization: Localization) -> float:
     usable = track.valid & np.isfinite(track.logit)
     if not usable.any():
         return 0.0
-    peak = smoothed_logit(track, localization)[usable].max()
-    return float(sigmoid(localization.presence_scale * peak + localization.presence_bias))
+    peak = float(smoothed_logit(track, localization)[usable].max())
+    return presence_at(presence_logit(track, peak), track, localization)
+
+
+def presence_logit(track: ScoreTrack, peak: float) -> float:
+    """What the head says about presence before calibration; `peak` of heads without such an output."""
+    return peak if track.presence_logit is None else track.presence_logit
+
+
+def presence_at(logit: float, track: ScoreTrack, localization: Localization) -> float:
+    """The probability for a logit of presence: calibrated, and no more than the query's words can be understood."""
+    presence = float(sigmoid(np.array(localization.presence_scale * logit + localization.presence_bias)))
+    return presence if track.familiarity is None else presence * track.familiarity.probability
 
 
 # Moments
 
 
 def moments_of(track: ScoreTrack, localization: Localization, *, always_one: bool = False) -> tuple[Moment, ...]:
-    """Best first, inside the video, none overlapping; the score is the mean probability, weighted by seconds.
+    """Best first, inside the video, none overlapping; the score is the mean probability, weighted by seconds, and scaled down
+    where the best would be above presence: that a query happens at all is never less likely than that it happens here.
 
-    None where no row reaches the threshold: the query is not there. Rank-1 metrics want an answer even then; with
-    `always_one` they get `best_moment`.
+    None where no row reaches the threshold, or presence does not reach its own: the query is not there. Rank-1 metrics want
+    an answer even then; with `always_one` they get `best_moment`.
     """
+    moments = () if presence_of(track, localization) < localization.presence_threshold else _cut(track, localization)
+    return (best_moment(track, localization),) if always_one and not moments else moments
+
+
+def _cut(track: ScoreTrack, localization: Localization) -> tuple[Moment, ...]:
+    """Moments as the rows have them, whatever presence is."""
     probability = probability_of(track, localization)
     usable = track.valid & np.isfinite(track.logit)
     owner = np.zeros(len(probability), dtype=np.int64)
     spans = cut(probability, track.edges_s[:-1], track.edges_s[1:], owner, usable, localization)
-    if not len(spans.owner) and always_one:
-        return (best_moment(track, localization),)
     order = np.lexsort([spans.start_s, -spans.score])
+    factor = score_factor(presence_of(track, localization), spans.score, localization)
     return tuple(
-        Moment(start_s=float(spans.start_s[k]), end_s=float(spans.end_s[k]), score=float(spans.score[k])) for k in order
+        Moment(start_s=float(spans.start_s[k]), end_s=float(spans.end_s[k]), score=float(spans.score[k] * factor))
+        for k in order
     )
 
 
-def best_moment(track: ScoreTrack, localization: Localization) -> Moment:
-    """The best of `moments_of`, or where there is none a guess: the rows around the peak at least GUESS_RATIO times as probable.
+def score_factor(presence: float, scores: np.ndarray, localization: Localization) -> float:
+    """What scores of one pair are multiplied by, so that the highest is not above presence; 1 where none is."""
+    best = float(scores.max()) if len(scores) else 0.0
+    return 1.0 if best <= presence or not localization.presence_threshold else presence / best
 
-    A guess says nothing about whether the query happens: `presence_of` does. Without a usable row: all of the video, score 0.
+
+def best_moment(track: ScoreTrack, localization: Localization) -> Moment:
+    """The best that rows alone give, whatever presence says; where there is none a guess: the rows around the peak at least
+    GUESS_RATIO times as probable.
+
+    It says nothing about whether the query happens: `presence_of` does. Without a usable row: all of the video, score 0.
     """
-    found = moments_of(track, localization)
+    found = _cut(track, localization)
     if found:
         return found[0]
     start, stop = guess_rows(calibrated(smoothed_logit(track, localization), localization))
     seconds = np.diff(track.edges_s)[start:stop] * (track.valid & np.isfinite(track.logit))[start:stop]
     probability = probability_of(track, localization)[start:stop].astype(np.float64)
     score = float(probability @ seconds / seconds.sum()) if seconds.sum() > 0 else float(probability.max())
-    return Moment(start_s=float(track.edges_s[start]), end_s=float(track.edges_s[stop]), score=min(score, 1.0))
+    score = min(score, 1.0)
+    score *= score_factor(presence_of(track, localization), np.array([score]), localization)
+    return Moment(start_s=float(track.edges_s[start]), end_s=float(track.edges_s[stop]), score=score)
 
 
 def guess_rows(log_odds: np.ndarray) -> tuple[int, int]:

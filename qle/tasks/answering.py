@@ -19,8 +19,11 @@ from qle.errors import ConfigError
 from qle.heads import task_of
 from qle.runs.load import LoadedRun
 from qle.runs.videos import CachedVideo
-from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision
-from qle.types import Prediction, Query
+from qle.tasks.scoring import MEMORY_BYTES, Precision
+from qle.types import Familiarity, OnProgress, Prediction, Query
+
+MOST_NAMED = 3
+"""Queries that a note names."""
 
 if TYPE_CHECKING:
     from qle.tasks.rows.scoring import RowScorer
@@ -49,6 +52,7 @@ class Answerer(ABC):
         self.run, self.options = run, options
         self.notes: list[str] = []
         """What was noticed on the way."""
+        self._outside: dict[str, float] = {}
 
     @abstractmethod
     def predictions(
@@ -81,6 +85,14 @@ class Answerer(ABC):
         """The same for people, by name; a `threshold` is one of the score track."""
         return {name: value for constants in self.constants().values() for name, value in constants.items()}
 
+    def _note_outside(self, familiarities: Mapping[str, Familiarity | None]) -> None:
+        """One note about all queries whose words the run does not know, in the place of the one before."""
+        before = outside_note(self._outside)
+        self._outside |= {query: near.distance for query, near in familiarities.items() if near and near.is_outside}
+        self.notes = [note for note in self.notes if note != before]
+        if self._outside:
+            self.notes.append(outside_note(self._outside))
+
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
         record = self.run.record
@@ -110,6 +122,13 @@ def answerer_of(run: LoadedRun, options: AnsweringOptions) -> Answerer:
     if answerer_class is None:
         raise ConfigError(f"{run.folder}: head {run.record.head} finds videos, not moments in them: it cannot localize")
     return answerer_class(run, options)
+
+
+def outside_note(distances: Mapping[str, float]) -> str:
+    """Which queries a run has no words for, by their distance from the nearest training text."""
+    few = "; ".join(f"{query!r} ({distance:.2f})" for query, distance in list(distances.items())[:MOST_NAMED])
+    more = f"; and {len(distances) - MOST_NAMED} more" if len(distances) > MOST_NAMED else ""
+    return f"outside what this run has heard, so its answer is a guess (distance from its texts): {few}{more}"
 
 
 def _origin(hashed: Mapping[str, Any]) -> Any:

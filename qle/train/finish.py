@@ -48,7 +48,7 @@ def finish(
     )
     metrics = {"selection": selection, "validation": dict(kept.metrics)}
     files = {METRICS_FILE: metrics, ENVIRONMENT_FILE: environment(accelerator)}
-    save_run(folder, record, model.head, model.text.train_state(), files)
+    save_run(folder, record, model.head, model.text.train_state(), files, kept.known)
     return metrics
 
 

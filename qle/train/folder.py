@@ -10,9 +10,10 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from qle.cache.differences import different, listed
-from qle.errors import CacheMismatchError, ConfigError, InputError, TrainingError
+from qle.errors import CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
+from qle.heads import HEADS, head_class
 from qle.outputs import write_json
-from qle.runs.record import CHECKPOINTS, CONFIG_FILE, SETTINGS_FILE, RunState, read_json, run_state
+from qle.runs.record import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, SETTINGS_FILE, RunState, read_json, run_state
 from qle.train.steps.checkpoints import CheckpointFolder
 
 LOCK_FILE = ".lock"
@@ -71,10 +72,26 @@ def announce(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -
         write_json(folder / SETTINGS_FILE, asked)
 
 
+def read_metrics(folder: Path) -> Any:
+    """What validation said when the run was finished; CheckpointError where the file no longer says it."""
+    path = folder / METRICS_FILE
+    metrics = read_json(path)
+    selection = metrics.get("selection") if isinstance(metrics, dict) else None
+    said = selection if isinstance(selection, dict) else {}
+    scores = [value for name, value in said.items() if name.startswith("val_")]
+    has_counts = all(isinstance(said.get(name), int) for name in ("step", "steps"))
+    if not has_counts or not scores or not isinstance(scores[0], int | float | None):  # None: it was not a number
+        raise CheckpointError(
+            f"{path}: not what validation said of a run (no selection with step, steps and its score)\n"
+            "restore it from a copy, or train again into another --out"
+        )
+    return metrics
+
+
 def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     if not (folder / SETTINGS_FILE).exists():
         raise ConfigError(f"{folder}: an imported run is there, which no training goes on with\ngive another --out")
-    then = read_json(folder / SETTINGS_FILE)
+    then = _in_full(read_json(folder / SETTINGS_FILE))
     differences = [found for found in different(then, asked) if found[0] not in NO_NUMBERS]
     if not differences:
         return
@@ -84,3 +101,11 @@ def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
         "ask for the same to go on with it, or give another --out"
     )
     raise CacheMismatchError(message) if is_space else ConfigError(message)
+
+
+def _in_full(then: Any) -> Any:
+    """Settings that an earlier version wrote, with what it had no setting for."""
+    head = then.get("head") if isinstance(then, Mapping) else None
+    if not isinstance(head, Mapping) or head.get("name") not in HEADS:
+        return then
+    return {**then, "head": {**head_class(str(head["name"])).earlier, **head}}

@@ -40,6 +40,8 @@ class TrainRequest:
     track: str = "auto"
     allow_missing: bool = False
     """Annotations of videos that the cache does not hold are left out."""
+    allow_one_sided: bool = False
+    """Train although there is no positive, or no negative, to learn from."""
 
     def __post_init__(self) -> None:
         if self.num_seeds is not None and self.num_seeds < 1:

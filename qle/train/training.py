@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from qle.data.annotations import Annotation
 from qle.data.loading.plan import Placement
+from qle.text.known import KnownTexts
 from qle.train.request import Settings, TrainRequest
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
@@ -62,6 +63,8 @@ class Kept:
     """Of RunRecord: space, more_spaces, recipe, localization or ranking, priors."""
     metrics: Mapping[str, Any]
     """JSON, for metrics.json under "validation"."""
+    known: KnownTexts | None = None
+    """Where the knowledge of the run ends, if that is known."""
 
 
 class Training(ABC):

@@ -10,6 +10,7 @@ from qle.config import build_config, override
 from qle.errors import ConfigError
 from qle.heads import HEADS, build_head, head_class
 from qle.heads.qle.head import QleConfig
+from qle.heads.qle.presence import anywhere
 from qle.heads.rows import Batch, RowHead, RowReading
 from qle.text.base import Words
 from tests.small_heads import QLE_VARIANTS, SHAPES, TINY, random_batch, random_words, small_head
@@ -98,6 +99,9 @@ def test_reading_and_refining_is_what_forward_does(head: RowHead) -> None:
             reading = head.read_rows({"patch": batch.streams["patch"][window, :rows]}, words)
             scores = head.refine(reading, batch.times_s[window, :rows], batch.row_mask[window, :rows])
             torch.testing.assert_close(scores.logit, expected.logit[window, :, :rows], atol=1e-5, rtol=1e-5)
+            assert (scores.presence_logit is None) == (head.config.presence_weight == 0)
+            if scores.presence_logit is not None:
+                torch.testing.assert_close(scores.presence_logit, expected.presence_logit[window], atol=1e-5, rtol=1e-5)
             if scores.uncertainty is not None:
                 assert ((scores.uncertainty > 0) & (scores.uncertainty <= 1)).all()
 
@@ -140,6 +144,28 @@ def test_every_parameter_learns(head: RowHead) -> None:
     head.loss(head(batch), batch).total.backward()
     still = [name for name, parameter in head.named_parameters() if parameter.grad is None]
     assert [name for name in still if "x_proj" not in name] == []
+
+
+def test_presence_knows_only_real_rows_and_learns_only_what_was_judged() -> None:
+    head, batch = small_head(), random_batch()
+    garbage = torch.where(batch.row_mask[..., None, None, None], batch.streams["patch"], torch.tensor(7.0))
+    with torch.no_grad():
+        said = head(batch).presence_logit
+        torch.testing.assert_close(head(replace(batch, streams={"patch": garbage})).presence_logit, said)
+    happens, is_known = anywhere(batch.relevance, batch.relevance_mask, batch.row_mask)
+    assert is_known.all()
+    assert torch.equal(happens > 0, (batch.relevance * batch.relevance_mask).any(-1))
+    # One row that nobody judged: where the query happens elsewhere it does happen, else nobody knows.
+    unjudged = batch.relevance_mask.clone()
+    unjudged[:, :, 0] = False
+    relevance = torch.zeros_like(batch.relevance)
+    relevance[0, 0, 1] = 1.0
+    happens, is_known = anywhere(relevance, unjudged, batch.row_mask)
+    assert is_known.nonzero().tolist() == [[0, 0]]
+    assert happens[0, 0] == 1
+    losses = head.loss(head(batch), replace(batch, relevance=relevance, relevance_mask=unjudged))
+    assert losses.terms["presence"].item() > 0
+    assert head.loss_counts(replace(batch, relevance=relevance, relevance_mask=unjudged))["presence"].item() == 1
 
 
 def _same_where_real(expected: torch.Tensor, found: torch.Tensor, batch: Batch) -> None:

@@ -12,9 +12,19 @@ import numpy as np
 from qle.eval.floors import Priors
 from qle.eval.rows.floors import position_scores, query_blind_scores, query_rate_scores
 from qle.eval.rows.frames import FrameScores
-from qle.eval.rows.scored import RowTable, ScoredQuery, cut_rows, probabilities, smoothed_logits, with_guesses
+from qle.eval.rows.scored import (
+    RowTable,
+    ScoredQuery,
+    cut_rows,
+    presences,
+    probabilities,
+    scaled,
+    smoothed_logits,
+    where_present,
+    with_guesses,
+)
 from qle.eval.rows.segments import SegmentScores
-from qle.segments.tracks import Localization, Spans, calibrated, sigmoid
+from qle.segments.tracks import Localization, Spans, calibrated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +45,15 @@ def head_answers(scored: Sequence[ScoredQuery], table: RowTable, localization: L
     logit = smoothed_logits(scored, localization.smoothing_s)
     log_odds = calibrated(logit, localization)
     probability = probabilities(log_odds)
-    spans = cut_rows(table, probability, localization)
-    peak = table.peak(logit)
-    known = np.isfinite(peak)  # nothing is known of a video without a usable row; a scale of 0 would make NaN of -inf
-    presence = sigmoid(localization.presence_scale * np.where(known, peak, 0.0) + localization.presence_bias)
+    presence = presences(scored, table.peak(logit), localization)
+    spans = scaled(cut_rows(table, probability, localization), presence, localization)
+    told = where_present(spans, presence, localization)
     return Answers(
         frame=FrameScores(score=logit, decision=probability >= np.float32(localization.threshold)),
-        segment=SegmentScores(spans=spans, answered=with_guesses(table, spans, log_odds)),
+        segment=SegmentScores(spans=told, answered=with_guesses(table, spans, log_odds)),
         log_odds=log_odds,
-        presence=np.where(known, presence, 0.0),
-        has_moment=_has_moment(spans, table),
+        presence=presence,
+        has_moment=_has_moment(told, table),
     )
 
 

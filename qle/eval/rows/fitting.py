@@ -3,10 +3,11 @@
     scored validation queries -> Localization, stored in the run; nothing of it ever sees test data
 
 For each smoothing width, temperature and bias are fitted by least negative log-likelihood (Platt, weighted by seconds), and
-thresholds are searched that maximise the mean of two numbers that people read: F1 of moments at tIoU 0.5, and F1 of seconds
-at the threshold. Then follow the least duration and the gap, and thresholds once more. A setting replaces a simpler one only
-where it is better, so an easy validation set leaves the defaults. Where there is nothing to fit (no positives, no
-negatives), the defaults stay.
+presence by a logistic fit. Then thresholds are searched that maximise the mean of two numbers that people read: F1 of
+moments at tIoU 0.5, where only queries that are more likely present than absent have any, and F1 of seconds at the
+threshold. Then follow the least duration and the gap, thresholds once more, and the presence that a moment needs. A setting
+replaces a simpler one only where it is better, so an easy validation set leaves the defaults. Where there is nothing to fit
+(no positives, no negatives), the defaults stay.
 
 The search cuts all pairs at once and matches without a loop: the moments of a pair do not overlap, nor do its windows (they are
 united first), so at tIoU >= 0.5 hardly any moment has two partners, and counting partners is the greedy matching.
@@ -19,7 +20,16 @@ import numpy as np
 
 from qle.eval.logistic import fit_calibration, fit_presence
 from qle.eval.ranking import f1
-from qle.eval.rows.scored import RowTable, ScoredQuery, cut_rows, probabilities, row_table, smoothed_logits
+from qle.eval.rows.scored import (
+    RowTable,
+    ScoredQuery,
+    cut_rows,
+    presences,
+    probabilities,
+    row_table,
+    smoothed_logits,
+    where_present,
+)
 from qle.eval.windows import Windows
 from qle.segments.spans import HALF, pair_iou, union
 from qle.segments.tracks import Localization, Spans, calibrated
@@ -29,6 +39,8 @@ SMOOTHING_ROWS = (0.0, 3.0, 5.0, 9.0)
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9, 0.05)
 """The simplest first; beside them quantiles of the probability of positives, for heads that are never sure."""
 THRESHOLD_QUANTILES = (0.1, 0.25, 0.5, 0.75)
+PRESENCE_THRESHOLDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9)
+"""The first holds while the other constants are looked for: what is more likely absent than present has no moment."""
 LOW_RATIOS = (1.0, 0.75, 0.5, 0.25)
 DURATION_RATIOS = (0.0, 0.25, 0.5)
 """Least duration in units of a short window (the tenth percentile)."""
@@ -46,21 +58,24 @@ class _Search:
     windows: Windows
     probability: np.ndarray
     """(rows,) float32 of the smoothing that is being tried."""
+    presence: np.ndarray
+    """(pairs,) float64"""
     row_f1: Mapping[float, float]
     """Of seconds, by threshold."""
 
     @classmethod
-    def of(cls, table: RowTable, windows: Windows, probability: np.ndarray) -> "_Search":
+    def of(cls, table: RowTable, windows: Windows, probability: np.ndarray, presence: np.ndarray) -> "_Search":
         label_s = table.seconds[table.label].sum()
         found = {}
         for threshold in _thresholds(probability[table.label & table.usable]):
             over = probability >= np.float32(threshold)
             value = f1(table.seconds[over & table.label].sum(), table.seconds[over].sum(), label_s)
             found[threshold] = float(np.nan_to_num(value))
-        return cls(table=table, windows=windows, probability=probability, row_f1=found)
+        return cls(table=table, windows=windows, probability=probability, presence=presence, row_f1=found)
 
     def value(self, localization: Localization) -> float:
-        spans = cut_rows(self.table, self.probability, localization)
+        """Of the moments that are told."""
+        spans = where_present(cut_rows(self.table, self.probability, localization), self.presence, localization)
         moments = np.nan_to_num(f1(num_matched(spans, self.windows), len(spans.owner), len(self.windows.owner)))
         return (float(moments) + self.row_f1[localization.threshold]) / 2
 
@@ -88,12 +103,14 @@ def fit_localization(scored: Sequence[ScoredQuery]) -> Localization:
     best: tuple[float, Localization] = (-1.0, Localization())
     for width_s in _widths(table, Windows.of(windows)):
         logit = smoothed_logits(scored, width_s)
-        start = replace(_calibrate(table, logit), smoothing_s=width_s)
+        peak = table.peak(logit)
+        start = _fit_presence(replace(_calibrate(table, logit), smoothing_s=width_s), scored, peak)
         in_part = np.concatenate([logit[table.first[k] : table.first[k + 1]] for k in chosen])
-        search = _Search.of(part, part_windows, probabilities(calibrated(in_part, start)))
+        probability = probabilities(calibrated(in_part, start))
+        search = _Search.of(part, part_windows, probability, presences(scored, peak, start)[chosen])
         found, value = _search(search, start, short_s)
         if value > best[0] + 1e-9:
-            best = (value, _fit_presence(found, table.peak(logit), [one.annotation.is_present for one in scored]))
+            best = (value, found)
     return best[1]
 
 
@@ -109,7 +126,8 @@ def _search(search: _Search, start: Localization, short_s: float) -> tuple[Local
             for gap in GAP_RATIOS
         ],
     )
-    return search.best(best, _threshold_trials(best, thresholds))
+    best, _ = search.best(best, _threshold_trials(best, thresholds))
+    return search.best(best, [replace(best, presence_threshold=threshold) for threshold in PRESENCE_THRESHOLDS])
 
 
 def _threshold_trials(start: Localization, thresholds: Sequence[float]) -> list[Localization]:
@@ -136,9 +154,16 @@ def _calibrate(table: RowTable, logit: np.ndarray) -> Localization:
     return Localization(temperature=temperature, bias=bias)
 
 
-def _fit_presence(localization: Localization, peak: np.ndarray, is_present: Sequence[bool]) -> Localization:
-    scale, bias = fit_presence(peak, is_present, localization.temperature, localization.bias)
-    return replace(localization, presence_scale=scale, presence_bias=bias)
+def _fit_presence(localization: Localization, scored: Sequence[ScoredQuery], peak: np.ndarray) -> Localization:
+    """Drawn towards what the head itself says: its presence output, or the score at the peak."""
+    is_present = [one.annotation.is_present for one in scored]
+    own = [one.track.presence_logit for one in scored]
+    if all(logit is not None for logit in own):
+        told = np.where(np.isfinite(peak), np.array(own, dtype=np.float64), -np.inf)
+        scale, bias = fit_presence(told, is_present, 1.0, 0.0)
+    else:
+        scale, bias = fit_presence(peak, is_present, localization.temperature, localization.bias)
+    return replace(localization, presence_scale=scale, presence_bias=bias, presence_threshold=PRESENCE_THRESHOLDS[0])
 
 
 def num_matched(spans: Spans, windows: Windows) -> int:

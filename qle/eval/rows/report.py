@@ -35,6 +35,7 @@ PROTOCOL = {
     "calibration": "Probability of each row against its label: 15 bins (ece: equal width, adaptive_ece: equal mass); aurc: "
     "error at 0.5, ordered by |p - 0.5|.",
     "absent": "false_alarm_rate: absent queries with at least one moment; miss_rate: present queries with none; "
+    "false_alarms_at_10_misses: absent queries whose presence reaches what 90 % of the present ones reach; "
     "rejection_f1: presence < 0.5 as finding an absent query.",
     "floors": "constant: whole video (calibration: base rate of training, or 0.5; rejection: all). position: relative time in "
     "training annotations. query_rate: how often a query happens in training, whatever the video. query_blind: mean "

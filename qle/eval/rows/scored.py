@@ -6,7 +6,7 @@ Metrics are array programs over columns: the rows of all (video, query) pairs li
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from qle.data.annotations import Annotation
 from qle.errors import AnnotationError
 from qle.segments.spans import mask_of
-from qle.segments.tracks import Localization, Spans, cut, guess_rows, sigmoid, smooth
+from qle.segments.tracks import Localization, Spans, cut, guess_rows, presence_at, presence_logit, sigmoid, smooth
 from qle.types import ScoreTrack
 
 
@@ -107,6 +107,33 @@ def probabilities(log_odds: np.ndarray) -> np.ndarray:
 def cut_rows(table: RowTable, probability: np.ndarray, localization: Localization) -> Spans:
     """Moments of all pairs, as `segments.moments_of` gives them."""
     return cut(probability, table.start_s, table.end_s, table.owner, table.usable, localization)
+
+
+def presences(scored: Sequence[ScoredQuery], peak: np.ndarray, localization: Localization) -> np.ndarray:
+    """(pairs,) float64, as `segments.presence_of` gives it. `peak`: highest smoothed logit of each pair, -inf where there is
+    none: of a video without a usable row nothing is known."""
+    return np.array(
+        [
+            presence_at(presence_logit(one.track, highest), one.track, localization) if np.isfinite(highest) else 0.0
+            for one, highest in zip(scored, peak.tolist(), strict=True)
+        ]
+    )
+
+
+def scaled(spans: Spans, presence: np.ndarray, localization: Localization) -> Spans:
+    """No score above the presence of its pair, as `segments.moments_of` gives them."""
+    if not localization.presence_threshold or not len(spans.owner):
+        return spans
+    best = np.zeros(len(presence))
+    np.maximum.at(best, spans.owner, spans.score)
+    factor = np.where(best > presence, presence / np.where(best > 0, best, 1.0), 1.0)
+    return replace(spans, score=spans.score * factor[spans.owner])
+
+
+def where_present(spans: Spans, presence: np.ndarray, localization: Localization) -> Spans:
+    """Those of pairs whose presence reaches the threshold."""
+    kept = presence[spans.owner] >= localization.presence_threshold
+    return Spans(owner=spans.owner[kept], start_s=spans.start_s[kept], end_s=spans.end_s[kept], score=spans.score[kept])
 
 
 def with_guesses(table: RowTable, spans: Spans, log_odds: np.ndarray) -> Spans:

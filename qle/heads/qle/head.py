@@ -2,6 +2,7 @@
 
     tokens (rows, cells, width) + words -> guided layers -> relevance map -> mean = raw logit of the row
                                                          -> row features  -> temporal mixer -> refined logit
+                                                                          -> presence logit of the video
 
 Rows are read one by one (`read_rows`), so overlapping windows never cost twice and chunks of any size give the same
 numbers; what does not depend on the query is computed once for all of them. The mixer then runs over the whole video.
@@ -15,7 +16,7 @@ mean, and the evidence penalty is a real KL divergence.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,17 +26,18 @@ from torch import Tensor, nn
 from qle.errors import ConfigError
 from qle.heads.base import Losses, TokenShapes
 from qle.heads.qle.guided import GuidedLayer
+from qle.heads.qle.presence import Presence, anywhere
 from qle.heads.qle.stem import Stem
 from qle.heads.rows import Batch, HeadOutput, RowHead, RowReading, RowScores
 from qle.nn.attention import grid_band
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
 from qle.nn.positions import grid_positions
-from qle.nn.temporal.mixers import MixerKind, build_mixer
+from qle.nn.temporal.mixers import MixerKind, StateSizes, build_mixer
 from qle.text.base import Words
 
 _LEAST = {
     "dim": 4, "num_layers": 1, "num_heads": 1, "hidden": 1, "stem": 0, "look_reach": 0, "temporal_layers": 1,
-    "temporal_heads": 1, "temporal_hidden": 1, "reach_rows": 1, "state_dim": 1,
+    "temporal_heads": 1, "temporal_hidden": 1, "reach_rows": 1, "state_dim": 1, "state_kernel": 1, "state_expand": 1,
 }  # fmt: skip
 """Smallest whole numbers that make a head; None, where it is allowed, has a meaning of its own."""
 
@@ -78,7 +80,11 @@ class QleConfig:
     """How far a row looks to either side in each layer of the transformer. Training shows no more than `data.window_rows`,
     so let the two be about alike: a row that looks further than it was taught to sees what it has never seen."""
     state_dim: int = 16
-    """Of the state space mixer."""
+    """Of the state space mixers."""
+    state_kernel: int = 4
+    """Rows of the short convolution in front of the published state space mixer."""
+    state_expand: int = 2
+    """Width inside the published state space mixer, in widths of the head."""
     output: Literal["logit", "evidence"] = "logit"
     """evidence: for and against, from which a probability and its uncertainty follow."""
     confidence: Literal["none", "gate", "published"] = "none"
@@ -91,13 +97,22 @@ class QleConfig:
     """On evidence for the wrong class (evidence only)."""
     positive_weight: float = 1.0
     """Of rows where the query happens, against those where it does not."""
+    presence_weight: float = 0.5
+    """On the presence output: whether the query happens anywhere in the rows that are seen. 0: there is no such output."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"head qle.{name} = {value}: expected {least} or more")
-        for name in ("raw_weight", "refined_weight", "smooth_weight", "misleading_weight", "positive_weight"):
+        for name in (
+            "raw_weight",
+            "refined_weight",
+            "smooth_weight",
+            "misleading_weight",
+            "positive_weight",
+            "presence_weight",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"head qle.{name} = {getattr(self, name)}: expected 0 or more")
         if not 0 < self.map_gain < math.inf:
@@ -135,6 +150,7 @@ class QleConfig:
             output=output,
             confidence=confidence,
             smooth_weight=0.45,
+            presence_weight=0.0,
         )
 
 
@@ -144,6 +160,7 @@ class QleHead(RowHead):
     near: Tensor | None
     name: ClassVar[str] = "qle"
     Config: ClassVar[type] = QleConfig
+    earlier: ClassVar[Mapping[str, Any]] = {"presence_weight": 0.0}
 
     def __init__(self, config: QleConfig, shapes: TokenShapes) -> None:
         super().__init__()
@@ -180,6 +197,7 @@ class QleHead(RowHead):
                     nn.init.normal_(linear.weight, std=0.1 / config.map_gain)
                     nn.init.zeros_(linear.bias)
         self.temporal = _Refinement(dim, config)
+        self.presence = Presence(dim, dropout=config.dropout) if config.presence_weight else None
 
     def forward(self, batch: Batch) -> HeadOutput:
         assert batch.words is not None
@@ -188,17 +206,18 @@ class QleHead(RowHead):
         features, relevance = self._read(tokens, words)
         raw = relevance.mean(-1)
         places = raw.shape[1]
+        row_mask = batch.row_mask.repeat_interleave(places, dim=0)
+        features = features.flatten(0, 1)
         refined, evidence = self.temporal(
-            features.flatten(0, 1),
-            raw.flatten(0, 1),
-            batch.times_s.repeat_interleave(places, dim=0),
-            batch.row_mask.repeat_interleave(places, dim=0),
+            features, raw.flatten(0, 1), batch.times_s.repeat_interleave(places, dim=0), row_mask
         )
+        presence = None if self.presence is None else self.presence(features, refined, row_mask)
         return HeadOutput(
             logit=refined.unflatten(0, raw.shape[:2]),
             raw_logit=raw,
             relevance_map=relevance.unflatten(-1, (self.rows, self.cols)),
             evidence=None if evidence is None else evidence.unflatten(0, raw.shape[:2]),
+            presence_logit=None if presence is None else presence.unflatten(0, raw.shape[:2]),
         )
 
     def read_rows(
@@ -214,10 +233,13 @@ class QleHead(RowHead):
         self, reading: RowReading, times_s: Float[Tensor, " time"], row_mask: Bool[Tensor, " time"]
     ) -> RowScores:
         queries = len(reading.raw_logit)
-        refined, evidence = self.temporal(
-            reading.features, reading.raw_logit, times_s.expand(queries, -1), row_mask.expand(queries, -1)
+        row_mask = row_mask.expand(queries, -1)
+        refined, evidence = self.temporal(reading.features, reading.raw_logit, times_s.expand(queries, -1), row_mask)
+        return RowScores(
+            logit=refined,
+            uncertainty=None if evidence is None else 2 / (evidence.sum(-1) + 2),
+            presence_logit=None if self.presence is None else self.presence(reading.features, refined, row_mask),
         )
-        return RowScores(logit=refined, uncertainty=None if evidence is None else 2 / (evidence.sum(-1) + 2))
 
     def loss(self, output: HeadOutput, batch: Batch) -> Losses:
         target, known = batch.relevance, batch.relevance_mask
@@ -239,12 +261,20 @@ class QleHead(RowHead):
             misleading = misleading_evidence(output.evidence.float(), target, known)
             terms["misleading"] = config.misleading_weight * misleading
         terms["refined"] = config.refined_weight * refined
+        if output.presence_logit is not None:
+            happens, is_known = anywhere(target, known, batch.row_mask)
+            presence = binary_cross_entropy(output.presence_logit.float(), happens, is_known)
+            terms["presence"] = config.presence_weight * presence
         return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms)
 
     def loss_counts(self, batch: Batch) -> Mapping[str, Tensor]:
         known = batch.relevance_mask
         assert known is not None
-        return {**super().loss_counts(batch), "smooth": (known[..., 1:] & known[..., :-1]).sum()}
+        counts = {**super().loss_counts(batch), "smooth": (known[..., 1:] & known[..., :-1]).sum()}
+        if self.presence is not None:
+            assert batch.relevance is not None
+            counts["presence"] = anywhere(batch.relevance, known, batch.row_mask)[1].sum()
+        return counts
 
     def _read(
         self, tokens: Float[Tensor, "groups time rows cols dim"], words: Words
@@ -335,7 +365,7 @@ class _Refinement(nn.Module):
             hidden=config.temporal_hidden or 2 * width,
             dropout=config.dropout,
             reach=config.reach_rows,
-            state_dim=config.state_dim,
+            state=StateSizes(dim=config.state_dim, kernel=config.state_kernel, expand=config.state_expand),
         )
         num_outputs = 2 if config.output == "evidence" else 1
         # Our mixers are told the raw logits too and only correct them; the published ones begin from nothing.

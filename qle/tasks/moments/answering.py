@@ -22,8 +22,7 @@ from qle.segments.ranked import Candidates, Ranking, shown
 from qle.tasks.answering import Answerer, AnsweringOptions
 from qle.tasks.moments.scoring import MomentScorer
 from qle.tasks.moments.scoring import predict as predict_moments
-from qle.tasks.scoring import OnProgress
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 
 class MomentAnswerer(Answerer):
@@ -89,6 +88,7 @@ class MomentAnswerer(Answerer):
             self.notes.append(f"{int((~valid).sum())} of {len(valid)} clips of {key} are not usable or not seen")
         if self._streams is not None and key in self._streams[1].trimmed - self._trimmed:
             self._note_trimmed(key)
+        all_candidates = self._with_familiarity(queries, all_candidates)
         predictions = []
         for query, candidates in zip(queries, all_candidates, strict=True):
             one = predict_moments(key, query.text, candidates, self._ranking, query.qid)
@@ -96,6 +96,17 @@ class MomentAnswerer(Answerer):
                 one if self.options.keeps_all else replace(one, moments=shown(candidates, self._ranking))
             )
         return predictions
+
+    def _with_familiarity(self, queries: Sequence[Query], all_candidates: Sequence[Candidates]) -> list[Candidates]:
+        if self.run.known is None:
+            return list(all_candidates)
+        texts = list(dict.fromkeys(query.text for query in queries))
+        near = dict(zip(texts, self.run.known.familiarity(self.run.text.encode(texts).sentence), strict=True))
+        self._note_outside(near)
+        return [
+            replace(candidates, track=replace(candidates.track, familiarity=near[query.text]))
+            for query, candidates in zip(queries, all_candidates, strict=True)
+        ]
 
     def _note_trimmed(self, key: str) -> None:
         """One note that counts them, in the place of the one before."""

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ from qle.heads import head_class
 from qle.heads.moments import FEATURES, MomentHead
 from qle.runs.record import space_use
 from qle.segments.ranked import Ranking
+from qle.tasks.known import learn_known
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches
+from qle.tasks.moments.batches.negatives import any_negative
 from qle.tasks.moments.scoring import MomentScorer, score_matched
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
 from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
+from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
 from qle.train.training import Kept, Training, Validation
@@ -78,7 +82,8 @@ class MomentTraining(Training):
         annotations = open_annotations(request, match, allow_unlabelled=True)  # ratings alone are worth something
         check_known(annotations.train, "--annotations")
         check_known(annotations.val, "--val")
-        return cls(streams, annotations, settings)
+        notes = check_sides(missing_sides(annotations.train_of, settings), allow=request.allow_one_sided)
+        return cls(streams, replace(annotations, notes=(*annotations.notes, *notes)), settings)
 
     def model(self, device: torch.device) -> TrainedModel:
         learned_from = [annotation.query for annotation in self.train]
@@ -123,7 +128,7 @@ class MomentTraining(Training):
             "ranking": ranking,
             "priors": priors.to_json(),
         }
-        return Kept(record=record, metrics=report.to_json())
+        return Kept(record=record, metrics=report.to_json(), known=learn_known(model.bank, self.train))
 
     def _length_s(self, key: str) -> float:
         return self._streams.times(key).duration_s
@@ -163,6 +168,29 @@ def stream_choices(request: TrainRequest) -> tuple[StreamChoice, ...]:
         raise ConfigError("--space and --stream: name the spaces in --stream, once each (SPACE:STREAM+tef)")
     choices = [StreamChoice.parse(text) for text in request.streams] or [StreamChoice(space=request.space)]
     return with_endpoints(choices)
+
+
+def missing_sides(annotations: Mapping[str, Sequence[Annotation]], settings: Settings) -> dict[str, str]:
+    """What spans cannot be learned without, for `check_sides`. Annotations by the key of their video."""
+    missing = {}
+    if not any(one.is_present or _is_liked(one) for part in annotations.values() for one in part):
+        missing["positive"] = (
+            "no query of a training video has a window, or a clip that was rated above 0\n"
+            "give annotations of queries that happen (relevant_windows)"
+        )
+    head = head_class(settings.head_name)
+    assert issubclass(head, MomentHead), head
+    wants = settings.data.has_negatives and head.uses_negatives
+    if wants and not any_negative(annotations, settings.data.source_pattern):
+        missing["negative"] = (
+            "every query is of one recording, or means the same as all others\n"
+            "give annotations of several recordings and queries, or data.has_negatives=false"
+        )
+    return missing
+
+
+def _is_liked(annotation: Annotation) -> bool:
+    return annotation.saliency is not None and bool((np.nan_to_num(annotation.saliency) > 0).any())
 
 
 def check_known(annotations: Sequence[Annotation], flag: str) -> None:

@@ -29,6 +29,7 @@ from qle.tasks.retrieval.batches.loader import RetrievalBatches, retrieval_batch
 from qle.tasks.retrieval.scoring import VideoRanker
 from qle.train.request import Settings, TrainRequest
 from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
+from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
 from qle.train.training import Kept, Training, Validation
@@ -66,7 +67,10 @@ class RetrievalTraining(Training):
         """The stream, and annotations whose videos it has; captions need no times."""
         frames = FrameSource.open(open_cache(request.cache), stream_choice(request), settings.head.num_frames)
         match = partial(frames.match, allow_missing=request.allow_missing)
-        return cls(frames, open_annotations(request, match, allow_unlabelled=True), settings)
+        annotations = open_annotations(request, match, allow_unlabelled=True)
+        pairs = pair_table(annotations.train_of)
+        notes = check_sides(missing_sides(pairs), allow=request.allow_one_sided)
+        return cls(frames, replace(annotations, notes=(*annotations.notes, *notes)), settings)
 
     def model(self, device: torch.device) -> TrainedModel:
         # Queries are not encoded here: a hundred thousand captions with all their words fit into no memory (see the loader).
@@ -147,6 +151,15 @@ class RetrievalValidation(Validation):
         also_true = scored.pairs.is_true(np.arange(len(scored.pairs)), np.arange(len(scored.pairs.videos)))
         found = retrieval_metrics(scored.similarity, scored.pairs.video, also_true)["text_to_video"]
         return (found["r@1"] + TIE_SHARE * found["mrr"]) / (1 + TIE_SHARE)
+
+
+def missing_sides(pairs: PairTable) -> dict[str, str]:
+    """What a ranking cannot be learned without, for `check_sides`. A single video is refused where batches are made."""
+    numbers = np.arange(len(pairs))
+    if len(pairs.described) < 2 or not all(pairs.is_true(numbers[[k]], pairs.described).all() for k in numbers):
+        return {}
+    why = "every text is true of every video, so none is told from another"
+    return {"negative": f"{why}\ngive texts that are true of some videos only"}
 
 
 def stream_choice(request: TrainRequest) -> StreamChoice:

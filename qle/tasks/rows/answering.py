@@ -10,8 +10,7 @@ from qle.runs.load import LoadedRun
 from qle.runs.videos import CachedVideo
 from qle.tasks.answering import Answerer, AnsweringOptions
 from qle.tasks.rows.scoring import RowScorer, predict
-from qle.tasks.scoring import OnProgress
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 
 class RowAnswerer(Answerer):
@@ -24,7 +23,7 @@ class RowAnswerer(Answerer):
         assert isinstance(run.head, RowHead), run.record.head
         self.maps = self._scorer = RowScorer(
             run.head, run.text, device=options.device, rate_fps=run.record.rate_fps, memory_bytes=options.memory_bytes,
-            precision=options.precision,
+            precision=options.precision, known=run.known,
         )  # fmt: skip
 
     def constants(self) -> Mapping[str, Mapping[str, Any]]:
@@ -38,6 +37,7 @@ class RowAnswerer(Answerer):
         was_shown = choose_rows(cached.video, self._scorer.rate_fps).valid
         self._note_unusable(int((was_shown & ~tracks[0].valid).sum()), len(was_shown), cached.key)
         constants = self.run.record.localization
+        self._note_outside({query.text: track.familiarity for query, track in zip(queries, tracks, strict=True)})
         return [
             predict(cached.key, query.text, track, constants, query.qid)
             for query, track in zip(queries, tracks, strict=True)

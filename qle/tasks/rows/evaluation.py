@@ -6,13 +6,14 @@ run + space + annotations --(scoring.py)--> ScoredQuery --(eval/rows/report.py)-
 from collections.abc import Sequence
 
 from qle.data.annotations import Annotation, read_annotations
-from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, Runs
 from qle.eval.rows.report import evaluate
 from qle.heads.rows import RowHead
 from qle.runs.load import load_run
 from qle.runtime import resolve_device
 from qle.tasks.evaluation import RunToMeasure, missing_of, open_runs, provenance_of
 from qle.tasks.rows.scoring import RowScorer, score_matched
+from qle.types import OnProgress
 
 
 def evaluate_rows(request: EvaluationRequest, runs: Runs, on_progress: OnProgress | None = None) -> Evaluation:
@@ -29,7 +30,7 @@ def _evaluate(
     device = resolve_device(request.device)
     loaded = load_run(run.folder, device)
     assert isinstance(loaded.head, RowHead), run.record.head
-    scorer = RowScorer(loaded.head, loaded.text, device=device, rate_fps=run.record.rate_fps)
+    scorer = RowScorer(loaded.head, loaded.text, device=device, rate_fps=run.record.rate_fps, known=loaded.known)
     where, beside = {"space": run.space_names[0]}, {"rate_fps": run.record.rate_fps}
     report = evaluate(
         score_matched(scorer, run.videos.spaces[0], run.by_key, annotations, on_progress=on_progress),

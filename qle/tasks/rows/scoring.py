@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,10 +25,11 @@ from qle.errors import CacheCorruptError, CheckpointError
 from qle.eval.rows.scored import ScoredQuery
 from qle.heads.rows import RowHead, RowReading, RowScores
 from qle.segments.tracks import Localization, best_moment, moments_of, presence_of, probability_of
-from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision, scoring
+from qle.tasks.scoring import MEMORY_BYTES, Precision, scoring
 from qle.text.bank import QueryBank
 from qle.text.base import Words
-from qle.types import Prediction, ScoreTrack
+from qle.text.known import KnownTexts
+from qle.types import OnProgress, Prediction, ScoreTrack
 
 READING_COPIES = 12
 """Numbers of one width that a head holds for each token, row and query while it reads (projections, a feed-forward layer)."""
@@ -50,9 +51,11 @@ class RowScorer:
         rate_fps: float | None,
         memory_bytes: int = MEMORY_BYTES,
         precision: Precision = "float32",
+        known: KnownTexts | None = None,
     ) -> None:
         self.head, self.text, self.device, self.rate_fps = head.to(device), text, device, rate_fps
-        self.memory_bytes, self.precision = memory_bytes, precision
+        self.memory_bytes, self.precision, self.known = memory_bytes, precision, known
+        self._width: int | None = None
 
     def score(self, video: Video, queries: Sequence[str], on_progress: OnProgress | None = None) -> list[ScoreTrack]:
         """One track a query, in their order; a query that is asked twice is scored once. Progress in rows times queries."""
@@ -63,6 +66,7 @@ class RowScorer:
         tracks: list[ScoreTrack] = []
         with self._evaluation():
             words = self.text.encode(distinct).to(self.device)
+            familiar = [None] * len(distinct) if self.known is None else self.known.familiarity(words.sentence)
             plan = self._plan(chosen, words)
             for first in range(0, len(distinct), plan.group):
                 places = range(first, min(first + plan.group, len(distinct)))
@@ -70,6 +74,7 @@ class RowScorer:
                 report = _steps(on_progress, chosen, places, len(distinct))
                 reading, usable = self._read(chosen, group, plan.chunk, report)
                 tracks += self._refine(chosen, reading, usable, plan.refine)
+        tracks = [replace(track, familiarity=near) for track, near in zip(tracks, familiar, strict=True)]
         found = dict(zip(distinct, tracks, strict=True))
         return [found[query] for query in queries]
 
@@ -159,7 +164,8 @@ class RowScorer:
             places = slice(first, first + step)
             part = RowReading(features=reading.features[places], raw_logit=reading.raw_logit[places])
             scores = self.head.refine(part, times_s, usable)
-            if not bool(torch.isfinite(scores.logit[:, usable]).all()):
+            said = scores.logit[:, usable], scores.presence_logit
+            if not all(bool(torch.isfinite(numbers).all()) for numbers in said if numbers is not None):
                 raise CheckpointError(
                     f"head {self.head.name} gives scores that are not finite on finite tokens of {chosen.video.key!r}\n"
                     "its weights are damaged or its training diverged: use another checkpoint"
@@ -168,11 +174,12 @@ class RowScorer:
         return tracks
 
     def _plan(self, chosen: "_Chosen", words: Words) -> "_Plan":
-        """One row of zeros shows how wide the head is; the rest is arithmetic."""
-        zeros = {name: torch.zeros(1, *shape, device=self.device) for name, shape in chosen.row_shapes.items()}
-        first = words.select(torch.zeros(1, dtype=torch.long, device=self.device))
-        width = self.head.read_rows(zeros, first).features.shape[-1]
-        return _Plan.of(chosen.row_shapes, chosen.num_rows, len(words.mask), width, self.memory_bytes)
+        """One row of zeros shows, once, how wide the head is; the rest is arithmetic."""
+        if self._width is None:
+            zeros = {name: torch.zeros(1, *shape, device=self.device) for name, shape in chosen.row_shapes.items()}
+            first = words.select(torch.zeros(1, dtype=torch.long, device=self.device))
+            self._width = self.head.read_rows(zeros, first).features.shape[-1]
+        return _Plan.of(chosen.row_shapes, chosen.num_rows, len(words.mask), self._width, self.memory_bytes)
 
     def _evaluation(self) -> AbstractContextManager[None]:
         return scoring([self.head, self.text.encoder], self.device, self.precision)
@@ -255,6 +262,7 @@ def _track(choice: RowChoice, valid: np.ndarray, reading: RowReading, scores: Ro
         logit=host(scores.logit),
         raw_logit=host(reading.raw_logit),
         uncertainty=None if scores.uncertainty is None else host(scores.uncertainty),
+        presence_logit=None if scores.presence_logit is None else float(scores.presence_logit[place]),
     )
 
 
@@ -317,7 +325,7 @@ def predict(
         qid=qid,
         duration_s=float(track.edges_s[-1]),
         moments=moments,
-        best=moments[0] if moments else best_moment(track, localization),
+        best=best_moment(track, localization),
         presence=presence_of(track, localization),
         probability=probability_of(track, localization),
         track=track,

@@ -1,6 +1,7 @@
 """Training of heads that score rows: windows of rows in, the AUROC of whole validation videos out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,19 @@ from accelerate import Accelerator
 
 from qle.cache.reader import Space, open_cache
 from qle.data.lookup import match_videos
-from qle.data.rows import choose_rows
+from qle.data.rows import check_rate, choose_rows
 from qle.errors import CacheMismatchError, ConfigError
 from qle.eval.rows.fitting import fit_localization
 from qle.eval.rows.report import evaluate
 from qle.eval.rows.scored import ScoredQuery
 from qle.heads.base import Head
 from qle.runs.record import space_use, token_streams
-from qle.tasks.rows.batches.loader import TrainingBatches, training_batches
+from qle.tasks.known import learn_known
+from qle.tasks.rows.batches.loader import TrainingBatches, taught_sides, training_batches
 from qle.tasks.rows.validation import RowValidation
 from qle.train.request import Settings, TrainRequest
 from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
+from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
 from qle.train.training import Kept, Training
@@ -47,7 +50,11 @@ class RowTraining(Training):
             )
         space = open_cache(request.cache).space(request.space)
         match = partial(match_videos, space, allow_missing=request.allow_missing)
-        return cls(space, open_annotations(request, match), settings)
+        annotations = open_annotations(request, match)
+        check_rate(space, settings.data.rate_fps)
+        sides = taught_sides(space, annotations.train_of, settings.data)
+        notes = check_sides(missing_sides(*sides), allow=request.allow_one_sided)
+        return cls(space, replace(annotations, notes=(*annotations.notes, *notes)), settings)
 
     def model(self, device: torch.device) -> TrainedModel:
         """CacheMismatchError where the space lacks what the head reads."""
@@ -81,10 +88,26 @@ class RowTraining(Training):
             "localization": localization,
             "priors": priors.to_json(),
         }
-        return Kept(record=record, metrics=report.to_json())
+        return Kept(record=record, metrics=report.to_json(), known=learn_known(model.bank, self.train))
 
     def _length_s(self, key: str) -> float:
         return choose_rows(self._space.video(key), self._settings.data.rate_fps).duration_s
+
+
+def missing_sides(has_positive: bool, has_negative: bool) -> dict[str, str]:
+    """What rows cannot be learned without, for `check_sides`."""
+    missing = {}
+    if not has_positive:
+        missing["positive"] = (
+            "no row of a training video lies inside a window of its query\n"
+            "give annotations of queries that happen (relevant_windows), or a higher data.rate_fps"
+        )
+    if not has_negative:
+        missing["negative"] = (
+            "in every row of a training video its query happens\n"
+            "give queries that happen in a part of their video, or not at all (relevant_windows: [])"
+        )
+    return missing
 
 
 def check_streams(head: Head, space: Space) -> None:

@@ -39,6 +39,17 @@ def pool() -> QueryPool:
     return QueryPool({"a": first, "b": second, "c": []})
 
 
+def test_similar_negatives_share_a_word_that_is_not_common(rng: np.random.Generator) -> None:
+    """A green ring happens: a blue ring and a green clip are asked, which only other videos are asked of."""
+    shown = [asked("a", "a green ring", (0, 5)), asked("a", "the hook", (20, 30)), asked("a", "a green cap")]
+    others = [asked("b", query, (1, 2)) for query in ("a blue ring", "a green clip", "a blue clip", "a water jet")]
+    pool = QueryPool({"a": shown, "b": others})
+    near = texts(pool.negatives("a", 1, 4, 9, rng, sources=("similar",)))
+    assert near == {"a blue ring", "a green clip"}  # not the cap: the video is annotated with it
+    assert not pool.negatives("a", 22, 25, 9, rng, sources=("similar",))  # "a" stands in most of them
+    assert len(pool.negatives("a", 1, 4, 1, rng, sources=("similar",))) == 1
+
+
 def texts(annotations: list[Annotation]) -> set[str]:
     return {annotation.query for annotation in annotations}
 

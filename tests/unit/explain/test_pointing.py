@@ -7,7 +7,7 @@ from qle.data.annotations import Annotation, FrameBox
 from qle.data.masks import MaskTrack
 from qle.data.rows import RowChoice
 from qle.explain.maps import Region
-from qle.explain.pointing import box_mask, point
+from qle.explain.pointing import box_mask, point, refined_peak
 from qle.explain.visible import visible
 
 
@@ -158,3 +158,19 @@ def test_the_original_game_forgives_pixels_of_the_film() -> None:
     small, large = point(relevance, target, frame=(224, 224)), point(relevance, target, frame=(1120, 1120))
     assert (small.hit, small.near, large.near) == (0, 1, 0)
     assert small.near_random > large.near_random >= small.hit_random
+
+
+def test_a_peak_between_two_cells_lies_between_their_middles() -> None:
+    """A thing on the border of two cells lights both alike: the middle of either lies beside it."""
+    relevance = np.full((4, 4), -1.0)
+    relevance[1, 1], relevance[1, 2] = 2.0, 1.9
+    y, x = refined_peak(relevance)
+    assert (y, x) == (pytest.approx(1.5 / 4), pytest.approx((1.5 * 2.0 + 2.5 * 1.9) / 3.9 / 4))
+    target = np.zeros((64, 64), bool)
+    target[20:28, 29:35] = True
+    found = point(relevance, target)
+    assert (found.hit, found.refined) == (0.0, 1.0)
+    assert refined_peak(-np.ones((2, 2))) == (0.25, 0.25)  # nothing speaks for the query: the highest cell as it is
+    corner = np.zeros((3, 3))
+    corner[2, 2] = 1.0
+    assert refined_peak(corner) == (2.5 / 3, 2.5 / 3)

@@ -10,7 +10,7 @@ from qle.config import preset_names
 from qle.data.annotations import Annotation, write_annotations
 from qle.errors import AnnotationError, ConfigError
 from qle.synthetic import demo
-from qle.synthetic.demo import AIMS, PRESET, DemoConfig, choose_questions, learning_stages, measured_aims
+from qle.synthetic.demo import AIMS, PRESET, Aim, DemoConfig, choose_questions, learning_stages, measured_aims
 
 
 def test_fewer_videos_shrink_all_splits_alike_and_more_leave_the_tests_as_they_are() -> None:
@@ -82,14 +82,28 @@ def test_an_aim_is_met_from_its_value_on_and_never_by_a_number_that_does_not_exi
     for source, auroc in values.items():
         metric = {"value": auroc, "interval": None, "floors": {"query_blind": 0.6, "position": None}}
         metrics = {"frame": {"auroc": metric}, "segment": {"r1@0.5": metric | {"interval": [0.1, 0.99]}}}
+        metrics["absent"] = {"presence_auroc": metric, "false_alarms_at_10_misses": metric | {"value": 0.1}}
         (tmp_path / f"{source}.json").write_text(json.dumps({"metrics": metrics}))
     pointing = {"name": "pointing", "value": 0.5, "low": 0.4, "high": 0.6, "floors": {"centre": 0.2, "random": 0.1}}
     strict = pointing | {"name": "pointing, strict", "value": 0.8}
-    (tmp_path / "pointing.json").write_text(json.dumps({"measures": [pointing, strict]}))
+    refined = pointing | {"name": "pointing, refined", "value": 0.79}
+    (tmp_path / "pointing.json").write_text(json.dumps({"measures": [pointing, strict, refined]}))
     found = measured_aims(tmp_path)
     assert [one.aim for one in found] == list(AIMS)
-    assert [one.is_met for one in found] == [True, True, False, False, False, True]
+    assert [one.is_met for one in found] == [True, True, False, False, True, True, False, True, False]
     assert math.isnan(found[3].value)
-    assert [one.interval for one in found] == [None, (0.1, 0.99), None, None, (0.4, 0.6), (0.4, 0.6)]
+    assert [one.interval for one in found] == [
+        None,
+        (0.1, 0.99),
+        None,
+        None,
+        None,
+        None,
+        (0.4, 0.6),
+        (0.4, 0.6),
+        (0.4, 0.6),
+    ]
     assert found[0].floors == {"query blind": 0.6}
-    assert found[4].floors == {"centre": 0.2, "random": 0.1}
+    assert [one.aim.goal for one in found][4:6] == [">= 0.95", "<= 0.1"]
+    assert not Aim(name="", source="", metric="", at_most=0.1).is_met(math.nan)
+    assert found[6].floors == {"centre": 0.2, "random": 0.1}

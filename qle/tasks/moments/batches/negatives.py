@@ -5,10 +5,16 @@ the same thing is asked in other words. So the other item must be of another rec
 must not be one that happens, or that nobody was asked about, in this item's recording: in this cut of it or in another.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+from qle.data.annotations import Annotation
 from qle.tasks.moments.batches.draws import pick
-from qle.tasks.moments.batches.items import Corpus
+from qle.tasks.moments.batches.items import Corpus, is_item, open_corpus
+
+ITEMS_AT_ONCE = 512
+"""Items that are compared with each other, drawn at random, when any negative is looked for."""
 
 
 class Negatives:
@@ -35,6 +41,16 @@ class Negatives:
             allowed[:, shared] &= ~_contains(self._happening, asked)
         place, is_there = pick(allowed, draw)
         return np.where(is_there, place, np.arange(len(items))), is_there
+
+
+def any_negative(annotations: Mapping[str, Sequence[Annotation]], source_pattern: str) -> bool:
+    """Whether some item of these videos, by key, can ever get the query of another one."""
+    keys = [key for key, part in annotations.items() if any(map(is_item, part))]
+    corpus = open_corpus(annotations, dict.fromkeys(keys, np.zeros(1)), source_pattern)
+    rng = np.random.default_rng(0)
+    negatives, order = Negatives(corpus), rng.permutation(corpus.num_items)
+    parts = [order[first : first + ITEMS_AT_ONCE] for first in range(0, len(order), ITEMS_AT_ONCE)]
+    return any(bool(negatives.draw(part, rng.random(len(part)))[1].any()) for part in parts)
 
 
 def _contains(numbers: np.ndarray, asked: np.ndarray) -> np.ndarray:

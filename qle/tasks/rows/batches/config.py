@@ -22,7 +22,8 @@ class DataConfig:
     """Queries that one window is asked; what happens in it first, then what does not."""
     negatives: tuple[str, ...] = ("window", "absent")
     """Where queries that do not happen come from: window (elsewhere in the video), absent (labelled as absent from it),
-    corpus (asked of other videos only: for data in which everything that happens is labelled)."""
+    corpus (asked of other videos only: for data in which everything that happens is labelled), similar (those of corpus that
+    share a word with what happens in the window)."""
     labels: Literal["windows", "saliency"] = "windows"
     """windows: a row is relevant (1) or not (0). saliency: as relevant as raters found it, where they rated it."""
     saliency_max: float = 4.0

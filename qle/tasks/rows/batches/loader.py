@@ -29,7 +29,7 @@ from qle.tasks.rows.batches import augment
 from qle.tasks.rows.batches.collate import collate
 from qle.tasks.rows.batches.config import DataConfig
 from qle.tasks.rows.batches.packed import DeviceTokens, RamTokens
-from qle.tasks.rows.batches.questions import Question, Questioner
+from qle.tasks.rows.batches.questions import Question, Questioner, sides
 from qle.tasks.rows.batches.sources import MappedTokens, TokenSource
 from qle.tasks.rows.batches.streamed import StreamedTokens
 from qle.tasks.rows.batches.tokens import TokenReader
@@ -176,22 +176,9 @@ def training_batches(
     """
     device = torch.device(device)
     _check(space, config, streams, seed, shard)
-    united = iter(united_concepts([one for asked in annotations.values() for one in asked]))
-    matched = {key: [next(united) for _ in asked] for key, asked in annotations.items()}
-    # Also what nobody has answered: what a video was asked is no negative of it. But windows come from labelled videos alone.
-    matched = {key: asked for key, asked in matched.items() if any(one.is_labelled for one in asked)}
-    if not matched:
-        raise AnnotationError(
-            "there are no annotations that say when anything happens; give a file with at least one query and its windows"
-        )
-    rows = {key: choose_rows(space.video(key), config.rate_fps) for key in matched}
-    skipped = tuple(key for key, choice in rows.items() if not choice.valid.any())
-    rows = {key: choice for key, choice in rows.items() if key not in skipped}
-    if not rows:
-        raise AnnotationError(f"none of the {len(skipped)} annotated videos of {space.path} has a valid row")
+    matched, rows, skipped = _lessons(space, annotations, config)
     if skipped:
         log.warning("%d annotated videos have no valid row and are left out: %s", len(skipped), ", ".join(skipped[:3]))
-    matched = {key: matched[key] for key in rows}
     reader = TokenReader(space, rows, streams, config.window_rows)
     placement = _place(reader, config, device, shard[1])
     batches = TrainingBatches(
@@ -206,6 +193,34 @@ def training_batches(
     )
     batches.skipped = skipped
     return batches
+
+
+def taught_sides(
+    space: Space, annotations: Mapping[str, Sequence[Annotation]], config: DataConfig
+) -> tuple[bool, bool]:
+    """Whether such a training ever sees a row in which its query happens, and one in which it does not."""
+    matched, rows, _ = _lessons(space, annotations, config)
+    return sides(matched, rows, config)
+
+
+def _lessons(
+    space: Space, annotations: Mapping[str, Sequence[Annotation]], config: DataConfig
+) -> tuple[dict[str, list[Annotation]], dict[str, RowChoice], tuple[str, ...]]:
+    """Annotations and rows of every video that something can be learned from; and those without a valid row."""
+    united = iter(united_concepts([one for asked in annotations.values() for one in asked]))
+    matched = {key: [next(united) for _ in asked] for key, asked in annotations.items()}
+    # Also what nobody has answered: what a video was asked is no negative of it. But windows come from labelled videos alone.
+    matched = {key: asked for key, asked in matched.items() if any(one.is_labelled for one in asked)}
+    if not matched:
+        raise AnnotationError(
+            "there are no annotations that say when anything happens; give a file with at least one query and its windows"
+        )
+    rows = {key: choose_rows(space.video(key), config.rate_fps) for key in matched}
+    skipped = tuple(key for key, choice in rows.items() if not choice.valid.any())
+    rows = {key: choice for key, choice in rows.items() if key not in skipped}
+    if not rows:
+        raise AnnotationError(f"none of the {len(skipped)} annotated videos of {space.path} has a valid row")
+    return {key: matched[key] for key in rows}, rows, skipped
 
 
 def _check(space: Space, config: DataConfig, streams: Sequence[str], seed: int, shard: tuple[int, int]) -> None:

@@ -80,6 +80,30 @@ class Questioner:
         return labels
 
 
+def sides(
+    annotations: Mapping[str, Sequence[Annotation]], rows: Mapping[str, RowChoice], config: DataConfig
+) -> tuple[bool, bool]:
+    """Whether a training on these videos ever sees a row in which its query happens, and one in which it does not."""
+    has_positive, has_negative = False, False
+    for video, of_video in annotations.items():
+        by_concept: dict[str, list[Annotation]] = {}
+        for annotation in of_video:
+            if annotation.is_present:
+                by_concept.setdefault(annotation.concept_key, []).append(annotation)
+        for same in by_concept.values():
+            relevance, known = row_labels(same, rows[video], config)
+            told = relevance[rows[video].valid if known is None else rows[video].valid & known]
+            has_positive, has_negative = has_positive or bool((told > 0).any()), has_negative or bool((told == 0).any())
+            if has_positive and has_negative:
+                return True, True
+    pool, rng = QueryPool(annotations), np.random.default_rng(0)
+    has_negative = has_negative or any(
+        pool.negatives(video, 0.0, choice.duration_s, 1, rng, config.negatives)  # type: ignore[arg-type]
+        for video, choice in rows.items()
+    )
+    return has_positive, has_negative
+
+
 def row_labels(
     annotations: Sequence[Annotation], rows: RowChoice, config: DataConfig
 ) -> tuple[np.ndarray, np.ndarray | None]:
