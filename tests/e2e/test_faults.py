@@ -126,7 +126,7 @@ def test_two_processes_share_a_list_and_one_may_die(extract, long_videos, undist
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 @pytest.mark.parametrize(("words", "num_processes"), [
-    (("prepare", "synthetic", "OUT", "--train", 40, "--seconds", 60), 2),
+    (("prepare", "synthetic", "OUT", "--train", 40, "--seconds", 20), 2),
     (("demo", "OUT", "--videos", 40), 2),
     (("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu,cpu", "--workers", 1), 4),
 ])  # fmt: skip

@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "extract hdf5": ("extract", "W/made/videos", "--cache", "D/cache", "--backbone", "tiny", "--fps", "native", "--device", "cpu",
                      "--workers", "1", "-q", "--store", "hdf5"),
     "prepare synthetic": ("prepare", "synthetic", "D/made", "--train", "2", "--val", "0", "--test", "0", "--composition", "0",
-                          "--seconds", "4", "--size", "96"),
+                          "--seconds", "8", "--size", "160"),
     "demo": ("demo", "D/demo", "--videos", "2", "--steps", "1", "-q"),
     "prepare intervals": ("prepare", "intervals", "W/intervals.csv", "--out", "D/out.jsonl", "--overwrite"),
     "prepare export": ("prepare", "export", "W/val.jsonl", "--to", "qvhighlights", "--out", "D/out.jsonl", "--overwrite"),
