@@ -7,7 +7,7 @@ named array with a row axis (`patch`, `frame`, `clip`). *space*: everything that
 Times are float64 seconds on the container's own clock; they travel with the rows and are never rebuilt from indices.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,10 @@ import numpy as np
 
 StoreDtype = Literal["float16", "bfloat16", "float32", "int8"]
 StoreKind = Literal["zarr", "hdf5"]
+
+
+OnProgress = Callable[[int, int, str], None]
+"""Called as long work goes on: how much is done, of how much, and what is being worked on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

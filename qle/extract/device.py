@@ -23,11 +23,11 @@ from qle.extract.target import Target, make_target
 from qle.runtime import keep_freed_memory, num_threads, resolve_device
 from qle.types import VideoSource
 
-OnProgress = Callable[[Progress], None]
+OnExtracting = Callable[[Progress], None]
 
 
 def run_device(
-    request: ExtractRequest, sources: Sequence[VideoSource], device_name: str, on_progress: OnProgress
+    request: ExtractRequest, sources: Sequence[VideoSource], device_name: str, on_progress: OnExtracting
 ) -> tuple[list[Path], Progress]:
     """One engine on one device, over the whole list; other processes may be at the same list."""
     device = resolve_device(device_name)
@@ -44,7 +44,7 @@ def run_targets(
     sources: Sequence[VideoSource],
     targets: Sequence[Target],
     device: torch.device,
-    on_progress: OnProgress,
+    on_progress: OnExtracting,
 ) -> Progress:
     """What is missing of the list in the spaces of these targets, extracted on their device."""
     work = WorkList(plan_pending(sources, targets, wanted_states(request)), targets)

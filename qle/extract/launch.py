@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from qle.errors import QleError
-from qle.extract.device import OnProgress, run_device
+from qle.extract.device import OnExtracting, run_device
 from qle.extract.progress import Progress
 from qle.extract.request import ExtractRequest
 from qle.runtime import interrupt_on_sigterm
@@ -25,7 +25,7 @@ MAX_DEATHS = 3
 class DeviceProcesses:
     """Starts them, adds up what they report, replaces those that die."""
 
-    def __init__(self, request: ExtractRequest, sources: Sequence[VideoSource], on_progress: OnProgress) -> None:
+    def __init__(self, request: ExtractRequest, sources: Sequence[VideoSource], on_progress: OnExtracting) -> None:
         self._request = request
         self._sources = sources
         self._on_progress = on_progress

@@ -8,7 +8,7 @@ from typing import Any
 
 from qle.cache.spaces import open_space
 from qle.cache.states import count_states, states
-from qle.extract.device import OnProgress, run_device
+from qle.extract.device import OnExtracting, run_device
 from qle.extract.launch import DeviceProcesses
 from qle.extract.plan import discover
 from qle.extract.request import ExtractRequest
@@ -47,7 +47,7 @@ class Summary:
         return asdict(self) | {"exit_code": self.exit_code}
 
 
-def run(request: ExtractRequest, on_progress: OnProgress) -> Summary:
+def run(request: ExtractRequest, on_progress: OnExtracting) -> Summary:
     """Extracts what is missing; returns what the cache then holds of the videos that were asked for."""
     started_s = time.monotonic()
     sources = discover(request.inputs, request.root, request.limit)

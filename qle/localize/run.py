@@ -26,8 +26,7 @@ from qle.runs.load import load_run
 from qle.runs.videos import CachedVideo
 from qle.runtime import resolve_device
 from qle.tasks.answering import Answerer, AnsweringOptions, answerer_of
-from qle.tasks.scoring import OnProgress
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 NAMED = 3
 """Skipped queries that a note names."""

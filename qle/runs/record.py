@@ -27,7 +27,6 @@ from qle.cache.reader import Space
 from qle.data.streams.recipe import FeatureRecipe
 from qle.durable import fits_digest, replace_file, with_digest
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
-from qle.heads.base import TokenShapes
 from qle.outputs import write_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
@@ -36,7 +35,6 @@ from qle.types import TIME_STREAMS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qle.cache.reader import Space
     from qle.heads.base import Head, TokenShapes
 
 FORMAT = 1

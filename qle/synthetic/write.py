@@ -11,7 +11,7 @@ follow from the settings alone.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -26,11 +26,10 @@ from qle.extract.decode.write import write_video
 from qle.synthetic.annotate import PARAPHRASE, Labels, label
 from qle.synthetic.film import Film
 from qle.synthetic.script import SPLITS, Script, SyntheticConfig, write_script
+from qle.types import OnProgress
 
 VERSION = 5
 """Of what the films look like and say: a folder of another version is refused like one of other settings."""
-
-OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

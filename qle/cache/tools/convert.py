@@ -23,10 +23,10 @@ from qle.cache.records import CommitRecord, SpaceRecord, is_same_source
 from qle.cache.spaces import SpaceFolder, create_space, read_commit, refuse_links
 from qle.cache.tools.removal import remove_folder
 from qle.cache.tools.rewrite import rewrite_video
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
+from qle.cache.tools.selection import chosen_spaces, no_progress
 from qle.durable import remove_tree, sync_file
 from qle.errors import CacheCorruptError, ConfigError
-from qle.types import SpaceSpec, StoreDtype, StoreKind, Stream
+from qle.types import OnProgress, SpaceSpec, StoreDtype, StoreKind, Stream
 
 
 @dataclass(slots=True, kw_only=True)

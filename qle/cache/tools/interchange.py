@@ -46,7 +46,7 @@ from qle.cache.tools.feature_files import (
     safe_path,
     write_features,
 )
-from qle.cache.tools.selection import OnProgress, no_progress
+from qle.cache.tools.selection import no_progress
 from qle.cache.writer import VideoWriter
 from qle.durable import replace_file
 from qle.errors import (
@@ -58,7 +58,7 @@ from qle.errors import (
     InputError,
     QleError,
 )
-from qle.types import RowPlan, SpaceSpec, StoreDtype, StoreKind, Stream
+from qle.types import OnProgress, RowPlan, SpaceSpec, StoreDtype, StoreKind, Stream
 
 NOTES_FILE = ".qle-export.json"
 """In a folder of exported files: which space and stream they are from."""

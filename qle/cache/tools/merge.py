@@ -21,9 +21,10 @@ from qle.cache.reader import Space, Video, open_cache
 from qle.cache.records import CommitRecord, FileRecord, is_same_source
 from qle.cache.spaces import SpaceFolder, create_space, refuse_links
 from qle.cache.tools.rewrite import rewrite_video
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
+from qle.cache.tools.selection import chosen_spaces, no_progress
 from qle.durable import hash_file, owned_name, remove_tree, sync_file, sync_tree
 from qle.errors import CacheCorruptError, CacheError, ConfigError
+from qle.types import OnProgress
 
 Link = Literal["copy", "hard"]
 

@@ -31,10 +31,10 @@ from qle.cache.reader import Space, Video
 from qle.cache.records import FileRecord, RawRows, StreamRecord
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.tools.removal import remove_folder
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
+from qle.cache.tools.selection import chosen_spaces, no_progress
 from qle.durable import hash_file, owned_name, remove_tree, sync_file, sync_tree, write_at, write_file
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
-from qle.types import Stream
+from qle.types import OnProgress, Stream
 
 MAX_VIDEO_BYTES = 64 << 20
 """A longer video gains nothing: its files are large already."""

@@ -26,10 +26,10 @@ from qle.cache.leftovers import IDLE_HOURS, REMOVED, Leftover, beside, leftovers
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.states import states
 from qle.cache.tools.removal import remove_folder
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
+from qle.cache.tools.selection import chosen_spaces, no_progress
 from qle.durable import UNNAMED, remove_tree
 from qle.errors import CacheError, CacheMissingError, ConfigError
-from qle.types import VideoSource
+from qle.types import OnProgress, VideoSource
 
 Kind = Literal["temp", "duplicates", "damaged", "stale", "orphaned", "space"]
 KINDS: tuple[Kind, ...] = ("temp", "duplicates", "damaged", "stale", "orphaned", "space")

@@ -28,9 +28,10 @@ from qle.cache.records import CommitRecord, FileRecord, SourceFacts, parse_recor
 from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder
 from qle.cache.tools.removal import remove_folder
-from qle.cache.tools.selection import OnProgress, chosen_spaces, list_folders, listed, no_progress
+from qle.cache.tools.selection import chosen_spaces, list_folders, listed, no_progress
 from qle.durable import UNNAMED, owned_name, remove_tree, sync_file, sync_tree, write_file
 from qle.errors import CacheError, InputError
+from qle.types import OnProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

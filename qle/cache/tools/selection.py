@@ -1,6 +1,6 @@
 """Which spaces and videos a tool works on, and how it tells how far it is."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,6 @@ from qle.cache.reader import open_cache
 from qle.cache.records import CommitRecord, read_record
 from qle.cache.spaces import SpaceFolder, open_space
 from qle.errors import CacheError
-
-OnProgress = Callable[[int, int, str], None]
-"""Called with what is done, what there is to do, and what it is just at."""
 
 
 def no_progress(done: int, total: int, what: str) -> None:

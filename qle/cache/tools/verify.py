@@ -24,9 +24,10 @@ from qle.cache.plausible import commit_contradiction
 from qle.cache.reader import open_cache, space_names
 from qle.cache.records import CommitRecord
 from qle.cache.spaces import SpaceFolder, open_space
-from qle.cache.tools.selection import Listed, OnProgress, chosen_spaces, list_folders, listed, no_progress
+from qle.cache.tools.selection import Listed, chosen_spaces, list_folders, listed, no_progress
 from qle.durable import append_line
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
+from qle.types import OnProgress
 
 LEDGER_FILE = "verify.jsonl"
 LEDGER_HOURS = 24

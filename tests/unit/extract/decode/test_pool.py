@@ -20,12 +20,12 @@ from qle.extract.decode.pool import DecodePool
 from qle.extract.decode.probe import probe
 from qle.extract.decode.tasks import DecodeTask, Event, Failed, Finished, Frames, Probed, ProbeTask, bytes_per_row
 from qle.types import SourceFingerprint, VideoInfo, VideoSource
+from tests.conftest import CHECKOUT
 from tests.faulty_decoders import GOOD_FRAMES
 from tests.made_videos import encode
 
 SMALL = Preprocess(height=32, width=48)
 SQUARE = Preprocess(height=24, width=24, resize="letterbox")
-CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_nothing_stays_when_the_parent_is_killed():
     """Workers in the middle of a task end, and no shared memory is left with a name."""
     script = """
         import numpy as np, sys
-        from tests.unit.extract.test_pool import DecodePool, bytes_per_row, task_for, SMALL
+        from tests.unit.extract.decode.test_pool import DecodePool, bytes_per_row, task_for, SMALL
         pool = DecodePool(2, frame_bytes=bytes_per_row((SMALL,)))
         for tag in (0, 1):
             pool.submit(task_for("Hanging", tag=tag))
