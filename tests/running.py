@@ -1,9 +1,11 @@
 """The command line in processes of its own, and what a cache holds afterwards."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 LONG_FRAMES = 1100
 """Of the `long_videos`' long.mp4: two whole shards and a part, and two ranges for two decoders."""
@@ -22,3 +24,8 @@ def committed_bytes(cache: Path) -> dict[str, str]:
         for path in sorted(cache.glob("*/videos/**/*"))
         if path.is_file() and path.name != "_COMMIT.json"
     }
+
+
+def record_fields(path: Path) -> dict[str, Any]:
+    """The fields of a JSON record, to be changed and written back: without the digest that would tell of the change."""
+    return {name: value for name, value in json.loads(path.read_bytes()).items() if name != "digest"}

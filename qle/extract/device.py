@@ -81,6 +81,8 @@ def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptio
         # A core's share of the cache holds one clip of 8 frames better than four (benchmarks/forward.py).
         batch_frames=request.batch_frames or (8 if is_cpu else 256),
         durability=request.durability,
+        keep_partial=request.keep_partial,
+        keep_damaged=request.keep_damaged,
         stall_limit_s=request.stall_limit_s,
     )
 
