@@ -11,6 +11,7 @@ frozen finds its paths gone instead of writing into ours. Complete files are clo
 rest is deleted and made again. Every kept file is hashed first, so whatever a power cut left is not taken on trust.
 """
 
+import json
 import os
 import secrets
 import socket
@@ -37,6 +38,7 @@ from qle.durable import (
     write_file,
 )
 from qle.errors import CacheError
+from qle.inputs import parse_json
 from qle.types import RowPlan, SourceFingerprint, StoreKind
 
 ATTEMPT_FILE = "_ATTEMPT.json"
@@ -116,7 +118,7 @@ class Attempt:
         ranges = []
         for line in lines:
             with suppress(ValueError):  # torn by a kill: then its rows are in no complete file
-                first, stop = json.loads(line)
+                first, stop = parse_json(line)
                 ranges.append((int(first), int(stop)))
         return ranges
 

@@ -119,7 +119,7 @@ def extract(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...; with commas: one process each.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Decode processes for each device.")] = None,
     batch: Annotated[int | None, typer.Option(help="Frames in a forward pass.")] = None,
-    decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
+    decoder: Annotated[str, typer.Option(help="auto or pyav.")] = "auto",
     decode_timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a decoder is given up.")] = 120,
     root: Annotated[Path | None, typer.Option(help="Folder that keys are relative to.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N videos.")] = None,
@@ -131,6 +131,7 @@ def extract(
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.backbones import check_request
     from qle.extract.request import ExtractRequest, TokenOptions
 
     request = ExtractRequest(
@@ -152,6 +153,8 @@ def extract(
         keep_damaged=keep_damaged, durability="none" if no_fsync else "full",
         stall_limit_s=decode_timeout,
     )  # fmt: skip
+    for wanted in request.backbones:
+        check_request(wanted)
     if dry_run:
         from qle.extract.estimate import estimate
 
@@ -169,15 +172,22 @@ def extract(
 @app.command()
 def doctor(
     cache: Annotated[Path | None, typer.Option(help="Also test the file system of this cache.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Only: will this one work? A name, id, folder or file.")] = None,
     json: Json = False,
 ) -> None:
     """What this machine has: devices, decoders, weights folders, disks; each line with a fix where it falls short.
 
-    Example: qle doctor --cache /data/cache
+    With --backbone: loads that one as extract would and encodes one clip of noise. Exit code 3 where something is missing.
+
+    [bold]Examples[/bold]
+
+      qle doctor --cache /data/cache
+
+      qle doctor --backbone openai/clip-vit-base-patch16
     """
     from qle.cli.checks import checks
 
-    found = checks(cache)
+    found = checks(cache, backbone)
     console.print_json([asdict(check) for check in found]) if json else console.show_checks(found)
     raise typer.Exit(3 if any(check.status == "fail" for check in found) else 0)
 

@@ -10,7 +10,6 @@ follow from the settings alone.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from qle.durable import replace_file
 from qle.errors import ConfigError, InputError
 from qle.extract.decode.write import remove_unfinished, write_video
 from qle.inputs import parse_json, read_record_bytes
+from qle.runtime import num_cores
 from qle.synthetic.annotate import PARAPHRASE, Labels, label
 from qle.synthetic.film import Film
 from qle.synthetic.pool import ProcessPool
@@ -63,7 +63,7 @@ def write_synthetic(
         raise ConfigError("no videos asked for: give at least one split a number of videos")
     _claim(out, config)
     done: dict[tuple[str, int], _Made] = {}
-    for made in _make_all(out, config, scripts, num_processes or len(os.sched_getaffinity(0))):
+    for made in _make_all(out, config, scripts, num_processes or num_cores()):
         done[made.split, made.number] = made
         if on_progress is not None:
             on_progress(len(done), len(scripts), f"{made.split}/{made.number:03d}")

@@ -13,14 +13,14 @@ import pytest
 
 import qle
 from qle.cache.attempts import remove_attempt
-from tests.running import LONG_FRAMES, command, committed_bytes
+from tests.running import HEARS_CTRL_C, LONG_FRAMES, committed_bytes, here
 
 
 @pytest.fixture(scope="module")
 def undisturbed(long_videos, tmp_path_factory):
     """What a run that nobody disturbs leaves."""
     cache = tmp_path_factory.mktemp("undisturbed") / "cache"
-    assert command(*arguments(long_videos, cache)).returncode == 0
+    assert here(*arguments(long_videos, cache)).returncode == 0
     return committed_bytes(cache)
 
 
@@ -66,7 +66,7 @@ def test_killed_at_random_times_it_ends_with_the_same_bytes(long_videos, undistu
             process.wait()
         if any(cache.glob("*/space.json")):
             assert_intact(cache)
-    assert command(*arguments(long_videos, cache)).returncode == 0
+    assert here(*arguments(long_videos, cache)).returncode == 0
     assert committed_bytes(cache) == undisturbed
     assert not any(path for path in cache.glob("*/tmp/*"))
 
@@ -79,7 +79,7 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     all processes, as it does from a terminal or at the end of a batch job."""
     cache = tmp_path / "cache"
     watcher = (
-        "import os, signal, sys\n"
+        f"{HEARS_CTRL_C}import os\n"
         "from qle.cli import app, console\n"
         "class Progress(console.ExtractProgress):\n"
         "    def update(self, progress):\n"
@@ -88,7 +88,7 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
         "if __name__ == '__main__': app.main()\n"
     )
     line = [sys.executable, "-c", watcher, *map(str, arguments(long_videos / "long.mp4", cache, "--device", devices))]
-    ended = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, start_new_session=True)
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False, start_new_session=True)
     assert ended.returncode == 130, ended.stderr
     assert "interrupted" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -222,7 +222,7 @@ def in_namespace(script):
     namespace = ["unshare", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
         pytest.skip("no mount namespaces here")
-    ended = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=600, check=False)
     if ended.returncode == 77:
         pytest.skip("nothing can be mounted here")
     return ended
@@ -243,7 +243,7 @@ def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, 
     assert "Traceback" not in ended.stderr
     assert "space" in ended.stderr
     assert_intact(kept)
-    resumed = command(*arguments(long_videos, kept))
+    resumed = here(*arguments(long_videos, kept))
     assert resumed.returncode == 0, resumed.stderr
     assert committed_bytes(kept) == undisturbed
 
@@ -251,7 +251,7 @@ def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, 
 def test_a_read_only_cache_is_read_and_inspected_and_extraction_says_why_not(long_videos, tmp_path):
     cache = tmp_path / "cache"
     short = [long_videos / "short1.mp4"]
-    assert command("extract", *short, "--cache", cache, "--backbone", "tiny", "--device", "cpu").returncode == 0
+    assert here("extract", *short, "--cache", cache, "--backbone", "tiny", "--device", "cpu").returncode == 0
     shutil.rmtree(next(cache.glob("*/claims")))
     read = f"import qle; qle.open_cache('{cache}').space().video('short1').patch[:].mean()"
     lines = [

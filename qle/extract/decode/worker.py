@@ -105,7 +105,7 @@ class _Worker:
         self._life[0] += 1
 
     def _probe(self, task: ProbeTask) -> tuple[Any, ...]:
-        from qle.extract.decode.probe import probe  # loads the video library: not needed where only decord runs
+        from qle.extract.decode.probe import probe  # loads the video library
 
         info = probe(task.source.path, self._beat, keep_partial=task.keep_partial)
         box = content_box(self._border_frames(info)) if task.needs_content_box else None
