@@ -40,9 +40,15 @@ class NotARecordError(OSError):
     """Something else stands where a record belongs: a folder, a pipe, a device, or a file of many megabytes."""
 
 
-def read_record_bytes(path: Path, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
-    """A file that qle itself has written. A pipe or a device in its place is a NotARecordError at once, never a wait."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def read_record_bytes(path: Path, most_bytes: int = MOST_RECORD_BYTES, *, follow_links: bool = True) -> bytes:
+    """A file that qle itself has written. A pipe or a device in its place is a NotARecordError at once, never a wait; so is a
+    link where none may lead out of a cache."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW))
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise NotARecordError(errno.ELOOP, "a link stands there", str(path)) from error
     try:
         kind = os.fstat(fd)
         if not stat.S_ISREG(kind.st_mode):

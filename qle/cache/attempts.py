@@ -38,6 +38,7 @@ from qle.durable import (
     write_file,
 )
 from qle.errors import CacheError
+from qle.inputs import parse_json
 from qle.types import RowPlan, SourceFingerprint, StoreKind
 
 ATTEMPT_FILE = "_ATTEMPT.json"
@@ -117,7 +118,7 @@ class Attempt:
         ranges = []
         for line in lines:
             with suppress(ValueError):  # torn by a kill: then its rows are in no complete file
-                first, stop = json.loads(line)
+                first, stop = parse_json(line)
                 ranges.append((int(first), int(stop)))
         return ranges
 

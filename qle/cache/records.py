@@ -8,9 +8,6 @@ videos can be rebuilt from them. A record of this format may gain fields (unknow
 changes the meaning of one raises FORMAT, and an older qle then refuses instead of guessing.
 """
 
-import errno
-import os
-import stat
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -242,19 +239,13 @@ def parse_record(model: type[RecordT], text: bytes, where: Path) -> RecordT:
 def read_record(model: type[RecordT], path: Path) -> RecordT:
     """Read and check one record file; FileNotFoundError is the caller's to interpret."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _no_file(model, path) from error
-        raise
-    with open(handle, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):  # a named pipe would keep us waiting for ever
-            raise _no_file(model, path)
-        return parse_record(model, file.read(), path)
+        return parse_record(model, read_record_bytes(path, follow_links=False), path)
+    except NotARecordError as error:
+        raise _no_file(model, path, str(error.strerror)) from error
 
 
-def _no_file(model: type[Record], path: Path) -> CacheCorruptError:
-    return CacheCorruptError(f"{path} is no file of its own, as records are\n{_repair_hint(model)}")
+def _no_file(model: type[Record], path: Path, reason: str) -> CacheCorruptError:
+    return CacheCorruptError(f"{path} is no file of its own, as records are: {reason}\n{_repair_hint(model)}")
 
 
 def is_same_source(one: SourceFingerprint, other: SourceFingerprint) -> bool:

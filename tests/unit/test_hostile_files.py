@@ -237,7 +237,7 @@ def test_json_is_read_in_one_place() -> None:
     own = {
         "inputs.py",  # the place itself
         "cache/files/zarr_store.py", "tasks/evaluation.py",  # what they have just made themselves
-        "extract/decode/process.py", "train/seeds.py",  # programs that are handed to a process as text
+        "children.py", "train/seeds.py",  # programs that are handed to a process as text
         "data/readers/json_items.py",  # entry by entry, with the line of each
     }  # fmt: skip
     package = Path(qle.__file__).parent

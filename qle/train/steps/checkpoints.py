@@ -61,7 +61,7 @@ def threads_of(folder: Path) -> int | None:
     if not steps:
         return None
     with suppress(OSError, ValueError, AttributeError):
-        found = json.loads((steps[-1] / STATE_FILE).read_bytes()).get("num_threads")
+        found = parse_json(read_record_bytes(steps[-1] / STATE_FILE)).get("num_threads")
         return found if isinstance(found, int) and found > 0 else None
     return None
 
