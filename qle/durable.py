@@ -86,6 +86,8 @@ def write_file(path: Path, content: bytes, durability: Durability) -> None:
         write_at(fd, memoryview(content), 0)
         if durability == "full":
             os.fsync(fd)
+    except OSError as error:  # of a handle, so without a name
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(fd)
 
@@ -96,6 +98,9 @@ def replace_file(path: Path, content: bytes, durability: Durability = "full") ->
     try:
         write_file(beside, content, durability)
         os.replace(beside, path)
+    except OSError as error:  # of the file beside, which nobody knows
+        beside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         beside.unlink(missing_ok=True)
         raise

@@ -116,6 +116,8 @@ class VideoInfo:
     """What the container's header claims, 0 where it is silent."""
     has_stamps: bool = True
     """False where frames do not carry their display time (raw streams, H.264 in AVI): they are counted from the beginning."""
+    frames_expected: int | None = None
+    """How many frames a file that broke off should have; None for a whole one."""
 
     @property
     def num_frames(self) -> int:

@@ -3,6 +3,7 @@
     tmp/<16 hex of the key>.<host>.<pid>.<random>/
         _ATTEMPT.json      what is being made; an attempt that makes the same may be continued
         _SHARDS.jsonl      one line for each file that is complete, closed and (durability "full") on the disk
+        _DAMAGED.jsonl     ranges of rows whose frame the decoder called damaged; noted before the rows are written
         video/             becomes the video's folder by one rename
 
 Continuing is a rename of the whole folder to a new name: of two that try, one wins, and a former owner that was only
@@ -10,10 +11,11 @@ frozen finds its paths gone instead of writing into ours. Complete files are clo
 rest is deleted and made again. Every kept file is hashed first, so whatever a power cut left is not taken on trust.
 """
 
+import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from qle.cache.layout import TMP, key_hash
 from qle.cache.records import FileRecord, Record, Text, is_same_source
 from qle.durable import (
     Durability,
+    append_line,
     hash_file,
     machine,
     owned_name,
@@ -41,6 +44,7 @@ ATTEMPT_FILE = "_ATTEMPT.json"
 JOURNAL_FILE = "_SHARDS.jsonl"
 NEW = "new-"
 """Begins the name of a folder that cannot say yet what it is for."""
+DAMAGE_FILE = "_DAMAGED.jsonl"
 RELEASED = ".released"
 """Ends the name of a folder that its owner has given up."""
 
@@ -98,6 +102,24 @@ class Attempt:
             os.write(fd, file.model_dump_json().encode() + b"\n")
         finally:
             os.close(fd)
+
+    def note_damaged(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Note rows that are made of damaged frames, before they can become part of a complete file."""
+        for first, stop in ranges:
+            append_line(self.path / DAMAGE_FILE, json.dumps([first, stop]))
+
+    def damaged(self) -> list[tuple[int, int]]:
+        """What this attempt and the ones that it continues have noted."""
+        try:
+            lines = (self.path / DAMAGE_FILE).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        ranges = []
+        for line in lines:
+            with suppress(ValueError):  # torn by a kill: then its rows are in no complete file
+                first, stop = json.loads(line)
+                ranges.append((int(first), int(stop)))
+        return ranges
 
     def remove(self) -> None:
         remove_attempt(self.path)

@@ -9,7 +9,6 @@ changes the meaning of one raises FORMAT, and an older qle then refuses instead 
 """
 
 import errno
-import json
 import os
 import stat
 from datetime import datetime
@@ -21,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from qle.cache.layout import FORMAT, clean_key, space_hash
 from qle.durable import fits_digest, with_digest
 from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
+from qle.inputs import parse_json
 from qle.types import SourceFingerprint, SpaceSpec, StoreKind, Stream
 
 Count = Annotated[int, Field(ge=0)]
@@ -99,7 +99,24 @@ class SourceFacts(BaseModel):
     fps: float = 0.0
     """Average of the source, not of the rows."""
     num_frames: Count = 0
+    frames_expected: Count | None = None
+    """How many frames a file that broke off should have; None for a whole one. The video then is partial: it ends where the
+    file does, at `num_frames`."""
     decoder: str = ""
+    damaged_rows: tuple[tuple[int, int], ...] = ()
+    """Ranges [first, stop) of rows whose frame the decoder called damaged. They are invalid unless `keeps_damaged`."""
+    keeps_damaged: bool = False
+
+    @property
+    def num_damaged(self) -> int:
+        return sum(stop - first for first, stop in self.damaged_rows)
+
+    @property
+    def faults(self) -> str:
+        """What is wrong with the video, for people: "partial: 62 of 420 frames", "3 damaged rows"; empty where nothing is."""
+        partial = f"partial: {self.num_frames} of {self.frames_expected} frames" if self.frames_expected else ""
+        damaged = f"{self.num_damaged} damaged rows" if self.damaged_rows else ""
+        return ", ".join(filter(None, (partial, damaged)))
 
 
 class RawRows(BaseModel):
@@ -267,8 +284,8 @@ def _repair_hint(model: type[Record]) -> str:
 
 def _explain(model: type[Record], text: bytes, where: Path, error: ValidationError) -> Exception:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text)
+    except ValueError:
         return CacheCorruptError(f"{where} is no JSON ({len(text)} bytes)\n{_repair_hint(model)}")
     version = found.get("format") if isinstance(found, dict) else None
     if isinstance(version, int) and version > FORMAT:

@@ -42,7 +42,7 @@ class VideoState:
     key: str
     state: State
     reason: str = ""
-    """One line; empty for done and pending."""
+    """One line; empty for pending, and for done where the video is whole: what is partial or damaged is told."""
     num_attempts: int = 0
     """That ended with an error, as far as the log knows."""
 
@@ -87,6 +87,7 @@ class _Committed:
         self._index, self._space = index, index.space.path
         self._row_of_key = index.row_of_key
         self._problems = index.texts("problem")
+        self._faults = index.texts("faults")
         self._names, self._packs = index.texts("name"), index.texts("pack")
         self._shelves = index.column("shelf").tolist()
         self._sizes, self._mtimes = (index.column(name).tolist() for name in ("source_size", "source_mtime_ns"))
@@ -127,7 +128,9 @@ class _Committed:
         if problem:
             return VideoState(key=key, state="damaged", reason=problem)
         change = self._part_change(row, source) or self._source_change(row, source.path)
-        return VideoState(key=key, state="stale", reason=change) if change else VideoState(key=key, state="done")
+        if change:
+            return VideoState(key=key, state="stale", reason=change)
+        return VideoState(key=key, state="done", reason=self._faults[row])
 
     def _nameless_state(self, key: str) -> VideoState | None:
         """A folder with a shortened name whose record is unreadable can only be known by its name."""

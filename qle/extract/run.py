@@ -24,6 +24,8 @@ class SpaceSummary:
     """done, failed, claimed, pending, stale, damaged -> number of videos."""
     failures: dict[str, str]
     """Key -> why."""
+    faults: dict[str, str]
+    """Committed videos that are partial or have damaged rows -> what is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,4 +75,5 @@ def _summarise(folder: Path, sources: Sequence[VideoSource]) -> SpaceSummary:
         space=folder.name,
         states=count_states(found),
         failures={state.key: state.reason for state in found if state.state == "failed"},
+        faults={state.key: state.reason for state in found if state.state == "done" and state.reason},
     )

@@ -52,6 +52,8 @@ class SpaceFacts:
     num_packed: int
     num_rows: int
     num_valid: int
+    faults: dict[str, str]
+    """Videos that are partial or have damaged rows -> what is wrong with them."""
     hours: float
     """Of video."""
     token_bytes: int
@@ -115,6 +117,8 @@ class VideoFacts:
     size_bytes: int
     num_files: int
     source: dict[str, Any]
+    faults: str
+    """Where the video broke off, how many rows are damaged; empty where it is whole."""
     versions: dict[str, str]
     timings_s: dict[str, float]
     streams: list[StreamStatistics]
@@ -167,6 +171,7 @@ def _space_facts(space: SpaceFolder) -> SpaceFacts:
         num_packed=sum(map(bool, index.texts("pack"))),
         num_rows=num_rows,
         num_valid=int(index.column("num_valid").sum()),
+        faults={key: faults for key, faults in zip(*map(index.texts, ("key", "faults")), strict=True) if faults},
         hours=_seconds(index) / 3600,
         token_bytes=num_rows * sum(stream.row_bytes for stream in space.streams),
         disk_bytes=_disk_bytes(space, index),
@@ -219,6 +224,7 @@ def _video_facts(space: str, video: Video) -> VideoFacts:
         size_bytes=record.size_bytes,
         num_files=len(record.files),
         source=record.source.model_dump(mode="json"),
+        faults=record.source.faults,
         versions=record.versions,
         timings_s=record.timings_s,
         streams=[_statistics(name, video.streams[name], video.rows_of(name)) for name in names],

@@ -27,6 +27,7 @@ from qle.cache.spaces import SpaceFolder, open_space
 from qle.cache.tools.selection import Listed, chosen_spaces, list_folders, listed, no_progress
 from qle.durable import append_line
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
+from qle.inputs import parse_json
 from qle.types import OnProgress
 
 LEDGER_FILE = "verify.jsonl"
@@ -61,6 +62,8 @@ class VerifyReport:
     num_from_before: int = 0
     """Videos that an interrupted run had found intact."""
     findings: list[Finding] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    """Videos that are as recorded, and recorded as partial or with damaged rows -> what is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,8 @@ def _units(space: SpaceFolder, keys: set[str], report: VerifyReport) -> Iterator
         if record is None:
             continue
         report.num_files += len(record.files)
+        if record.source.faults:
+            report.faults[record.key] = record.source.faults
         units = list(_split(space, found.folder, record, report.is_deep))
         todo = [unit for unit in units if unit.mark not in known]
         report.num_from_before += not todo
@@ -254,7 +259,7 @@ def _ledger(space: SpaceFolder) -> set[str]:
         return known
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if time.time() - entry["at_s"] < LEDGER_HOURS * 3600:
                 known.add(entry["mark"])
         except (ValueError, KeyError, TypeError):  # torn by the kill

@@ -30,7 +30,7 @@ def test_many_processes_make_one_cache(tmp_path: Path) -> None:
     crowd = [tiny.PROCESSES.Process(target=make, args=(tmp_path / "cache", gate, results)) for _ in range(4)]
     for process in crowd:
         process.start()
-    seen = {results.get(timeout=60) for _ in crowd}
+    seen = {results.get(timeout=600) for _ in crowd}
     for process in crowd:
         process.join(60)
     assert len(seen) == 1

@@ -183,7 +183,7 @@ def test_reading_single_videos_imports_no_pyarrow(tmp_path: Path) -> None:
         "import sys, qle; qle.open_cache(sys.argv[1]).space().read_windows('patch', [('a.mp4', 0, 4)]); "
         "print([name for name in sys.modules if name.startswith(('pyarrow', 'zarr', 'h5py', 'torch'))])"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=600)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
