@@ -2,11 +2,13 @@
 
 import hashlib
 import io
+import json
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,8 @@ def committed_bytes(cache: Path) -> dict[str, str]:
         for path in sorted(cache.glob("*/videos/**/*"))
         if path.is_file() and path.name != "_COMMIT.json"
     }
+
+
+def record_fields(path: Path) -> dict[str, Any]:
+    """The fields of a JSON record, to be changed and written back: without the digest that would tell of the change."""
+    return {name: value for name, value in json.loads(path.read_bytes()).items() if name != "digest"}

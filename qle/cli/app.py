@@ -123,6 +123,8 @@ def extract(
     root: Annotated[Path | None, typer.Option(help="Folder that keys are relative to.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N videos.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try videos again that failed before.")] = False,
+    keep_partial: Annotated[bool, typer.Option("--keep-partial", help="Commit what is there of truncated files.")] = False,
+    keep_damaged: Annotated[bool, typer.Option("--keep-damaged", help="Rows of damaged frames count as valid.")] = False,
     no_fsync: Annotated[bool, typer.Option("--no-fsync", help="Skip fsync, for scratch disks.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate frames, bytes and time; write nothing.")] = False,
     json: Json = False,
@@ -146,7 +148,8 @@ def extract(
         ),
         devices=_devices(gpus, device),
         root=root, store=_choice("store", store, "zarr", "hdf5"), decoder=decoder, num_workers=workers,
-        batch_frames=batch, limit=limit, retry_failed=retry_failed, durability="none" if no_fsync else "full",
+        batch_frames=batch, limit=limit, retry_failed=retry_failed or keep_partial, keep_partial=keep_partial,
+        keep_damaged=keep_damaged, durability="none" if no_fsync else "full",
         stall_limit_s=decode_timeout,
     )  # fmt: skip
     for wanted in request.backbones:
@@ -278,6 +281,8 @@ def _show_summary(summary: Any) -> None:
         + (f" ({summary.rows_per_s:,.0f} rows/s, {summary.binding}-bound)" if summary.rows_written else "")
     )
     for space in summary.spaces:
+        for key, faults in list(space.faults.items())[:MOST_FAILURES]:
+            console.print_text(f"not whole  {key}: {faults}")
         for key, reason in list(space.failures.items())[:MOST_FAILURES]:
             console.print_text(f"failed  {key}: {reason}")
         if space.failures:

@@ -14,15 +14,14 @@ class ExplainedFrame:
 
     time_s: float
     """From the beginning of the video, as the times of moments."""
-    source_frame: int
-    """Number of the picture in its film."""
-    frame: np.ndarray | None = None
-    """(height, width, 3) uint8; None where it has not been fetched from the film, or the film is gone: then the map is shown
-    alone."""
     relevance: np.ndarray | None
     """(rows, cols) float32, signed; its mean is the raw logit. None for heads without maps."""
     scale: float
     """|value| of the full colour: the same for all frames of a query."""
+    source_frame: int | None = None
+    """Number of the picture in its film; None where none is to be fetched."""
+    frame: np.ndarray | None = None
+    """(height, width, 3) uint8; None where it has not been fetched, or the film is gone: then the map is shown alone."""
     probability: float | None = None
     """Calibrated score of the row."""
     region: Region = WHOLE

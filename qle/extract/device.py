@@ -22,11 +22,11 @@ from qle.extract.target import Target, make_target
 from qle.runtime import keep_freed_memory, num_cores, num_threads, resolve_device
 from qle.types import VideoSource
 
-OnProgress = Callable[[Progress], None]
+OnExtracting = Callable[[Progress], None]
 
 
 def run_device(
-    request: ExtractRequest, sources: Sequence[VideoSource], device_name: str, on_progress: OnProgress
+    request: ExtractRequest, sources: Sequence[VideoSource], device_name: str, on_progress: OnExtracting
 ) -> tuple[list[Path], Progress]:
     """One engine on one device, over the whole list; other processes may be at the same list."""
     device = resolve_device(device_name)
@@ -43,7 +43,7 @@ def run_targets(
     sources: Sequence[VideoSource],
     targets: Sequence[Target],
     device: torch.device,
-    on_progress: OnProgress,
+    on_progress: OnExtracting,
 ) -> Progress:
     """What is missing of the list in the spaces of these targets, extracted on their device."""
     work = WorkList(plan_pending(sources, targets, wanted_states(request)), targets)
@@ -80,6 +80,8 @@ def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptio
         # A core's share of the cache holds one clip of 8 frames better than four (benchmarks/forward.py).
         batch_frames=request.batch_frames or (8 if is_cpu else 256),
         durability=request.durability,
+        keep_partial=request.keep_partial,
+        keep_damaged=request.keep_damaged,
         stall_limit_s=request.stall_limit_s,
     )
 

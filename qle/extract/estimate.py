@@ -146,10 +146,10 @@ def _count(probe: _Probe, info: VideoInfo, options: EngineOptions) -> None:
     source = probe.source
     try:
         choose_decoder(info, options.decoder)
+        rows = plan_rows(info.pts_s, info.end_s, info.time_base, options.sampling, source.start_s, source.end_s)
     except DecodeError as error:
         probe.failure = str(error).splitlines()[0]
         return
-    rows = plan_rows(info.pts_s, info.end_s, info.time_base, options.sampling, source.start_s, source.end_s)
     probe.rows = rows.num_rows
     probe.frames = num_decoded_frames(decode_runs(rows.frame_index, info.is_key))
     end_s = info.end_s if source.end_s is None else min(source.end_s, info.end_s)

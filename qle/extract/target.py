@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from qle.backbones.base import Backbone
+from qle.cache import leftovers
 from qle.cache.layout import SPACE_FILE, space_folder_name, space_hash
 from qle.cache.spaces import SpaceFolder, create_space, open_space
 from qle.extract.request import TokenOptions
@@ -33,7 +34,9 @@ class Target:
 def make_target(backbone: Backbone, sampling: Sampling, tokens: TokenOptions, root: Path) -> Target:
     """Opens (or creates) the space of this backbone with these options in the cache at `root`."""
     spec = named_as_there(root, space_spec(backbone, sampling, tokens))
-    return Target(backbone, create_space(root, spec), spec.streams)
+    space = create_space(root, spec)
+    leftovers.clear(space.path)
+    return Target(backbone, space, spec.streams)
 
 
 def space_spec(backbone: Backbone, sampling: Sampling, tokens: TokenOptions) -> SpaceSpec:

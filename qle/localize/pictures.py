@@ -68,14 +68,18 @@ def with_frames(
     """The same with the pictures of their frames. A film that is gone costs the pictures, never the answer: maps are then shown
     alone, and a note says why. film: the cached video that was extracted from it. source: where the film lies now, if not where
     it was."""
-    wanted = np.unique(np.array([frame.source_frame for one in explained for frame in one.frames], np.int64))
+    numbers = {frame.source_frame for one in explained for frame in one.frames}
+    wanted = np.array(sorted(number for number in numbers if number is not None), np.int64)
     pictures, reason = _fetched(film, wanted, source, max_side)
     return [_with_pictures(one, pictures, reason) for one in explained]
 
 
 def _with_pictures(one: ExplainedPrediction, pictures: Mapping[int, np.ndarray], reason: str) -> ExplainedPrediction:
     """What has neither a picture nor a map shows nothing, and is left out."""
-    frames = [replace(frame, frame=pictures.get(frame.source_frame)) for frame in one.frames]
+    frames = [
+        frame if frame.source_frame is None else replace(frame, frame=pictures.get(frame.source_frame))
+        for frame in one.frames
+    ]
     kept = tuple(frame for frame in frames if frame.frame is not None or frame.relevance is not None)
     if not reason or not one.frames:
         return replace(one, frames=kept)

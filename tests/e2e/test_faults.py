@@ -1,11 +1,12 @@
 """What a run survives: real kills, full disks, decoders that die. Nothing finished is lost, nothing half looks finished."""
 
-import multiprocessing
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,12 +101,20 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     assert committed_bytes(cache) == expected
 
 
+def descendants(pid):
+    """Ids and command lines of the processes that a process has started, and those have started in turn."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [(int(child), Path(f"/proc/{child}/cmdline").read_text()), *descendants(int(child))]
+    return found
+
+
 def test_two_processes_share_a_list_and_one_may_die(extract, long_videos, undisturbed, tmp_path):
     killed: list[int] = []
 
     def kill_one(progress):
         if progress.rows_done > 100 and not killed:
-            killed.append(multiprocessing.active_children()[0].pid)
+            killed.append(next(pid for pid, line in descendants(os.getpid()) if "launch:serve" in line))
             os.kill(killed[0], signal.SIGKILL)
 
     cache = tmp_path / "cache"
@@ -113,6 +122,29 @@ def test_two_processes_share_a_list_and_one_may_die(extract, long_videos, undist
     assert killed
     assert summary.exit_code == 0
     assert committed_bytes(cache) == undisturbed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize(("words", "num_processes"), [
+    (("prepare", "synthetic", "OUT", "--train", 40, "--seconds", 60), 2),
+    (("demo", "OUT", "--videos", 40), 2),
+    (("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu,cpu", "--workers", 1), 4),
+])  # fmt: skip
+def test_whoever_kills_a_command_ends_all_that_it_started(long_videos, tmp_path, words, num_processes):
+    """Killed in the middle of its work: every process below it goes within moments, and no shared memory keeps a name."""
+    names = {"OUT": tmp_path / "out", "LONG": long_videos}
+    line = [sys.executable, "-m", "qle", *(str(names.get(word, word)) for word in words)]
+    before = set(os.listdir("/dev/shm"))
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while "videos" not in (progress := process.stderr.readline()):  # the first word on what is done
+            assert progress, "it ended before it had begun"
+        handles = [os.pidfd_open(pid) for pid, _ in descendants(process.pid)]
+        process.kill()
+    assert len(handles) >= num_processes
+    for handle in handles:
+        assert select.select([handle], [], [], 5.0)[0], "a process outlived the command"
+        os.close(handle)
+    assert set(os.listdir("/dev/shm")) <= before
 
 
 class AbortingDecoder:

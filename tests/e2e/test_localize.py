@@ -30,7 +30,7 @@ from qle.runs.record import RunRecord, SpaceUse, save_run
 from qle.segments.tracks import Localization
 from qle.text import TextRequest, build_text_encoder
 from qle.types import Query
-from tests.running import command, here
+from tests.running import command, here, record_fields
 
 SETTINGS = {"dim": 16, "num_layers": 1, "num_heads": 2, "temporal_heads": 2, "temporal_layers": 1, "reach_rows": 4}
 QUERIES = (Query(text="a green polyp"), Query(text="smoke"))
@@ -244,7 +244,7 @@ def test_run_whose_backbone_is_not_what_it_was(run: Path, small_videos: Path, tm
     """Only a forged record can say so for the built-in one; an m2crl file of other weights ends in the same message."""
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    record = json.loads((copy / "config.json").read_text())
+    record = record_fields(copy / "config.json")
     record["space"]["hashed"]["backbone"]["weights"] = "0" * 64
     (copy / "config.json").write_text(json.dumps(record))
     with pytest.raises(CacheMismatchError, match=r"backbone\.weights: run '000.*\n.*--weights"):
@@ -258,7 +258,7 @@ def test_run_whose_backbone_is_not_what_it_was(run: Path, small_videos: Path, tm
 def test_run_whose_space_is_described_by_half(run: Path, small_videos: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    record = json.loads((copy / "config.json").read_text())
+    record = record_fields(copy / "config.json")
     del record["space"]["hashed"]["preprocess"]["height"]
     (copy / "config.json").write_text(json.dumps(record))
     with pytest.raises(CacheMismatchError, match=r"description of the space .* damaged"):

@@ -8,7 +8,7 @@ their stamp in ticks of the container's time base, never by counting, because wh
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -57,6 +57,10 @@ def no_beat() -> None:
 
 class Decoder(ABC):
     """Gives the requested frames in order, holding a bounded number of them at any time."""
+
+    damaged: Set[int] = frozenset()
+    """Numbers of the frames given so far that the decoder itself calls damaged: they are what a straight decode shows, and
+    still not what was recorded."""
 
     @abstractmethod
     def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:

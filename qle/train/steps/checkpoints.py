@@ -28,7 +28,6 @@ from qle.weights import load_file
 KEPT = 2
 """The newest, and the one before it."""
 STATE_FILE = "state.json"
-BEST_FILE = "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

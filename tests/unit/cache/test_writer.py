@@ -19,6 +19,7 @@ from qle.cache.writer import STEPS, VideoWriter
 from qle.errors import CacheError, CacheMismatchError
 from qle.types import RowPlan, SpaceSpec, Stream
 from tests import tiny_cache as tiny
+from tests.conftest import CHECKOUT
 
 
 @pytest.fixture
@@ -275,9 +276,7 @@ assert writer.commit() == space.committed(tiny.KEY)
 def test_a_real_disk_runs_full(tmp_path: Path) -> None:
     """A disk of 148 kB takes the metadata and one shard of both streams; given more room, the rest follows."""
     command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, str(tmp_path), "148k"]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, check=False, cwd=Path(__file__).parents[3]
-    )
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=CHECKOUT)
     assert ended.returncode == 0, ended.stderr  # the script asserts what is kept and what follows
 
 

@@ -181,7 +181,9 @@ def training_batches(
     # Also what nobody has answered: what a video was asked is no negative of it. But windows come from labelled videos alone.
     matched = {key: asked for key, asked in matched.items() if any(one.is_labelled for one in asked)}
     if not matched:
-        raise AnnotationError("there are no labelled annotations; give a file with at least one query and its windows")
+        raise AnnotationError(
+            "there are no annotations that say when anything happens; give a file with at least one query and its windows"
+        )
     rows = {key: choose_rows(space.video(key), config.rate_fps) for key in matched}
     skipped = tuple(key for key, choice in rows.items() if not choice.valid.any())
     rows = {key: choice for key, choice in rows.items() if key not in skipped}

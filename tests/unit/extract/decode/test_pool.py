@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,12 +21,12 @@ from qle.extract.decode.pool import DecodePool
 from qle.extract.decode.probe import probe
 from qle.extract.decode.tasks import DecodeTask, Event, Failed, Finished, Frames, Probed, ProbeTask, bytes_per_row
 from qle.types import SourceFingerprint, VideoInfo, VideoSource
+from tests.conftest import CHECKOUT
 from tests.faulty_decoders import GOOD_FRAMES
 from tests.made_videos import encode
 
 SMALL = Preprocess(height=32, width=48)
 SQUARE = Preprocess(height=24, width=24, resize="letterbox")
-CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def run(pool: DecodePool, tasks: list[ProbeTask | DecodeTask]) -> dict[int, list
             if isinstance(event, Frames):
                 copies = tuple(image.copy() for image in event.images)
                 event.release()
-                event = Frames(tag=event.tag, rows=event.rows, images=copies, release=lambda: None)
+                event = replace(event, images=copies, release=lambda: None)
             else:
                 ended += 1
             events[event.tag].append(event)
@@ -235,7 +236,7 @@ def test_a_cancelled_task_ends_soon(pool):
 
 
 def test_a_pool_that_cannot_start_says_why(monkeypatch):
-    monkeypatch.setattr("qle.extract.decode.process.BOOT", "raise ImportError('no numpy here')")
+    monkeypatch.setattr("qle.children.BOOT", "raise ImportError('no numpy here')")
     with DecodePool(1, frame_bytes=bytes_per_row((SMALL,))) as pool, pytest.raises(RuntimeError, match="no numpy here"):
         run(pool, [task_for("Endless", tag=0)])
 
@@ -245,7 +246,7 @@ def test_nothing_stays_when_the_parent_is_killed():
     """Workers in the middle of a task end, and no shared memory is left with a name."""
     script = """
         import numpy as np, sys
-        from tests.unit.extract.test_pool import DecodePool, bytes_per_row, task_for, SMALL
+        from tests.unit.extract.decode.test_pool import DecodePool, bytes_per_row, task_for, SMALL
         pool = DecodePool(2, frame_bytes=bytes_per_row((SMALL,)))
         for tag in (0, 1):
             pool.submit(task_for("Hanging", tag=tag))

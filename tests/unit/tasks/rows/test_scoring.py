@@ -23,6 +23,7 @@ from qle.tasks.rows.scoring import RowScorer, predict, score_annotations
 from qle.text import TextRequest, build_text_encoder
 from qle.text.bank import QueryBank
 from qle.types import RowPlan, SourceFingerprint, SpaceSpec, Stream
+from tests.conftest import CHECKOUT
 from tests.small_heads import QLE_VARIANTS, SHAPES, TINY
 
 QUERIES = ("a green polyp", "the grasper enters from the left", "smoke", "water jet then the polyp")
@@ -286,7 +287,7 @@ def test_ten_hours_and_twenty_queries_stay_within_a_cap(tmp_path: Path, rng: np.
     folder = create_space(tmp_path / "cache", spec)
     patch = rng.standard_normal((36_000, 2, 2, 8)).astype(np.float16)
     _commit(folder, "long.mp4", patch, np.ones(len(patch), bool))
-    script = Path(__file__).parent.parent / "score_long.py"
+    script = CHECKOUT / "tests" / "score_long.py"
     line = [sys.executable, str(script), str(folder.path), "long.mp4"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
