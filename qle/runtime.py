@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qle.errors import ConfigError
+from qle.inputs import refuse_address
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,7 @@ def cache_folder(given: Path | None) -> Path:
     named = given if given is not None else environment("QLE_CACHE")
     if named is None:
         raise ConfigError("no cache: name its folder (--cache FOLDER) or set QLE_CACHE")
+    refuse_address("QLE_CACHE" if given is None else "--cache", str(named))
     return Path(named)
 
 

@@ -69,6 +69,13 @@ def build_backbone(request: BackboneRequest) -> "Backbone":
     return backbone_class.build(request)
 
 
+def source_of(request: BackboneRequest) -> str:
+    """Where the model comes from, for the record of a space: the whole path of a local file or folder, so that a command
+    that is given elsewhere finds it again, else the id of a published model."""
+    named = request.weights or Path(request.name)
+    return str(named.absolute()) if request.weights is not None or named.is_dir() else request.name
+
+
 def needs_weights(name: str) -> bool:
     """Whether the next --weights on a command line belongs to this backbone."""
     return name in TAKES_WEIGHTS

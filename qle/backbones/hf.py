@@ -14,7 +14,7 @@ import transformers
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from qle.backbones import BackboneRequest
+from qle.backbones import BackboneRequest, source_of
 from qle.backbones.base import SINGLE, Backbone, check_frames, compiled, machine_facts, refuse_clips
 from qle.backbones.hf_load import Tower, load_tower
 from qle.runtime import resolve_device, resolve_dtype
@@ -45,7 +45,7 @@ class HuggingFaceBackbone(Backbone):
             "layer": "last_hidden_state",
             "frame": tower.network.pooling,
         }
-        self._recorded = {"source": str(request.weights or request.name), "compile": request.compile}
+        self._recorded = {"source": source_of(request), "compile": request.compile}
         network = tower.network.to(device=self.device, dtype=self.compute_dtype).requires_grad_(requires_grad=False)
         self._network = compiled(network, self.device) if request.compile else network
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from qle.backbones import BackboneRequest
+from qle.backbones import BackboneRequest, source_of
 from qle.backbones.base import Backbone, check_frames, compiled, machine_facts
 from qle.backbones.m2crl_files import EncoderFile, M2crlConfig, fold_temporal, read_encoder
 from qle.backbones.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
@@ -55,7 +55,7 @@ class M2crlBackbone(Backbone):
             "final_norm": True,
             "embedding_interpolation": "nearest",
         }
-        self._recorded = {"source": str(request.weights), "layout": encoder.layout, "compile": request.compile}
+        self._recorded = {"source": source_of(request), "layout": encoder.layout, "compile": request.compile}
         with torch.device("meta"):  # no memory, no time spent on initial numbers that are overwritten
             network = M2crlNetwork(config)
         network.to(dtype=self.compute_dtype).to_empty(device=self.device)

@@ -11,6 +11,7 @@ frozen finds its paths gone instead of writing into ours. Complete files are clo
 rest is deleted and made again. Every kept file is hashed first, so whatever a power cut left is not taken on trust.
 """
 
+import json
 import os
 import secrets
 import socket
@@ -27,6 +28,7 @@ from qle.cache.layout import TMP, key_hash
 from qle.cache.records import FileRecord, Record, Text, is_same_source
 from qle.durable import (
     Durability,
+    append_line,
     hash_file,
     machine,
     owned_name,
@@ -35,7 +37,6 @@ from qle.durable import (
     replace_file,
     write_file,
 )
-from qle.durable import Durability, append_line, hash_file, remove_tree, replace_file, write_file
 from qle.errors import CacheError
 from qle.types import RowPlan, SourceFingerprint, StoreKind
 

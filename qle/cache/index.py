@@ -31,6 +31,7 @@ from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
 from qle.durable import UNNAMED, owned_name, replace_file
 from qle.errors import CacheError
+from qle.inputs import parse_json
 
 INDEX_FILE = "index.parquet"
 INDEX_VERSION = 3
@@ -197,7 +198,7 @@ def _read(space: SpaceFolder) -> _Stored:
         content = _unsealed((space.path / INDEX_FILE).read_bytes())
         with pq.ParquetFile(pa.BufferReader(content)) as file:  # read_table would import half of pyarrow
             table = file.read()
-        about = json.loads(table.schema.metadata[b"qle_index"])
+        about = parse_json(table.schema.metadata[b"qle_index"])
         is_single = not any(table["pack"].to_pylist())
         is_ours = is_single and about["version"] == INDEX_VERSION and about["space"] == space.record.hash
         if is_ours and table.schema.equals(SCHEMA) and all(map(_is_folder_name, table["name"].to_pylist())):

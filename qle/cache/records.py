@@ -9,7 +9,6 @@ changes the meaning of one raises FORMAT, and an older qle then refuses instead 
 """
 
 import errno
-import json
 import os
 import stat
 from datetime import datetime
@@ -21,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from qle.cache.layout import FORMAT, clean_key, space_hash
 from qle.durable import fits_digest, with_digest
 from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
+from qle.inputs import parse_json
 from qle.types import SourceFingerprint, SpaceSpec, StoreKind, Stream
 
 Count = Annotated[int, Field(ge=0)]
@@ -284,8 +284,8 @@ def _repair_hint(model: type[Record]) -> str:
 
 def _explain(model: type[Record], text: bytes, where: Path, error: ValidationError) -> Exception:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text)
+    except ValueError:
         return CacheCorruptError(f"{where} is no JSON ({len(text)} bytes)\n{_repair_hint(model)}")
     version = found.get("format") if isinstance(found, dict) else None
     if isinstance(version, int) and version > FORMAT:

@@ -15,6 +15,7 @@ import typer
 
 import qle
 from qle.cli import console
+from qle.cli.arguments import App
 from qle.cli.cache import cache_app
 from qle.cli.checkpoint import checkpoint_app
 from qle.cli.eval import EVAL_HELP, eval_
@@ -30,7 +31,7 @@ from qle.runtime import cache_folder
 if TYPE_CHECKING:
     from qle.synthetic.demo import DemoResult
 
-app = typer.Typer(
+app = App(
     name="qle",
     help="Query, Localize, Explain: find any event that words can describe in long video, and show why.",
     no_args_is_help=True,
@@ -102,7 +103,7 @@ def extract(
     weights: Annotated[list[Path] | None, typer.Option(help="Checkpoint, one for each backbone that needs one.")] = None,
     weights_entry: Annotated[str | None, typer.Option(help="teacher or student of a training file; default teacher.")] = None,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads, for files whose heads are not 64 wide.")] = None,
-    fps: Annotated[str | None, typer.Option(help="Rows per second of video, or 'native' for every frame.  [default: 1]")] = None,
+    fps: Annotated[str | None, typer.Option(help="Rows per second of video, or 'native' for every frame. \\[default: 1]")] = None,
     stride: Annotated[int | None, typer.Option(help="Every Nth frame instead of --fps.")] = None,
     context: Annotated[str | None, typer.Option(help="Clips of video backbones: centre, tile or single.")] = None,
     resize: Annotated[str | None, typer.Option(help="squash, shorter-crop or letterbox; default as the backbone has it.")] = None,
@@ -195,7 +196,7 @@ def doctor(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where videos, cache, run, numbers and report go.")] = Path("demo"),
     videos: Annotated[int | None, typer.Option(help="Videos to train on; fewer, and the other splits shrink along.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of training.  [default: as in the preset qle/demo]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of training.  \\[default: as in the preset qle/demo]")] = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip

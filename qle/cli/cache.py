@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from qle.cli import console
+from qle.cli.arguments import App
 from qle.errors import ConfigError
 from qle.runtime import cache_folder
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from qle.cache.tools.inspect import CacheFacts, SpaceFacts, VideoFacts
     from qle.cache.tools.verify import Finding
 
-cache_app = typer.Typer(
+cache_app = App(
     help="Look at, check, convert, unite and clean caches of tokens.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
@@ -54,23 +55,25 @@ def example(*lines: str) -> str:
 def inspect(
     cache: CacheArgument = None,
     space: Spaces = None,
-    video: Annotated[str | None, typer.Option(help="A video, by its key, file name or stem: statistics of each stream.")] = None,
+    video_id: Annotated[
+        str | None, typer.Option("--video", help="A video, by its key, file name or stem: statistics of each stream.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="With --video: PNG with the patch tokens as colours over time.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     from qle.cache.tools.inspect import find_video, inspect_cache, inspect_video, token_strip
 
     root = cache_folder(cache)
-    if picture is not None and video is None:
+    if picture is not None and video_id is None:
         raise ConfigError("--picture draws one video: name it with --video KEY")
-    if video is None:
+    if video_id is None:
         facts = inspect_cache(root, space or ())
         console.print_json(asdict(facts)) if json else _show_cache(facts)
         return
-    found = inspect_video(root, video, space or ())
+    found = inspect_video(root, video_id, space or ())
     console.print_json([asdict(facts) for facts in found]) if json else _show_videos(found)
     if picture is not None:
-        _, opened = find_video(root, video, space or ())[0]
+        _, opened = find_video(root, video_id, space or ())[0]
         console.note(f"tokens as colours: {token_strip(opened, picture)}")
 
 
@@ -83,7 +86,7 @@ def inspect(
 def verify(
     cache: CacheArgument = None,
     space: Spaces = None,
-    video: Annotated[list[str] | None, typer.Option(help="Only this video, by its key; may be repeated.")] = None,
+    video_id: Annotated[list[str] | None, typer.Option("--video", help="Only this video, by its key; may be repeated.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Hash every file: finds one flipped bit. A killed run goes on.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Files hashed at a time.")] = None,
     json: Json = False,
@@ -94,7 +97,7 @@ def verify(
     root = cache_folder(cache)
     with console.StepProgress("verified", is_bytes=True, is_quiet=quiet) as progress:
         report = run(
-            root, spaces=space or (), keys=video or (), deep=deep, num_threads=threads, on_progress=progress.update
+            root, spaces=space or (), keys=video_id or (), deep=deep, num_threads=threads, on_progress=progress.update
         )  # fmt: skip
     if json:
         console.print_json(asdict(report))
@@ -350,7 +353,7 @@ def export(
     space: Annotated[str | None, typer.Option(help="The space, by any beginning of its name; the only one if not given.")] = None,
     stream: Annotated[str, typer.Option(help="frame, patch, clip...")] = "frame",
     form: Annotated[str | None, typer.Option(help="npz, npy, pt or h5; default h5 for a name that ends so, else npz.")] = None,
-    video: Annotated[list[str] | None, typer.Option(help="Only this video, by its key; may be repeated.")] = None,
+    video_id: Annotated[list[str] | None, typer.Option("--video", help="Only this video, by its key; may be repeated.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -362,7 +365,7 @@ def export(
     chosen: Form = _choice("form", form or ("h5" if to.suffix in (".h5", ".hdf5") else "npz"), get_args(Form))
     with console.StepProgress("exported", is_quiet=quiet) as progress:
         report = export_features(
-            cache_folder(cache), to, space=space, stream=stream, form=chosen, keys=video or (), save_tensor=save_tensor,
+            cache_folder(cache), to, space=space, stream=stream, form=chosen, keys=video_id or (), save_tensor=save_tensor,
             on_progress=progress.update,
         )  # fmt: skip
     summary = f"{report.num_exported:,} videos written to {to} ({console.format_bytes(report.size_bytes)})"

@@ -44,13 +44,13 @@ def train_heads(
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: $QLE_CACHE.", show_default=False)] = None,
     space: Annotated[str | None, typer.Option(help="The space, by any beginning of its name; the only one if not given.")] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Moments, retrieval: SPACE[:STREAM][+tef]; repeatable.")] = None,
-    head: Annotated[str | None, typer.Option(help="Which head to train.  [default: that of the preset, or qle]")] = None,
+    head: Annotated[str | None, typer.Option(help="Which head to train.  \\[default: that of the preset, or qle]")] = None,
     preset: Annotated[str | None, typer.Option(help="Settings by name (qle/cholec80) or a path to a .toml.")] = None,
     text_encoder: Annotated[str | None, typer.Option(help="tiny (default), minilm, id, folder, .txt, .safetensors.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters of the text encoder.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.lr=1e-3; may be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Train so many times; mean and deviation in OUT/summary.json.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Seeds at once.  [default: one a GPU, or as cores allow]")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Seeds at once.  \\[default: one a GPU, or as cores allow]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; accelerate launch deals out GPUs itself.")] = "auto",
     track: Annotated[str, typer.Option(help="auto (TensorBoard where it is installed), tensorboard or none.")] = "auto",
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out annotations without a cached video.")] = False,
@@ -160,7 +160,7 @@ def _show_summary(summary: "TrainSummary", use: str) -> None:
     console.facts(
         {
             "kept": f"step {selection['step']:,} of {selection['steps']:,}, "
-            f"validation {score_label(score)} {selection[score]:.4f}",
+            f"validation {score_label(score)} " + ("none" if selection[score] is None else f"{selection[score]:.4f}"),
             "use it": use.format(run=summary.runs[0].folder),
         }
     )

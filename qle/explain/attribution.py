@@ -9,7 +9,7 @@ Chosen over masking rows one by one, which costs a pass a row and, where rows ba
 After Sundararajan et al., Axiomatic Attribution for Deep Networks (2017).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,24 +29,48 @@ MAX_ROWS = 2048
 CUT_ROWS = 8192
 """Rows around the moment that the mixer sees at all: each step costs a pass forward and back over them. Mixers with a reach
 lose nothing; the logit that is explained is that of the cut, and is reported as such."""
+PASS_ROWS = 16384
+"""Rows of all steps that go through the mixer in one pass: short videos need one pass for all steps, long ones one a step."""
+READ_ROWS = 1 << 18
+"""Rows of all queries whose features are held at the same time."""
 
 
-def attribution_of(scorer: RowScorer, video: Video, prediction: Prediction) -> TemporalAttribution | None:
-    """For the best moment of a prediction; None where there is none or none of its rows can be used."""
-    track = prediction.track
-    if not prediction.moments or track is None:
-        return None
+def attributions_of(
+    scorer: RowScorer, video: Video, predictions: Sequence[Prediction]
+) -> list[TemporalAttribution | None]:
+    """For the best moment of each prediction (all of this video); None where there is none or none of its rows can be used.
+
+    The video is read once for as many queries as READ_ROWS allows, not once for each.
+    """
+    with_moments = [number for number, one in enumerate(predictions) if one.moments and one.track is not None]
+    group = max(1, READ_ROWS // max(1, scorer.num_rows(video)))
+    attributions: dict[int, TemporalAttribution | None] = {}
+    for first in range(0, len(with_moments), group):
+        numbers = with_moments[first : first + group]
+        queries = tuple(dict.fromkeys(predictions[number].query for number in numbers))
+        choice, reading, usable = scorer.read(video, queries)
+        times_s = torch.from_numpy(np.array(choice.times_s)).to(scorer.device)
+        for number in numbers:
+            place = slice(queries.index(predictions[number].query), queries.index(predictions[number].query) + 1)
+            own = RowReading(features=reading.features[place], raw_logit=reading.raw_logit[place])
+            attributions[number] = _attribution_of(scorer.head, predictions[number], own, times_s, usable)
+    return [attributions.get(number) for number in range(len(predictions))]
+
+
+def _attribution_of(
+    head: RowHead, prediction: Prediction, reading: RowReading, times_s: Tensor, usable: Tensor
+) -> TemporalAttribution | None:
+    """For the best moment, with the rows around it alone."""
+    assert prediction.track is not None
     best = prediction.moments[0]
-    target = rows_of(best.start_s, best.end_s, track.edges_s)
-    choice, reading, usable = scorer.read(video, (prediction.query,))
+    target = rows_of(best.start_s, best.end_s, prediction.track.edges_s)
     if not bool(usable[target].any()):
         return None
-    times_s = torch.from_numpy(np.array(choice.times_s)).to(scorer.device)
     cut = _around(target, len(usable), max(CUT_ROWS, 2 * (target.stop - target.start)))
     inside = slice(target.start - cut.start, target.stop - cut.start)
     near = RowReading(features=reading.features[:, cut], raw_logit=reading.raw_logit[:, cut])
-    found = attribute(scorer.head, near, times_s[cut], usable[cut], inside, span_s=(best.start_s, best.end_s))
-    return replace(found, first_row=found.first_row + cut.start)
+    attribution = attribute(head, near, times_s[cut], usable[cut], inside, span_s=(best.start_s, best.end_s))
+    return replace(attribution, first_row=attribution.first_row + cut.start)
 
 
 def attribute(
@@ -69,26 +93,30 @@ def attribute(
     near = _around(target, len(usable), MAX_ROWS)
     head.eval()  # with dropout every step would explain another mixer
 
-    def logit_of(features: Tensor, raw_logit: Tensor) -> Tensor:
+    def logits_of(features: Tensor, raw_logit: Tensor) -> Tensor:
+        """Of each reading the mean logit of the moment; readings do not know of each other."""
         scores = head.refine(RowReading(features=features, raw_logit=raw_logit), times_s, usable)
-        return scores.logit[:, wanted].mean()
+        return scores.logit[:, wanted].mean(1)
 
     begin = _mean_rows(reading.features, usable, near), _mean_rows(reading.raw_logit, usable, near)
     steps = [end.detach() - start for start, end in zip(begin, (reading.features, reading.raw_logit), strict=True)]
-    total = torch.zeros_like(reading.raw_logit)
-    for share, weight in _stations(num_steps):
-        place = [(start + share * step).requires_grad_() for start, step in zip(begin, steps, strict=True)]
+    total = torch.zeros_like(reading.raw_logit[0])
+    for shares, weights in _stations(num_steps, max(1, PASS_ROWS // len(usable)), total):
+        places = [
+            (start + shares.view(-1, *(1,) * (start.ndim - 1)) * step).requires_grad_()
+            for start, step in zip(begin, steps, strict=True)
+        ]
         with torch.enable_grad():
-            slopes = torch.autograd.grad(
-                logit_of(*place), place, allow_unused=True
-            )  # a mixer may ignore one of the two
+            # A mixer may ignore one of the two.
+            slopes = torch.autograd.grad(logits_of(*places).sum(), places, allow_unused=True)
         for slope, step in zip(slopes, steps, strict=True):
             if slope is not None:
                 moved = slope * step
-                total += weight * (moved.sum(-1) if moved.ndim == 3 else moved)
+                total += weights @ (moved.sum(-1) if moved.ndim == 3 else moved)
     with torch.no_grad():
-        logit, baseline = float(logit_of(reading.features, reading.raw_logit)), float(logit_of(*begin))
-    contribution: np.ndarray = total[0, near].float().cpu().numpy()
+        ends = [torch.cat(pair) for pair in zip((reading.features, reading.raw_logit), begin, strict=True)]
+        logit, baseline = logits_of(*ends).tolist()
+    contribution: np.ndarray = total[near].float().cpu().numpy()
     return TemporalAttribution(
         first_row=near.start,
         contribution=contribution,
@@ -99,11 +127,12 @@ def attribute(
     )
 
 
-def _stations(count: int) -> Iterator[tuple[float, float]]:
-    """Where on the way (0..1) slopes are taken, and their weights: Gauss-Legendre, dense at both ends, where mixers that
-    normalise turn fastest."""
+def _stations(count: int, at_once: int, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Where on the way (0..1) slopes are taken, and their weights, in groups: Gauss-Legendre, dense at both ends, where mixers
+    that normalise turn fastest."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
-    return zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True)
+    shares, halves = like.new_tensor((nodes + 1) / 2), like.new_tensor(weights / 2)
+    return zip(shares.split(at_once), halves.split(at_once), strict=True)
 
 
 def _around(target: slice, num_rows: int, most: int) -> slice:

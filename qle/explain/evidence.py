@@ -3,9 +3,8 @@
     answerer + cached video + predictions -> rows -> maps, from the cache                    -> ExplainedPrediction
     the same of heads that have no maps   -> clips                                           -> ExplainedPrediction
 
-Rows are the most probable ones of each moment in turn, apart from one another, so that six pictures are not one scene six times.
-Where nothing was found they are the rows that came closest. All maps of a query have one scale, taken from rows all over the
-video. Nothing is decoded here: localize/pictures.py fetches the pictures from the film.
+Which rows they are says best_rows.py. All maps of a query have one scale, taken from rows all over the video. Nothing is decoded
+here: localize/pictures.py fetches the pictures from the film.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from qle.cache.reader import Video
-from qle.data.rows import choose_rows
-from qle.explain.attribution import attribution_of
+from qle.data.rows import RowChoice, choose_rows
+from qle.explain.attribution import attributions_of
+from qle.explain.best_rows import best_rows
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE, Region, robust_scale
 from qle.runs.videos import CachedVideo
@@ -26,6 +26,8 @@ from qle.types import Prediction
 
 SCALE_ROWS = 24
 """Rows all over the video whose maps, with those that are shown, set the scale of a query."""
+MAP_QUERIES = 4
+"""Queries whose maps are read in one pass."""
 CROPPED_NOTE = "Black borders were cut before the model saw the frames: maps may lie beside their places."
 IMPORTED_NOTE = "No frames: the features were imported, so that the film is not known."
 
@@ -39,7 +41,7 @@ def explain(
     with_attribution: bool = True,
 ) -> list[ExplainedPrediction]:
     """Each prediction (all of this video) with the rows that speak most for it, and their maps where the head has them. The
-    pictures are fetched from the film elsewhere. Attribution costs a reading of the video a query."""
+    pictures are fetched from the film elsewhere. Attribution costs a second reading of the video."""
     if answerer.maps is None:
         return [_clips(answerer.films(cached), prediction, num_frames) for prediction in predictions]
     preprocess = answerer.run.record.space.hashed.get("preprocess") or {}
@@ -62,11 +64,11 @@ def explain_rows(
     choice = choose_rows(video, scorer.rate_fps)
     note = CROPPED_NOTE if preprocess.get("crop_borders") else ""
     region = region_of(video, preprocess)
-    spread = np.unique(np.linspace(0, choice.num_rows - 1, SCALE_ROWS).round().astype(int))
+    shown = [best_rows(prediction, num_frames) for prediction in predictions]
+    all_maps = _maps(scorer, video, choice, predictions, shown)
+    attributions = attributions_of(scorer, video, predictions) if with_attribution else [None] * len(predictions)
     explained = []
-    for prediction in predictions:
-        rows = best_rows(prediction, num_frames)
-        maps = scorer.maps(video, (prediction.query,), np.concatenate([rows, spread]))[0]
+    for prediction, rows, maps, attribution in zip(predictions, shown, all_maps, attributions, strict=True):
         scale = robust_scale(maps)
         probability = prediction.probability
         frames = tuple(
@@ -78,11 +80,30 @@ def explain_rows(
         )  # fmt: skip
         explained.append(
             ExplainedPrediction(
-                prediction=prediction, frames=frames, scale=scale, note=note,
-                attribution=attribution_of(scorer, video, prediction) if with_attribution else None,
+                prediction=prediction, frames=frames, scale=scale, note=note, attribution=attribution
             )
         )  # fmt: skip
     return explained
+
+
+def _maps(
+    scorer: RowScorer, video: Video, choice: RowChoice, predictions: Sequence[Prediction], shown: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """For each prediction the maps of the rows that it shows, and behind them those of rows all over the video.
+
+    A few queries are asked at once about the rows of all of them: some maps too many cost less than further passes.
+    """
+    spread = np.unique(np.linspace(0, choice.num_rows - 1, SCALE_ROWS).round().astype(int))
+    maps: list[np.ndarray] = []
+    for first in range(0, len(predictions), MAP_QUERIES):
+        group, own = predictions[first : first + MAP_QUERIES], shown[first : first + MAP_QUERIES]
+        rows = np.unique(np.concatenate([*own, spread]))
+        read = scorer.maps(video, tuple(prediction.query for prediction in group), rows)
+        maps += [
+            maps_of_query[np.searchsorted(rows, np.concatenate([rows_shown, spread]))]
+            for maps_of_query, rows_shown in zip(read, own, strict=True)
+        ]
+    return maps
 
 
 def _clips(films: Sequence[Video], prediction: Prediction, num_frames: int) -> ExplainedPrediction:
@@ -109,22 +130,6 @@ def _clips(films: Sequence[Video], prediction: Prediction, num_frames: int) -> E
     return ExplainedPrediction(prediction=prediction, frames=tuple(frames))
 
 
-def best_rows(prediction: Prediction, most: int) -> np.ndarray:
-    """At most that many numbers of usable rows, in order of time: the best of each moment, then the next best, and so on."""
-    track, probability = prediction.track, prediction.probability
-    if track is None or probability is None or not track.valid.any():
-        return np.zeros(0, np.int64)
-    usable = np.where(track.valid, probability, -1.0)
-    spans = [rows_of(moment.start_s, moment.end_s, track.edges_s) for moment in prediction.moments[:most]]
-    share = -(-most // max(1, len(spans)))
-    ranked = [_spread_peaks(usable, span, share) for span in spans or [slice(0, len(usable))]]
-    chosen = [rows[place] for place in range(share) for rows in ranked if place < len(rows)][:most]
-    if len(set(chosen)) < len(chosen):  # moments that overlap have their best row in common
-        more = [_spread_peaks(usable, span, most) for span in spans]
-        chosen += [rows[place] for place in range(most) for rows in more if place < len(rows)]
-    return np.array(sorted(list(dict.fromkeys(chosen))[:most]), np.int64)
-
-
 def region_of(video: Video, preprocess: Mapping[str, Any]) -> Region:
     """The part of the picture that the patch map covers, by the preprocessing of the space and the size of the source."""
     source = video.record.source
@@ -143,16 +148,3 @@ def region_of(video: Video, preprocess: Mapping[str, Any]) -> Region:
     return Region(
         top=0.5 - seen_high / 2, bottom=0.5 + seen_high / 2, left=0.5 - seen_wide / 2, right=0.5 + seen_wide / 2
     )
-
-
-def _spread_peaks(values: np.ndarray, span: slice, most: int) -> list[int]:
-    """The highest rows of a span, best first, each at least a share of the span away from those before it."""
-    rows = np.arange(span.start, span.stop)
-    apart = max(1, len(rows) // (most + 1))
-    found: list[int] = []
-    for row in rows[np.argsort(-values[rows], kind="stable")]:
-        if values[row] < 0 or len(found) == most:
-            break
-        if all(abs(int(row) - other) >= apart for other in found):
-            found.append(int(row))
-    return found

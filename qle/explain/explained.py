@@ -1,6 +1,7 @@
 """A prediction together with what supports it: the frames that speak most, where in them, and which rows moved the score."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -47,6 +48,15 @@ class TemporalAttribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShownFilm:
+    """The film of a video, which a page may play where it lies beside it."""
+
+    path: Path
+    begin_s: float = 0.0
+    """Where in the film the video begins: above 0 for a clip that a manifest listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedPrediction:
     """What a report shows about one query."""
 
@@ -56,5 +66,7 @@ class ExplainedPrediction:
     scale: float = 1.0
     """Of the maps of all frames."""
     attribution: TemporalAttribution | None = None
+    film: ShownFilm | None = None
+    """None where it is gone, or not the one that was extracted."""
     note: str = ""
     """Why something is missing (the source video is gone ...), for the reader."""

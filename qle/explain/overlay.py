@@ -1,6 +1,7 @@
 """Relevance maps over frames: yellow speaks for the query, blue against it, nothing is painted where the map is zero.
 
-    frame + map + the one scale of its query -> picture;   legend -> what the colours are worth
+    frame + map + the one scale of its query -> picture;   map + scale -> colours alone, to lie over a picture
+    legend -> what the colours are worth
 
 Tissue is red and pink, so the usual red for "hot" would drown in it. Yellow and blue are told apart by every common form of
 colour blindness and differ in lightness, which survives a grey printer. Opacity grows with |value|: below the scale it is
@@ -31,12 +32,27 @@ def overlay(frame: np.ndarray, relevance: np.ndarray, scale: float, region: Regi
     return paint(frame, upsample(relevance, height, width, region) / scale)
 
 
+def tint(relevance: np.ndarray, scale: float, size: tuple[int, int], region: Region = WHOLE) -> np.ndarray:
+    """(height, width, 4) uint8 of that size: colour and opacity, which a browser lays over the frame as `overlay` does."""
+    if not scale > 0:
+        raise ValueError(f"the scale of a map is above 0, got {scale}")
+    colour, opacity = _colours(upsample(relevance, *size, region) / scale)
+    painted: np.ndarray = np.concatenate([colour, np.rint(255 * opacity)], axis=-1).astype(np.uint8)
+    return painted
+
+
 def paint(frame: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Blend by |strength| (1 and more: full), coloured by its sign."""
-    opacity = (MAX_OPACITY * np.clip(np.abs(strength), 0, 1))[..., None].astype(np.float32)
-    colour = np.where(strength[..., None] > 0, np.array(FOR_COLOUR, np.float32), np.array(AGAINST_COLOUR, np.float32))
+    colour, opacity = _colours(strength)
     blended: np.ndarray = np.rint(frame * (1 - opacity) + colour * opacity).astype(np.uint8)
     return blended
+
+
+def _colours(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(height, width, 3) colour by the sign, (height, width, 1) opacity in 0..1 by the size."""
+    opacity = (MAX_OPACITY * np.clip(np.abs(strength), 0, 1))[..., None].astype(np.float32)
+    colour = np.where(strength[..., None] > 0, np.array(FOR_COLOUR, np.float32), np.array(AGAINST_COLOUR, np.float32))
+    return colour, opacity
 
 
 def legend(width: int = 240, height: int = 14) -> np.ndarray:

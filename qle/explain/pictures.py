@@ -23,10 +23,10 @@ def shown(rgb: np.ndarray, side: int = PAGE_SIDE) -> np.ndarray:
 
 
 def data_uri(rgb: np.ndarray, *, exact: bool = False) -> str:
-    """PNG where colours are read off (legends), else JPEG."""
+    """PNG where colours are read off (legends) or lie over a picture (four channels), else JPEG."""
     target = io.BytesIO()
     if exact:
-        Image.fromarray(rgb).save(target, "PNG", optimize=True)
+        Image.fromarray(rgb).save(target, "PNG")
     else:
         Image.fromarray(rgb).save(target, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     kind = "png" if exact else "jpeg"

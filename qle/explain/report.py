@@ -1,24 +1,40 @@
 """The report: one HTML file that shows what was found, where and when, how far to trust it, and what it was made with.
 
-    explained predictions + provenance + calibration -> page.html
+    explained predictions + provenance + calibration -> values of the template (here) -> page.html (page.py, template/)
 
 It is read by people who did not run the program, perhaps years later and without a network: everything is inside the file,
-every number has its unit and its meaning beside it, and nothing is claimed that was not measured.
+every number has its unit and its meaning beside it, and nothing is claimed that was not measured. Answers stand by video, with
+one timeline for all that was asked about it; the table above them has the order of the queries.
 """
 
+import base64
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from qle.durable import replace_file
 from qle.explain.clock import clock
-from qle.explain.explained import ExplainedFrame, ExplainedPrediction
-from qle.explain.overlay import LEGEND_GREY, legend, overlay
-from qle.explain.page import isolated, page, text
+from qle.explain.explained import ExplainedFrame, ExplainedPrediction, ShownFilm
+from qle.explain.lanes import lanes_of
+from qle.explain.overlay import LEGEND_GREY, legend, tint
+from qle.explain.page import page
 from qle.explain.pictures import data_uri, shown
-from qle.explain.timeline import attribution_strip, letters, reliability, timeline
+from qle.explain.timeline import (
+    attribution_bars,
+    axis,
+    curve,
+    letters,
+    percent,
+    reliability,
+    side_by_side,
+    strongest,
+)
+from qle.types import Prediction
 
 PRESENT = 0.5
 """Presence from here on reads "found": the score is a probability."""
@@ -37,6 +53,13 @@ METRIC_WORDS = {
 """What `qle eval` calls briefly."""
 BARE_MAP_SIDE = 240
 """Pixels of a map that has no picture below it."""
+MAP_SHARE = 3
+"""Colours over a frame are smooth, so they have a third of its pixels a side; the browser fills in the rest."""
+SMALL_BAR, SMALLEST_BAR = 6.0, 2.0
+"""Percent of the width from which a bar can hold its number on a telephone, and on a wide screen."""
+
+Values = dict[str, Any]
+"""What the template names."""
 
 
 def write_report(
@@ -45,223 +68,230 @@ def write_report(
     *,
     provenance: Mapping[str, Any],
     calibration: Mapping[str, Any],
+    csv: str = "",
 ) -> None:
     """Write the page; it appears when it is whole, and replaces an older one.
 
     `provenance`: nested names and values, shown as they are; `video`, `run` and `created` also stand in the header.
     `calibration`: `localization` (the fields of segments.Localization), `metrics` (name -> number on validation data) and
     `reliability` ((mean score, share true, rows) of each bin); each may be missing, and the page then says so.
+    `csv`: the moments as a table, which the page offers to save. A film in the folder of the page, or below it, is played.
     """
-    replace_file(path, report(explained, provenance=provenance, calibration=calibration).encode("utf-8", "replace"))
+    markup = report(explained, provenance=provenance, calibration=calibration, csv=csv, folder=path.parent)
+    replace_file(path, markup.encode("utf-8", "replace"))
 
 
 def report(
-    explained: Sequence[ExplainedPrediction], *, provenance: Mapping[str, Any], calibration: Mapping[str, Any]
+    explained: Sequence[ExplainedPrediction],
+    *,
+    provenance: Mapping[str, Any],
+    calibration: Mapping[str, Any],
+    csv: str = "",
+    folder: Path | None = None,
 ) -> str:
-    """The page as text."""
-    settings = calibration.get("localization") or {}
-    threshold = settings.get("threshold")
-    videos = list(dict.fromkeys(one.prediction.video for one in explained))
-    title = "Localization report" + (f": {videos[0]}" if len(videos) == 1 else f": {len(videos)} videos")
-    body = [*_header(videos, explained, provenance)]
-    for number, one in enumerate(explained, start=1):
-        body += _query(number, one, threshold, names_video=len(videos) > 1)
-    body += _trust(calibration)
-    body += _reading(has_maps=any(frame.relevance is not None for one in explained for frame in one.frames))
-    body += ["<section><details open><summary>Provenance</summary>", _facts(provenance), "</details></section>"]
-    return page(title, body)
+    """The page as text; `folder` is where it will lie."""
+    settings, bins = calibration.get("localization") or {}, calibration.get("reliability") or ()
+    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="encode-pictures") as pool:
+        pictures = [pool.submit(_pictures, frame) for one in explained for frame in one.frames]
+        remaining = iter(pictures)
+        queries = [
+            _query(number, one, settings.get("threshold"), [next(remaining).result() for _ in one.frames])
+            for number, one in enumerate(explained, start=1)
+        ]
+    videos = _videos(explained, queries, folder)
+    has_maps = any(frame.relevance is not None for one in explained for frame in one.frames)
+    metrics = calibration.get("metrics") or {}
+    return page(
+        {
+            "title": "Localization report"
+            + (f": {videos[0]['name']}" if len(videos) == 1 else f": {len(videos)} videos"),
+            "header": _header(videos, provenance),
+            "names_video": len(videos) > 1,
+            "has_maps": has_maps,
+            "csv": csv
+            and f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv.encode('utf-8-sig', 'replace')).decode()}",
+            "queries": queries,
+            "videos": videos,
+            "legend": data_uri(legend(), exact=True) if has_maps else "",
+            "metrics": [(_metric_name(name), _said(value)) for name, value in metrics.items()],
+            "constants": _facts(settings),
+            "reliability": reliability(bins) if bins else "",
+            "provenance": _facts(provenance),
+        }
+    )
 
 
-def _header(
-    videos: Sequence[str], explained: Sequence[ExplainedPrediction], provenance: Mapping[str, Any]
-) -> list[str]:
-    facts: dict[str, Any] = {}
-    if len(videos) == 1 and explained:
-        facts["Video"] = f"{videos[0]} ({clock(explained[0].prediction.duration_s)})"
-    else:
-        facts["Videos"] = len(videos)
-    facts |= {name.capitalize(): provenance[name] for name in ("run", "created") if name in provenance}
-    rows = []
-    for number, one in enumerate(explained, start=1):
-        prediction = one.prediction
-        best = prediction.moments[0] if prediction.moments else None
-        found = f"{clock(best.start_s)} to {clock(best.end_s)}" if best else "none above the threshold"
-        where = f"<td>{isolated(prediction.video)}</td>" if len(videos) > 1 else ""
-        rows.append(
-            f'<tr><td><a href="#query-{number}">{isolated(prediction.query)}</a></td>{where}<td>{_meter(prediction.presence)}'
-            f'</td><td class="num">{len(prediction.moments)}</td><td>{found}</td></tr>'
+def _header(videos: Sequence[Values], provenance: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    about = (
+        ("Video", f"{videos[0]['name']} ({videos[0]['duration']})")
+        if len(videos) == 1
+        else ("Videos", str(len(videos)))
+    )
+    return [about, *((name.capitalize(), _said(provenance[name])) for name in ("run", "created") if name in provenance)]
+
+
+def _videos(explained: Sequence[ExplainedPrediction], queries: Sequence[Values], folder: Path | None) -> list[Values]:
+    """Answers by video, in the order in which videos are first spoken of."""
+    videos: dict[str, Values] = {}
+    for one, query in zip(explained, queries, strict=True):
+        duration_s = one.prediction.duration_s
+        video = videos.setdefault(
+            one.prediction.video,
+            {
+                "name": one.prediction.video,
+                "duration_s": duration_s,
+                "duration": clock(duration_s),
+                "ticks": axis(duration_s),
+                "film": None,
+                "queries": [],
+                "about": [],
+            },
         )
-    where = "<th>Video</th>" if len(videos) > 1 else ""
-    return [
-        "<header><h1>Localization report</h1>",
-        '<p class="quiet">Where the words of a query happen in a video, and what in the picture speaks for it.</p>',
-        _facts(facts),
-        f'</header><table class="keep"><thead><tr><th>Query</th>{where}<th>Present in the video</th>'
-        f'<th class="num">Moments</th><th>Best moment</th></tr></thead><tbody>{"".join(rows)}</tbody></table>',
-    ]
+        video["film"] = video["film"] or _film(one.film, folder)
+        video["queries"].append(query)
+        video["about"].append(one)
+    for video in videos.values():
+        video["key"] = _key(video.pop("about"))
+    return list(videos.values())
 
 
-def _query(number: int, one: ExplainedPrediction, threshold: float | None, *, names_video: bool) -> list[str]:
+def _film(film: ShownFilm | None, folder: Path | None) -> Values | None:
+    """A link from the page to the film, where it lies in the same folder or below it; never to anywhere else."""
+    if film is None or folder is None:
+        return None
+    try:
+        link = film.path.absolute().resolve().relative_to(folder.absolute().resolve())
+    except ValueError:
+        return None
+    return {"link": f"./{quote(os.fsencode(link.as_posix()))}", "begin_s": film.begin_s}
+
+
+def _query(number: int, one: ExplainedPrediction, threshold: float | None, pictures: Sequence[Values]) -> Values:
     prediction = one.prediction
     is_found = prediction.presence >= PRESENT
     verdict = (
         "Found" if is_found and prediction.moments else "Uncertain" if is_found or prediction.moments else "Not found"
     )
-    kind = {"Found": "yes", "Not found": "no"}.get(verdict, "")
-    parts = [
-        f'<section class="query" id="query-{number}"><div class="head"><h2>{isolated(prediction.query)}</h2>',
-        f'<span class="verdict {kind}">{verdict}</span></div>',
-    ]
-    if names_video:
-        parts.append(f'<p class="quiet">in {isolated(prediction.video)}, {clock(prediction.duration_s)}</p>')
-    parts.append(
-        f"<p>Probability that it happens anywhere in the video: <b>{prediction.presence:.2f}</b>; that it does not: "
-        f"<b>{1 - prediction.presence:.2f}</b>.</p>"
-    )
-    if one.note:
-        parts.append(f'<p class="note">{text(one.note)}</p>')
-    parts += ["<h3>Score over time</h3>", timeline(one, threshold), f'<p class="quiet key">{_key(one)}</p>']
-    parts += _strip(one)
-    parts += _moments(one)
-    parts += _frames(one)
-    return [*parts, "</section>"]
-
-
-def _key(one: ExplainedPrediction) -> str:
-    """What the drawing holds, and no more."""
-    track = one.prediction.track
-    said = ["Line: calibrated probability of each row", "numbered bars: moments, best first"]
-    if one.frames:
-        said.append("letters: the frames below")
-    if track is not None and track.uncertainty is not None:
-        said.append("light band: the model's own uncertainty")
-    if track is not None and not track.valid.all():
-        said.append("grey: no valid picture")
-    return "; ".join(said) + "."
-
-
-def _strip(one: ExplainedPrediction) -> list[str]:
-    found, track = one.attribution, one.prediction.track
-    if found is None or track is None:
-        return []
-    start, end = (clock(time_s) for time_s in found.target)
-    left_out = f" {abs(found.residual):.2g} of it is unaccounted for." if abs(found.residual) > 0.01 else ""
-    return [
-        f"<h3>What moved the score of {start} to {end}</h3>",
-        attribution_strip(found, track, one.prediction.duration_s),
-        f'<p class="quiet">Rows above the line raised the moment\'s score, rows below lowered it; in logits. Together they '
-        f"bring it from {found.baseline:.2f} (a video in which no row stands out) to {found.logit:.2f}.{left_out}</p>",
-    ]
-
-
-def _moments(one: ExplainedPrediction) -> list[str]:
-    if not one.prediction.moments:
-        return ["<h3>Moments</h3><p>No moment reached the threshold.</p>"]
-    rows = [
-        f'<tr><td class="num">{rank}</td><td class="num">{clock(moment.start_s)}</td><td class="num">{clock(moment.end_s)}</td>'
-        f'<td class="num">{moment.end_s - moment.start_s:.1f} s</td><td>{_meter(moment.score)}</td></tr>'
-        for rank, moment in enumerate(one.prediction.moments, start=1)
-    ]
-    return [
-        '<h3>Moments, best first</h3><table class="short"><thead><tr><th class="num">#</th><th class="num">Start</th>'
-        f'<th class="num">End</th><th class="num">Duration</th><th>Probability</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
-    ]
-
-
-def _frames(one: ExplainedPrediction) -> list[str]:
-    if not one.frames:
-        return []
+    moments = _moments(prediction)
     has_maps = any(frame.relevance is not None for frame in one.frames)
-    figures = [_figure(name, frame, one) for name, frame in zip(letters(len(one.frames)), one.frames, strict=True)]
-    below = "" if one.prediction.moments else " (all below the threshold)"
-    parts = [f"<h3>Frames with the highest scores{below}</h3>", f'<div class="frames">{"".join(figures)}</div>']
-    if has_maps:
-        bar = data_uri(legend(), exact=True)
-        parts.append(
-            f'<div class="legend"><span>against the query {-one.scale:.2g}</span><img src="{bar}" alt="colour scale: blue is '
-            f'against, yellow is for the query"><span>+{one.scale:.2g} for the query</span>'
-            "<span>logits of one cell; nothing is painted at 0; one scale for all frames of this query</span></div>"
-        )
-    return parts
+    return {
+        "number": number,
+        "words": prediction.query,
+        "video": prediction.video,
+        "verdict": verdict,
+        "kind": {"Found": "yes", "Not found": "no"}.get(verdict, ""),
+        "presence": _share(prediction.presence),
+        "absence": f"{1 - prediction.presence:.2f}",
+        "note": one.note,
+        "curve": curve(prediction, threshold),
+        "threshold": None
+        if threshold is None
+        else {"said": f"{threshold:.2f}", "top": round(100 - 100 * threshold, 1)},
+        "moments": moments,
+        "num_lanes": max((moment["lane"] for moment in moments), default=0) + 1,
+        "frames": [values | picture for values, picture in zip(_frames(one), pictures, strict=True)],
+        "scale": f"{one.scale:.2g}" if has_maps else "",
+        "strip": _strip(one),
+    }
 
 
-def _figure(name: str, frame: ExplainedFrame, one: ExplainedPrediction) -> str:
-    inside = next(
-        (k for k, m in enumerate(one.prediction.moments, start=1) if m.start_s <= frame.time_s <= m.end_s), None
-    )
-    images = []
-    if frame.frame is not None:
-        images.append((shown(frame.frame), "frame"))
-    if frame.relevance is not None:
-        below = shown(frame.frame) if frame.frame is not None else _bare(frame.relevance)
-        images.append((overlay(below, frame.relevance, frame.scale, frame.region), "frame with relevance painted on"))
-    when = clock(frame.time_s)
-    shown_images = "".join(f'<img src="{data_uri(rgb)}" alt="{what} at {when}">' for rgb, what in images)
-    score = "" if frame.probability is None else f", probability {frame.probability:.2f}"
-    place = f", in moment {inside}" if inside else ", in no moment"
-    return f"<figure>{shown_images}<figcaption><b>{name}</b> {when}{score}{place}</figcaption></figure>"
+def _moments(prediction: Prediction) -> list[Values]:
+    """Best first, with their places on the timeline."""
+    lanes = lanes_of([(moment.start_s, moment.end_s) for moment in prediction.moments])
+    moments = []
+    for rank, (moment, lane) in enumerate(zip(prediction.moments, lanes, strict=True), start=1):
+        start, end = clock(moment.start_s), clock(moment.end_s)
+        left = percent(moment.start_s, prediction.duration_s)
+        width = round(percent(moment.end_s, prediction.duration_s) - left, 3)
+        fits = "always" if width >= SMALL_BAR else "wide" if width >= SMALLEST_BAR else "never"
+        moments.append(
+            {
+                "rank": rank, "start_s": moment.start_s, "end_s": moment.end_s, "start": start, "end": end,
+                "duration": f"{moment.end_s - moment.start_s:.1f} s", "score": _share(moment.score),
+                "left": left, "width": width, "lane": lane, "fits": fits,
+                "said": f"{rank}: {start} to {end}, score {moment.score:.2f}",
+            }
+        )  # fmt: skip
+    return moments
 
 
-def _bare(relevance: np.ndarray) -> np.ndarray:
-    rows, cols = relevance.shape
+def _frames(one: ExplainedPrediction) -> list[Values]:
+    """All but the pictures themselves."""
+    prediction = one.prediction
+    lefts = [percent(frame.time_s, prediction.duration_s) for frame in one.frames]
+    names = letters(len(one.frames))
+    frames = []
+    for name, frame, left, letter_left in zip(names, one.frames, lefts, side_by_side(lefts), strict=True):
+        ranks = [
+            rank
+            for rank, moment in enumerate(prediction.moments, start=1)
+            if moment.start_s <= frame.time_s <= moment.end_s
+        ]
+        frames.append(
+            {
+                "letter": name, "time_s": frame.time_s, "time": clock(frame.time_s), "left": left, "letter_left": letter_left,
+                "probability": "" if frame.probability is None else f"{frame.probability:.2f}",
+                "place": f"in moment {ranks[0]}" if ranks else "in no moment",
+            }
+        )  # fmt: skip
+    return frames
+
+
+def _pictures(frame: ExplainedFrame) -> Values:
+    """The frame, and the colours that lie over it."""
+    picture = shown(frame.frame) if frame.frame is not None else _bare(frame.relevance)
+    if frame.relevance is None:
+        return {"picture": data_uri(picture), "map": ""}
+    size = max(1, picture.shape[0] // MAP_SHARE), max(1, picture.shape[1] // MAP_SHARE)
+    return {
+        "picture": data_uri(picture),
+        "map": data_uri(tint(frame.relevance, frame.scale, size, frame.region), exact=True),
+    }
+
+
+def _bare(relevance: np.ndarray | None) -> np.ndarray:
+    rows, cols = (1, 1) if relevance is None else relevance.shape
     factor = BARE_MAP_SIDE / max(rows, cols)
     return np.full((round(rows * factor), round(cols * factor), 3), LEGEND_GREY, np.uint8)
 
 
-def _trust(calibration: Mapping[str, Any]) -> list[str]:
-    metrics, settings = calibration.get("metrics") or {}, calibration.get("localization") or {}
-    bins = calibration.get("reliability") or ()
-    parts = ['<section class="keep"><h2>How far to trust the score</h2><div class="two"><div>']
-    parts.append(
-        "<p>A score is meant as a probability: of all stretches with score 0.8, the query should happen in 8 of 10. The scale "
-        "was fitted on validation videos; on videos of another kind (another centre, device or procedure) it may not hold.</p>"
-    )
-    if metrics:
-        parts += ["<h3>Measured on the run's validation videos</h3>", _numbers(metrics)]
-    else:
-        parts.append(
-            '<p class="note">This run holds no measurement of its calibration: take the scores as an order only.</p>'
-        )
-    if settings:
-        parts += ["<h3>Constants from scores to moments</h3>", _facts(settings)]
-    parts.append("</div>")
-    if bins:
-        parts.append(f"<figure>{reliability(bins)}<figcaption>Dots on the line: scores are probabilities. Below it: too sure. "
-                     "Larger dots: more rows.</figcaption></figure>")  # fmt: skip
-    return [*parts, "</div></section>"]
+def _key(about: Sequence[ExplainedPrediction]) -> str:
+    """What the timeline of a video holds, and no more."""
+    tracks = [one.prediction.track for one in about if one.prediction.track is not None]
+    said = ["Line: calibrated probability of each row", "numbered bars: moments, best first"]
+    if any(one.frames for one in about):
+        said.append("letters: the frames below")
+    if any(track.uncertainty is not None for track in tracks):
+        said.append("light band: the model's own uncertainty")
+    if not all(track.valid.all() for track in tracks):
+        said.append("grey: no valid picture")
+    return "; ".join(said) + "."
 
 
-def _reading(*, has_maps: bool) -> list[str]:
-    parts = [
-        "<section><details><summary>How to read this page</summary>",
-        "<p>The line is the probability, for each row of the video (a sampled frame, or a clip), that the query happens there. "
-        "Green bars are the moments that were found; letters mark where the pictures below were taken. Grey stretches had no "
-        "valid picture.</p>",
-    ]
-    if not has_maps:
-        return [*parts, "<p>A score does not replace looking at the video.</p></details></section>"]
-    return [
-        *parts,
-        "<p>Colours over a frame show the relevance map: the mean of its cells is the row's own score (a logit) before rows "
-        "are compared over time. Yellow cells raise it, blue cells lower it, and nothing is painted where a cell does neither. "
-        "Maps are not stretched: a frame without colour is a frame in which little was found.</p>",
-        "<p>A map shows what the model used, not what is medically there, and it is coarse: each cell has already taken in its "
-        "surroundings. Neither a map nor a score replaces looking at the video.</p></details></section>",
-    ]
+def _strip(one: ExplainedPrediction) -> Values | None:
+    attribution, track = one.attribution, one.prediction.track
+    if attribution is None or track is None:
+        return None
+    start, end = (clock(time_s) for time_s in attribution.target)
+    is_open = abs(attribution.residual) > 0.01
+    return {
+        "start": start,
+        "end": end,
+        "most": f"{strongest(attribution):.2g}",
+        "bars": attribution_bars(attribution, track, one.prediction.duration_s),
+        "baseline": f"{attribution.baseline:.2f}",
+        "logit": f"{attribution.logit:.2f}",
+        "left_out": f" {abs(attribution.residual):.2g} of it is unaccounted for." if is_open else "",
+    }
 
 
-def _meter(probability: float) -> str:
-    width = round(100 * float(np.clip(probability, 0, 1)))
-    return f'<span class="meter" aria-hidden="true"><i style="width:{width}%"></i></span>{probability:.2f}'
-
-
-def _numbers(metrics: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><td>{text(_metric_name(name))}</td><td class="num">{text(_value(value))}</td></tr>'
-        for name, value in metrics.items()
-    )
-    return f'<table class="short"><tbody>{rows}</tbody></table>'
+def _share(probability: float) -> Values:
+    """A number in 0..1 as it is sorted by, said and drawn."""
+    return {
+        "value": probability,
+        "said": f"{probability:.2f}",
+        "percent": round(100 * float(np.clip(probability, 0, 1))),
+    }
 
 
 def _metric_name(name: str) -> str:
@@ -271,18 +301,17 @@ def _metric_name(name: str) -> str:
     return f"{group}: {said}" if group.isalpha() and group.islower() else name
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
-    """Nested names and values."""
-    parts = []
-    for name, value in facts.items():
-        inner = _facts(value) if isinstance(value, Mapping) and value else isolated(_value(value))
-        parts.append(f"<dt>{text(str(name).replace('_', ' '))}</dt><dd>{inner}</dd>")
-    return f'<dl class="facts">{"".join(parts)}</dl>'
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Nested names and values, as words."""
+    return [
+        (str(name).replace("_", " "), _facts(value) if isinstance(value, Mapping) and value else _said(value))
+        for name, value in facts.items()
+    ]
 
 
-def _value(value: Any) -> str:
+def _said(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_value, value))
+        return ", ".join(map(_said, value))
     return "none" if value is None else str(value)

@@ -1,29 +1,26 @@
-"""The score over time as inline SVG: track, uncertainty, threshold, moments, where the pictures were taken, and below it which
-rows moved the score of a moment.
+"""The score over time, as drawings and as places on a timeline.
 
-A prediction and what explains it come in, markup leaves. Colours are classes of the page's style, so that both themes and
-paper are right. Hours of rows are thinned to what a screen can show; the highest and lowest of every column stay.
+    Prediction -> curve (inline SVG), TemporalAttribution -> bars, times -> shares of the width in percent
+
+A drawing is stretched to the width of the page and holds no words, since words would be stretched with it: names, numbers and
+moments are placed over it by the template, in percent, and keep their size on a telephone. Colours are classes of the page's
+style, so that both themes and paper are right. Hours of rows are thinned to what a screen can show; the highest and lowest of
+every column stay.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 from qle.explain.clock import clock, ticks
-from qle.explain.explained import ExplainedPrediction, TemporalAttribution
-from qle.explain.page import text
+from qle.explain.explained import TemporalAttribution
 from qle.types import Prediction, ScoreTrack
 
-WIDTH, LEFT, RIGHT = 1000, 54, 990
-TOP, BOTTOM = 12, 152
-LANE = 160
-MARKS = 190
-AXIS = 212
-HEIGHT = 232
-COLUMNS = RIGHT - LEFT
-LETTER = 11
-SMALLEST_BAR = 3
-"""Units of width of a moment that would be thinner: it must be seen in a video of hours."""
+WIDTH, HEIGHT = 1000, 100
+"""Units of a drawing, whatever its size on the page."""
+LETTER = 3.4
+"""Percent of the width that a letter takes on a telephone."""
 
 
 def letters(count: int) -> list[str]:
@@ -39,60 +36,81 @@ def letters(count: int) -> list[str]:
     return names
 
 
-def timeline(explained: ExplainedPrediction, threshold: float | None) -> str:
-    """The whole picture for one query."""
-    prediction = explained.prediction
-    summary = f"Score over {clock(prediction.duration_s)} for the query: {prediction.query}"
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(summary)}"><title>{text(summary)}</title>'
+def percent(time_s: float, duration_s: float) -> float:
+    """Where on the timeline a time lies: 0 at its left end, 100 at its right one."""
+    return round(100 * float(np.clip(time_s / duration_s, 0, 1)), 3) if duration_s > 0 else 0.0
+
+
+def side_by_side(places: Sequence[float]) -> list[float]:
+    """Increasing places of letters, in percent, moved apart as far as it takes to read them."""
+    apart = min(LETTER, 100 / max(1, len(places)))
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + apart) if moved else place)
+    right = 100.0
+    for number in range(len(moved) - 1, -1, -1):  # what was pushed over the right end goes back
+        moved[number] = right = min(moved[number], right)
+        right -= apart
+    return [round(place, 3) for place in moved]
+
+
+def axis(duration_s: float) -> list[dict[str, object]]:
+    """The times below a timeline; a narrow page shows every other one of them."""
+    times, step = ticks(duration_s)
+    places = [percent(time_s, duration_s) for time_s in times]
+    ends = ["first" if place < 3 else "last" if place > 97 else "" for place in places]
+    return [
+        {
+            "left": place,
+            "said": clock(time_s, tenths=step < 1),
+            "kind": f"{'odd' if number % 2 else 'even'} {end}".strip(),
+        }
+        for number, (time_s, place, end) in enumerate(zip(times, places, ends, strict=True))
     ]
-    parts += _grid(prediction.duration_s)
-    parts += _moments(prediction)
+
+
+def curve(prediction: Prediction, threshold: float | None) -> Markup:
+    """The track with its uncertainty, stretches without a picture, moments as light bands, the threshold."""
+    parts = [_open()]
+    parts += [f'<line class="grid" x1="0" x2="{WIDTH}" y1="{y}" y2="{y}"/>' for y in (0, HEIGHT // 2, HEIGHT)]
+    for moment in prediction.moments:
+        x0, x1 = (_x(time_s, prediction.duration_s) for time_s in (moment.start_s, moment.end_s))
+        parts.append(f'<rect class="inside" x="{x0:.1f}" y="0" width="{x1 - x0:.1f}" height="{HEIGHT}"/>')
     if prediction.track is not None and prediction.probability is not None:
         parts += _track(prediction.track, prediction.probability, prediction.duration_s)
     if threshold is not None:
         y = _y(threshold)
-        parts.append(f'<line class="threshold" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        name_y = y - 4 if threshold < 0.9 else y + 13
-        parts.append(f'<text class="end threshold-name" x="{RIGHT}" y="{name_y:.1f}">threshold {threshold:.2f}</text>')
-    names = letters(len(explained.frames))
-    free = float(LEFT)
-    for name, frame in zip(names, explained.frames, strict=True):
-        x = _x(frame.time_s, prediction.duration_s)
-        letter_x = max(x, free)  # letters of frames close together stand side by side
-        free = letter_x + LETTER
-        parts.append(f'<path class="mark" d="M{x:.1f} {MARKS - 10}l4 6h-8z"/>')
-        parts.append(f'<text class="letter" x="{letter_x:.1f}" y="{MARKS + 8}">{name}</text>')
-    return "".join([*parts, "</svg>"])
+        parts.append(f'<line class="threshold" x1="0" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    return Markup("".join([*parts, "</svg>"]))
 
 
-def attribution_strip(attribution: TemporalAttribution, track: ScoreTrack, duration_s: float) -> str:
+def attribution_bars(attribution: TemporalAttribution, track: ScoreTrack, duration_s: float) -> Markup:
     """Bars above the line: rows that raised the score of the moment; below it: rows that lowered it."""
-    height, middle, half = 74, 34, 28
+    middle = HEIGHT / 2
     first, values = attribution.first_row, attribution.contribution
     edges = track.edges_s[first : first + len(values) + 1]
     left, right = (_x(edge, duration_s) for edge in attribution.target)
-    label = f"What moved the score of the moment at {clock(attribution.target[0])}"
-    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}"><title>{label}</title>']
-    parts.append(
-        f'<rect class="inside" x="{left:.1f}" y="4" width="{max(right - left, 1):.1f}" height="{height - 14}"/>'
-    )
-    most = max(float(np.abs(values).max(initial=0)), 1e-12)
+    parts = [_open()]
+    parts.append(f'<rect class="inside" x="{left:.1f}" y="0" width="{max(right - left, 1):.1f}" height="{HEIGHT}"/>')
+    most = strongest(attribution)
     for start_s, end_s, value in _columns(edges, values, duration_s):
         x0, x1 = _x(start_s, duration_s), _x(end_s, duration_s)
-        size = abs(value) / most * half
-        if size < 0.2:
+        size = abs(value) / most * middle
+        if size < 0.3:
             continue
         y, kind = (middle - size, "for") if value > 0 else (middle, "against")
         width = max(x1 - x0 - 0.3, 0.6)
         parts.append(f'<rect class="{kind}" x="{x0:.1f}" y="{y:.1f}" width="{width:.1f}" height="{size:.1f}"/>')
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{middle}" y2="{middle}"/>')
-    parts.append(f'<text class="end" x="{LEFT - 6}" y="14">+{most:.2g}</text>')
-    parts.append(f'<text class="end" x="{LEFT - 6}" y="{2 * middle}">-{most:.2g}</text></svg>')
-    return "".join(parts)
+    parts.append(f'<line class="axis-line" x1="0" x2="{WIDTH}" y1="{middle}" y2="{middle}"/>')
+    return Markup("".join([*parts, "</svg>"]))
 
 
-def reliability(bins: Sequence[tuple[float, float, int]]) -> str:
+def strongest(attribution: TemporalAttribution) -> float:
+    """|contribution| of the row that moved the score most, above 0."""
+    return max(float(np.abs(attribution.contribution).max(initial=0)), 1e-12)
+
+
+def reliability(bins: Sequence[tuple[float, float, int]]) -> Markup:
     """Diagram of (mean score, share that was true, rows): on the diagonal, a score is a probability."""
     side, low = 220, 30
     total = max(sum(count for _, _, count in bins), 1)
@@ -112,47 +130,19 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> str:
     parts.append(
         f'<text class="middle" x="{low + side / 2}" y="{side + 40}">score (dots: share that was true)</text></svg>'
     )
-    return "".join(parts)
+    return Markup("".join(parts))
+
+
+def _open() -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" aria-hidden="true">'
 
 
 def _x(time_s: float, duration_s: float) -> float:
-    share = float(np.clip(time_s / duration_s, 0, 1)) if duration_s > 0 else 0.0
-    return LEFT + COLUMNS * share
+    return WIDTH * float(np.clip(time_s / duration_s, 0, 1)) if duration_s > 0 else 0.0
 
 
 def _y(probability: float) -> float:
-    return BOTTOM - (BOTTOM - TOP) * float(np.clip(probability, 0, 1))
-
-
-def _grid(duration_s: float) -> list[str]:
-    parts = []
-    for value in (0, 0.5, 1):
-        y = _y(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y + 4}">{value:g}</text>')
-    times, step = ticks(duration_s)
-    for time_s in times:
-        x = _x(time_s, duration_s)
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{AXIS - 8}" y2="{AXIS - 3}"/>')
-        kind = "end" if x > RIGHT - 20 else "middle"
-        parts.append(f'<text class="{kind}" x="{x:.1f}" y="{AXIS + 12}">{clock(time_s, tenths=step < 1)}</text>')
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{AXIS - 8}" y2="{AXIS - 8}"/>')
-    return parts
-
-
-def _moments(prediction: Prediction) -> list[str]:
-    parts = []
-    for number, moment in enumerate(prediction.moments, start=1):
-        x0, x1 = (_x(time_s, prediction.duration_s) for time_s in (moment.start_s, moment.end_s))
-        parts.append(f'<rect class="inside" x="{x0:.1f}" y="{TOP}" width="{x1 - x0:.1f}" height="{BOTTOM - TOP}"/>')
-        width = max(x1 - x0, SMALLEST_BAR)
-        said = f"{number}: {clock(moment.start_s)} to {clock(moment.end_s)}, score {moment.score:.2f}"
-        parts.append(
-            f'<rect class="moment" x="{x0:.1f}" y="{LANE}" width="{width:.1f}" height="16" rx="2"><title>{said}</title></rect>'
-        )
-        if width >= 14:
-            parts.append(f'<text class="on-moment" x="{x0 + width / 2:.1f}" y="{LANE + 12.5}">{number}</text>')
-    return parts
+    return HEIGHT * (1 - float(np.clip(probability, 0, 1)))
 
 
 def _track(track: ScoreTrack, probability: np.ndarray, duration_s: float) -> list[str]:
@@ -160,7 +150,7 @@ def _track(track: ScoreTrack, probability: np.ndarray, duration_s: float) -> lis
     parts = []
     for first, last in _runs(~track.valid):
         x0, x1 = _x(track.edges_s[first], duration_s), _x(track.edges_s[last], duration_s)
-        parts.append(f'<rect class="invalid" x="{x0:.1f}" y="{TOP}" width="{x1 - x0:.1f}" height="{BOTTOM - TOP}"/>')
+        parts.append(f'<rect class="invalid" x="{x0:.1f}" y="0" width="{x1 - x0:.1f}" height="{HEIGHT}"/>')
     for first, last in _runs(track.valid):
         # From edge to edge: a row stands for its whole stretch of time, and one row alone is a line, not a dot.
         times = np.concatenate(([track.edges_s[first]], track.times_s[first:last], [track.edges_s[last]]))
@@ -170,8 +160,8 @@ def _track(track: ScoreTrack, probability: np.ndarray, duration_s: float) -> lis
             ahead, back = _points(times, values + spread, duration_s), _points(times, values - spread, duration_s)
             parts.append(f'<path class="band" d="M{" L".join(ahead + back[::-1])}z"/>')
         points = _points(times, values, duration_s)
-        base = f"{points[0].split()[0]} {BOTTOM}"
-        end = f"{points[-1].split()[0]} {BOTTOM}"
+        base = f"{points[0].split()[0]} {HEIGHT}"
+        end = f"{points[-1].split()[0]} {HEIGHT}"
         parts.append(f'<path class="area" d="M{base} L{" L".join(points)} L{end}z"/>')
         parts.append(f'<path class="track" d="M{" L".join(points)}"/>')
     return parts
@@ -179,13 +169,9 @@ def _track(track: ScoreTrack, probability: np.ndarray, duration_s: float) -> lis
 
 def _points(times_s: np.ndarray, values: np.ndarray, duration_s: float) -> list[str]:
     """ "x y" of the line; where several rows share a column of the picture, its lowest and its highest."""
-    x = (
-        np.array([_x(time_s, duration_s) for time_s in times_s])
-        if len(times_s) <= COLUMNS
-        else (LEFT + COLUMNS * np.clip(times_s / max(duration_s, 1e-9), 0, 1))
-    )
+    x = WIDTH * np.clip(times_s / max(duration_s, 1e-9), 0, 1)
     keep = np.arange(len(x))
-    if len(x) > 2 * COLUMNS:
+    if len(x) > 2 * WIDTH:
         keep = _extremes(x.astype(int), values)
     return [f"{x[place]:.1f} {_y(values[place]):.1f}" for place in keep]
 
@@ -202,7 +188,7 @@ def _extremes(column: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _columns(edges_s: np.ndarray, values: np.ndarray, duration_s: float) -> list[tuple[float, float, float]]:
     """(start, end, value): rows, or, where they are thinner than a column, the strongest of each column."""
-    column = ((edges_s[:-1] + edges_s[1:]) / 2 / max(duration_s, 1e-9) * COLUMNS / 2).astype(int)
+    column = ((edges_s[:-1] + edges_s[1:]) / 2 / max(duration_s, 1e-9) * WIDTH / 2).astype(int)
     starts = np.flatnonzero(np.diff(column, prepend=column[0] - 1)) if len(column) else np.zeros(0, int)
     stops = np.append(starts[1:], len(column))
     found = []

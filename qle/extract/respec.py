@@ -4,6 +4,7 @@
 
 A run knows the space that it was trained on by its whole description. Here that becomes the very request that made it, and
 before a frame is decoded the request is checked by the hash of the space that it would make: a recipe that exists is right.
+Weights that nobody names are looked for where the space was made from; that they are the same is again the hash's to say.
 Spaces that `qle cache convert` derived name only the hash of the one before them; it is found by trying its few options.
 """
 
@@ -41,14 +42,17 @@ class Recipe:
     """Whether the wanted space is one with another dtype or grid that is made from the extracted one."""
 
 
-def recipe_of(name: str, hashed: Mapping[str, Any], *, weights: str | None, device: str) -> Recipe:
+def recipe_of(
+    name: str, hashed: Mapping[str, Any], *, weights: str | None, device: str, recorded: str | None = None
+) -> Recipe:
     """The recipe of a space, proven by its hash; CacheMismatchError with what differs where there is none.
 
     `weights`: file or folder (or Hugging Face id) of the backbone, for those that have no weights built in.
+    `recorded`: where it was when the space was made, which is looked at where `weights` is None.
     """
     check_extracted(name, hashed)
     try:
-        asked = backbone_request(hashed, weights=weights, device=device)
+        asked = backbone_request(hashed, weights=weights, device=device, recorded=recorded)
         sampling = Sampling(**hashed["sampling"])
     except (KeyError, TypeError) as error:
         raise CacheMismatchError(
@@ -64,7 +68,7 @@ def recipe_of(name: str, hashed: Mapping[str, Any], *, weights: str | None, devi
             return Recipe(
                 backbone=backbone, sampling=sampling, tokens=tokens, extracted=spec, is_derived=is_derived
             )  # fmt: skip
-    raise _mismatch(name, hashed, specs[0][1], is_derived=is_derived)
+    raise _mismatch(name, hashed, specs[0][1], is_derived=is_derived, looked=recorded if weights is None else None)
 
 
 def check_extracted(name: str, hashed: Mapping[str, Any]) -> None:
@@ -77,7 +81,9 @@ def check_extracted(name: str, hashed: Mapping[str, Any]) -> None:
         )
 
 
-def backbone_request(hashed: Mapping[str, Any], *, weights: str | None, device: str) -> BackboneRequest:
+def backbone_request(
+    hashed: Mapping[str, Any], *, weights: str | None, device: str, recorded: str | None = None
+) -> BackboneRequest:
     """What the user of `qle extract` must have asked for, as far as the description tells."""
     described, preprocess = hashed["backbone"], hashed["preprocess"]
     identity = str(described.get("id"))
@@ -92,11 +98,7 @@ def backbone_request(hashed: Mapping[str, Any], *, weights: str | None, device: 
         return BackboneRequest(name="tiny", weights=None if weights is None else Path(weights), **common)
     if identity not in ("m2crl", "m2crl-2d") and not identity.startswith("hf-"):
         raise CacheMismatchError(f"backbone {identity!r} is unknown to this qle: install the version that extracted it")
-    if weights is None:
-        raise ConfigError(
-            f"a new video needs the backbone {identity} of the run: pass its file or folder by --weights\n"
-            f"its tensors must have the digest {str(described.get('weights'))[:16]}...; cached videos need none: --cache"
-        )
+    weights = weights or _where_it_was(identity, str(described.get("weights")), recorded)
     if identity.startswith("hf-"):
         folder = Path(weights)
         return BackboneRequest(
@@ -107,6 +109,18 @@ def backbone_request(hashed: Mapping[str, Any], *, weights: str | None, device: 
     context = hashed["context"]["mode"]
     return BackboneRequest(
         name="m2crl", weights=Path(weights), weights_entry=entry, num_heads=num_heads, context=context, **common
+    )
+
+
+def _where_it_was(identity: str, digest: str, recorded: str | None) -> str:
+    """The file, folder or id that was recorded, if it is still there; ConfigError with where was looked."""
+    is_id = identity.startswith("hf-") and recorded is not None and not Path(recorded).is_absolute()
+    if recorded is not None and (is_id or Path(recorded).exists()):
+        return recorded
+    looked = "" if recorded is None else f", which is not at {recorded} any more"
+    raise ConfigError(
+        f"a new video needs the backbone {identity} of the run{looked}: pass its file or folder by --weights\n"
+        f"its tensors must have the digest {digest[:16]}...; cached videos need none: --cache"
     )
 
 
@@ -137,12 +151,15 @@ def _token_options(hashed: Mapping[str, Any], backbone: Backbone) -> Iterator[To
                 yield TokenOptions(tokens=tokens["kept"], grid=other_grid, dtype=other_dtype)
 
 
-def _mismatch(name: str, hashed: Mapping[str, Any], made: SpaceSpec, *, is_derived: bool) -> CacheMismatchError:
+def _mismatch(
+    name: str, hashed: Mapping[str, Any], made: SpaceSpec, *, is_derived: bool, looked: str | None
+) -> CacheMismatchError:
     rest = ("tokens", "streams", "derived_from") if is_derived else ()
     theirs, ours = ({key: value for key, value in side.items() if key not in rest} for side in (hashed, made.hashed))
     differences = listed(different(theirs, ours), "run", "here")
     reason = differences or "the space that it was derived from cannot be told: it was converted more than once"
+    now = f"another model lies at {looked} now: " if looked is not None and Path(looked).exists() else ""
     return CacheMismatchError(
         f"a new video cannot be extracted as the space {name} of the run was\n{reason}\n"
-        "pass the --weights that were used then, or extract the video into that space and use --cache"
+        f"{now}pass the --weights that were used then, or extract the video into that space and use --cache"
     )

@@ -52,7 +52,8 @@ class Sampling:
             )
         if self.fps is not None and not 0 < self.fps < 1e6:
             raise ConfigError(
-                f"--fps must be above 0, got {self.fps}: use e.g. --fps 1, or --fps native for every frame"
+                f"--fps {self.fps:g}: expected rows a second above 0 and below a million\n"
+                "use e.g. --fps 1, or --fps native for every frame"
             )
         if self.stride is not None and self.stride < 1:
             raise ConfigError(f"--stride must be 1 or more, got {self.stride}")

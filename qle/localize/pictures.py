@@ -12,7 +12,7 @@ from qle.cache.reader import Video
 from qle.cache.records import is_same_source
 from qle.cache.sources import fingerprint
 from qle.errors import DecodeError, InputError
-from qle.explain.explained import ExplainedPrediction
+from qle.explain.explained import ExplainedPrediction, ShownFilm
 from qle.explain.maps import WHOLE
 from qle.explain.overlay import LEGEND_GREY, overlay
 from qle.explain.pictures import write_png
@@ -71,7 +71,9 @@ def with_frames(
     numbers = {frame.source_frame for one in explained for frame in one.frames}
     wanted = np.array(sorted(number for number in numbers if number is not None), np.int64)
     pictures, reason = _fetched(film, wanted, source, max_side)
-    return [_with_pictures(one, pictures, reason) for one in explained]
+    record = film.record.source
+    shown = ShownFilm(path=source or Path(record.path), begin_s=record.start_s or 0.0) if pictures else None
+    return [replace(_with_pictures(one, pictures, reason), film=shown) for one in explained]
 
 
 def _with_pictures(one: ExplainedPrediction, pictures: Mapping[int, np.ndarray], reason: str) -> ExplainedPrediction:

@@ -3,14 +3,15 @@
     one query a line                      -> asked of every chosen video
     JSONL {"query", "qid"?, "vid"?} lines -> as the QVHighlights annotation files; a line with `vid` is asked of that video only
 
-Where a line of JSONL cannot be used the error names file and line; nothing is skipped but empty lines.
+A line that cannot be used is an error that names file and line, here or where its words are counted; nothing is skipped but
+empty lines.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from qle.errors import AnnotationError, InputError
+from qle.inputs import decode_text, parse_json, read_input_bytes
 from qle.types import Query
 
 STANDARD_INPUT = "-"
@@ -19,23 +20,27 @@ STANDARD_INPUT = "-"
 def read_queries(path: Path) -> tuple[Query, ...]:
     """The queries of a file, or with "-" of the standard input, in their order."""
     try:
-        content = sys.stdin.buffer.read() if str(path) == STANDARD_INPUT else path.read_bytes()
-        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        content = sys.stdin.buffer.read() if str(path) == STANDARD_INPUT else read_input_bytes(path)
+        text = decode_text(content).replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}\ngive a file with one query a line") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text\nsave it again as UTF-8, one query a line") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:
         raise InputError(f"{path} holds no query\nwrite one a line, or JSONL with a key query")
     is_jsonl = path.suffix.lower() == ".jsonl" or lines[0][1].startswith("{")
-    return tuple(_parse(line, f"{path}:{number}") if is_jsonl else Query(text=line) for number, line in lines)
+    name = "standard input" if str(path) == STANDARD_INPUT else str(path)
+    return tuple(
+        _parse(line, f"{name}:{number}") if is_jsonl else Query(text=line, where=f"{name}:{number}")
+        for number, line in lines
+    )
 
 
 def _parse(line: str, where: str) -> Query:
     try:
-        values = json.loads(line)
+        values = parse_json(line)
     except ValueError as error:
         raise AnnotationError(f"{where}: no JSON object ({error})\nexpected e.g. {_EXAMPLE}") from error
     if not isinstance(values, dict) or not isinstance(values.get("query"), str) or not values["query"].strip():

@@ -17,6 +17,7 @@ from qle.errors import CacheMissingError, ConfigError, QleError
 from qle.explain.evidence import explain
 from qle.explain.explained import ExplainedPrediction
 from qle.explain.pictures import PAGE_SIDE
+from qle.localize.moment_files import to_csv
 from qle.localize.page import calibration_of, write_page
 from qle.localize.pictures import MAX_SIDE, with_frames, write_heatmaps
 from qle.localize.request import LocalizeRequest, LocalizeResult
@@ -26,6 +27,7 @@ from qle.runs.load import load_run
 from qle.runs.videos import CachedVideo
 from qle.runtime import resolve_device
 from qle.tasks.answering import Answerer, AnsweringOptions, answerer_of
+from qle.text.queries import check_queries
 from qle.types import OnProgress, Prediction, Query
 
 NAMED = 3
@@ -37,8 +39,7 @@ def localize(request: LocalizeRequest, on_progress: OnProgress = lambda done, to
     _check_outputs(request)
     device = resolve_device(request.device)
     run = load_run(request.checkpoint, device)
-    for query in request.queries:
-        run.text.encoder.check(query.text)
+    check_queries(request.queries, run.text.encoder)
     options = AnsweringOptions(
         device=device, precision=request.precision, memory_bytes=request.memory_bytes, keeps_all=request.keeps_all
     )
@@ -131,7 +132,8 @@ class _Answers:
             result.pictures = write_heatmaps(self._request.heatmaps, explained)
         if self._request.report is not None:
             provenance = result.provenance | {"created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
-            write_page(self._request.report, explained, provenance, calibration_of(self._answerer))
+            csv = to_csv(result.predictions)
+            write_page(self._request.report, explained, provenance, calibration_of(self._answerer), csv)
         return result
 
     def _predictions(self, cached: CachedVideo, places: Sequence[int]) -> list[Prediction]:

@@ -62,7 +62,8 @@ def supply(
     folder = None if cache is None else find_space(cache, use)
     there = {} if folder is None else _already(folder, sources)
     missing = [source for source in sources if source.key not in there]
-    maker = _Maker(use, weights, device, on_progress) if missing else None
+    recorded = use.backbone_source or (None if folder is None else folder.record.recorded.get("source"))
+    maker = _Maker(use, weights, device, on_progress, recorded=recorded) if missing else None
     reasons: dict[str, QleError] = {}
     if maker is not None and cache is not None:
         folder = folder or create_space(cache, maker.spec)
@@ -119,8 +120,10 @@ def _opens(space: Space, key: str) -> bool:
 class _Maker:
     """Extracts videos into spaces of one meaning."""
 
-    def __init__(self, use: SpaceUse, weights: str | None, device: str, on_progress: OnExtracting) -> None:
-        self._recipe = recipe_of(use.name, use.hashed, weights=weights, device=device)
+    def __init__(
+        self, use: SpaceUse, weights: str | None, device: str, on_progress: OnExtracting, *, recorded: str | None
+    ) -> None:
+        self._recipe = recipe_of(use.name, use.hashed, weights=weights, device=device, recorded=recorded)
         self._on_progress = on_progress
         recipe = self._recipe
         tokens = TokenOptions(

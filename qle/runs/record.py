@@ -12,7 +12,6 @@ A folder without config.json is not a run yet, whatever else is in it. The diges
 its end one of itself: a file of another run, or a flipped bit, is an error and not a head that finds nothing.
 """
 
-import json
 import platform
 from collections.abc import Mapping
 from datetime import datetime
@@ -27,6 +26,7 @@ from qle.cache.reader import Space
 from qle.data.streams.recipe import FeatureRecipe
 from qle.durable import fits_digest, replace_file, with_digest
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.inputs import parse_json, read_record_bytes
 from qle.outputs import write_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
@@ -60,6 +60,9 @@ class SpaceUse(BaseModel):
     """Row shape of every token stream."""
     rate_fps: float | None
     """Rows per second that the head was trained at; None: every cached row."""
+    backbone_source: str | None = None
+    """File or folder of the backbone where it lay when the space was made, or the id of a published one. None: it is built
+    in, not known (imported features), or the run was trained by a version that did not keep it."""
 
 
 class RunRecord(BaseModel):
@@ -136,7 +139,7 @@ def read_run(folder: Path) -> RunRecord:
     """The record alone: no weights are read and no torch is imported."""
     path = folder / CONFIG_FILE
     try:
-        content = path.read_bytes()
+        content = read_record_bytes(path)
     except OSError as error:
         raise _no_run(folder, error) from error
     if not fits_digest(content):
@@ -145,7 +148,7 @@ def read_run(folder: Path) -> RunRecord:
             'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
         )
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
             raise CheckpointError(
                 f"{path} has format {found['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
@@ -157,7 +160,7 @@ def read_run(folder: Path) -> RunRecord:
         raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
     except ConfigError as error:  # of the constants of localization, which the record checks as it is made
         raise CheckpointError(f"{path} is no record of a run: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is no JSON ({len(content)} bytes)\nrestore it from a copy, or train again"
         ) from error
@@ -213,7 +216,7 @@ def _check_one(use: SpaceUse, space: "Space") -> None:
 def read_json(path: Path) -> Any:
     """One of the JSON files of a run."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_record_bytes(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"
@@ -258,6 +261,7 @@ def space_use(space: Space, rate_fps: float | None) -> SpaceUse:
         hashed=space.record.hashed,
         streams=token_streams(space),
         rate_fps=rate_fps,
+        backbone_source=space.record.recorded.get("source"),
     )
 
 

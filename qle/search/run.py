@@ -13,6 +13,7 @@ from qle.search.fusion import Fused, Fusion, Scored, fuse, log_shares, read_fusi
 from qle.search.moments import FoundMoments, MomentSearch
 from qle.search.request import FoundMoment, FoundVideo, Searched, SearchRequest, SearchResult
 from qle.search.videos import RankedVideos, VideoSearch, open_search
+from qle.text.queries import check_queries
 from qle.types import OnProgress, Query
 
 
@@ -22,8 +23,7 @@ def search(request: SearchRequest, on_progress: OnProgress = lambda done, total,
     moments = None if request.localizer is None else MomentSearch(request.localizer, request.cache, device=device)
     videos = open_search(request.retriever, request.cache, device=device, on_progress=on_progress)
     for run in (videos.run, *(() if moments is None else (moments.run,))):
-        for query in request.queries:
-            run.text.encoder.check(query.text)
+        check_queries(request.queries, run.text.encoder)
     fusion = Fusion() if request.fusion is None else read_fusion(request.fusion, identities(videos, moments))
     texts = tuple(dict.fromkeys(query.text for query in request.queries))
     ranked = dict(zip(texts, videos.rank(texts, request.shortlist, on_progress=on_progress), strict=True))

@@ -21,6 +21,7 @@ from qle.data.masks import write_masks
 from qle.durable import replace_file
 from qle.errors import ConfigError, InputError
 from qle.extract.decode.write import remove_unfinished, write_video
+from qle.inputs import parse_json, read_record_bytes
 from qle.runtime import num_cores
 from qle.synthetic.annotate import PARAPHRASE, Labels, label
 from qle.synthetic.film import Film
@@ -115,8 +116,8 @@ def _claim(out: Path, config: SyntheticConfig) -> None:
     path = out / "synthetic.json"
     if path.is_file():
         try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
+            found = parse_json(read_record_bytes(path))
+        except (OSError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error})\ndelete the folder, or choose another") from error
         if found != record:
             raise ConfigError(

@@ -17,12 +17,13 @@ MEMORY_BYTES = 512 << 20
 def scoring(modules: Sequence[nn.Module], device: torch.device, precision: Precision) -> Iterator[None]:
     """No gradients, no dropout; every module is left in the mode that it was in. Not inference mode: what a text encoder keeps
     from here may be trained on later."""
-    were_training = [module.training for module in modules]
+    # Setting a mode walks all parts of a module, which for a text encoder takes longer than scoring a short video.
+    changed = [(module, module.training) for module in modules if any(part.training for part in module.modules())]
     try:
-        for module in modules:
+        for module, _ in changed:
             module.eval()
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             yield
     finally:
-        for module, was_training in zip(modules, were_training, strict=True):
+        for module, was_training in changed:
             module.train(was_training)

@@ -1,8 +1,10 @@
 """What every encoder refuses: no queries, an empty one, one that is too long. Nothing is ever cut silently."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from qle.errors import InputError
+from qle.text.base import TextEncoder
+from qle.types import Query
 
 MAX_SHOWN = 40
 """Characters of a query in a message."""
@@ -13,6 +15,17 @@ def refuse_nothing(queries: Sequence[str]) -> None:
         raise TypeError("queries are a sequence of texts, got one text: pass [query]")
     if not queries:
         raise InputError("no query to encode\npass at least one")
+
+
+def check_queries(queries: Iterable[Query], encoder: TextEncoder) -> None:
+    """InputError for the first query that the encoder cannot read, with file and line where it stands in a file."""
+    for query in queries:
+        try:
+            encoder.check(query.text)
+        except InputError as error:
+            if not query.where:
+                raise
+            raise InputError(f"{query.where}: {error}") from error
 
 
 def check_length(query: str, num_pieces: int, max_words: int, *, num_marks: int, encoder: str) -> None:

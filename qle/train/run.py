@@ -18,10 +18,10 @@ from accelerate.utils import broadcast_object_list
 
 from qle.heads import task_of
 from qle.outputs import write_json
-from qle.runs.record import CHECKPOINTS, METRICS_FILE, read_json
+from qle.runs.record import CHECKPOINTS
 from qle.runtime import are_threads_given, is_lonely, is_main_process, seed_everything
 from qle.train.finish import finish
-from qle.train.folder import announce, begin, check_seeds, owned
+from qle.train.folder import announce, begin, check_seeds, owned, read_metrics
 from qle.train.progress import OnNote, OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
 from qle.train.seeds import seed_places, train_seeds
@@ -153,7 +153,7 @@ def _run(
         if state == "finished":
             if accelerator.is_main_process:  # a kill between the record and this left them
                 CheckpointFolder(folder / CHECKPOINTS).remove()
-            metrics = read_json(folder / METRICS_FILE)
+            metrics = read_metrics(folder)
             return RunSummary(folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics)
         if state == "unfinished":
             _keep_threads(folder, on_note)

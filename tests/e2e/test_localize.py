@@ -45,8 +45,9 @@ def make_run(folder: Path, space: Space, **constants: float) -> Path:
     for parameter in head.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.2)
     use = SpaceUse(
-        name=space.record.name, hash=space.record.hash, hashed=space.record.hashed, streams=streams, rate_fps=None
-    )
+        name=space.record.name, hash=space.record.hash, hashed=space.record.hashed, streams=streams, rate_fps=None,
+        backbone_source=space.record.recorded.get("source"),
+    )  # fmt: skip
     record = RunRecord(
         head="qle", head_config=SETTINGS, text=text.spec(), text_dim=8, sentence_dim=8, space=use,
         localization=Localization(**constants), priors=None, settings={}, selection={}, versions={},
@@ -269,7 +270,7 @@ def test_terminated_extraction_leaves_no_temporary_cache(run: Path, small_videos
     """As a batch system ends a job: from within, when the temporary cache is there."""
     watcher = (
         "import os, pathlib, signal, tempfile\n"
-        "from qle.cli import app, console\n"
+        "from qle.cli.app import app, console\n"
         "class Progress(console.StepProgress):\n"
         "    def update(self, done, total, what):\n"
         "        if what == 'extracting':\n"

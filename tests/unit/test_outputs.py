@@ -38,8 +38,36 @@ def test_only_an_earlier_result_is_written_over(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no earlier result"):
             check_output("--out", path, suffixes=MEASURES_SUFFIXES)
     check_output("--out", None, suffixes=MEASURES_SUFFIXES)
-    for path in (result, tmp_path / "new.any", Path(os.devnull)):
+    for path in (result, tmp_path / "new.JSON", tmp_path / "new", tmp_path / "new.2", Path(os.devnull)):
         check_output("--out", path, suffixes=MEASURES_SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "name", "expected"),
+    [
+        ("localize --checkpoint run --cache cache --query a", "--report", "r.pdf", "r.html"),
+        ("localize --checkpoint run --video film.mp4 --query a", "--out", "x.xlsx", "x.json"),
+        ("localize --checkpoint run --video film.mp4 --query a --format csv", "--out", "x.xlsx", "x.json"),
+        ("search --retriever run --cache cache --query a", "--out", "x.xlsx", "x.json"),
+        ("eval --checkpoint run --cache cache --annotations a.json", "--out", "x.csv", "x.json"),
+        ("eval --checkpoint run --cache cache --annotations a.json --protocol corpus", "--fit", "x.txt", "x.json"),
+        ("explain --checkpoint run --cache cache --query a", "--report", "r.docx", "r.html"),
+        ("explain --checkpoint run --cache cache --query a --video-id v", "--overlay-video", "x.gif", "x.mp4"),
+        ("explain --checkpoint run --cache cache --faithfulness --annotations a.json", "--out", "x.html", "x.json"),
+    ],
+)
+def test_a_name_that_promises_another_kind_of_file_is_refused(
+    command: str, option: str, name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An HTML page called r.pdf was written after minutes of work, and no program could open it."""
+    from qle.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, [*command.split(), option, name])
+    assert isinstance(found.exception, ConfigError)  # and not that there is no such run: nothing was looked at yet
+    assert f"{option} {name}: {Path(name).suffix} files are not written here" in str(found.exception)
+    assert f"name it e.g. {expected}" in str(found.exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

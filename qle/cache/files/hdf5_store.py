@@ -5,6 +5,7 @@ A contiguous dataset without filters is its plain C-order rows at one place of t
 map the rows ourselves; any HDF5 reader opens the result. One writer a file, no SWMR, no appends.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from qle.cache.records import RawRows, StreamRecord
+from qle.inputs import refuse_bomb
 from qle.types import Stream
 
 FILE_NAME = "tokens.h5"
@@ -143,6 +145,7 @@ def read_array(path: Path, place: str) -> tuple[np.ndarray, np.ndarray | None]:
 
     with h5py.File(path, "r", locking=False) as file:
         dataset = _own_dataset(file, place)
+        refuse_bomb(dataset.id.get_storage_size(), math.prod(dataset.shape) * dataset.dtype.itemsize)
         values = np.asarray(dataset[()])
         if "pts" in dataset.attrs:
             return values, np.asarray(dataset.attrs["pts"])

@@ -169,7 +169,10 @@ def import_features(
     for done, entry in enumerate(entries, start=1):
         facts = SourceFacts(path=str(entry.path), fingerprint=prints[entry.path], fps=options.fps or 0.0)
         try:
-            is_new = importer.bring(entry, facts)
+            try:
+                is_new = importer.bring(entry, facts)
+            except MemoryError as error:
+                raise InputError(f"{entry.path} does not fit into the memory of this machine") from error
         except (InputError, CacheError, CheckpointError) as error:  # the last is how a torn .pt file is refused
             if _is_of_all(error):
                 raise
@@ -262,10 +265,10 @@ def _spec(first: Header, options: ImportOptions) -> SpaceSpec:
 
 
 def _check_shape(shape: tuple[int, ...], dtype: np.dtype) -> None:
-    if len(shape) not in AXES or not shape[0] or dtype.kind != "f":
+    if len(shape) not in AXES or not all(type(size) is int and size > 0 for size in shape) or dtype.kind != "f":
         raise InputError(
             f"got an array {shape} of {dtype}, expected floats (rows, dim) or "
-            "(rows, grid rows, grid cols, dim) with at least one row"
+            "(rows, grid rows, grid cols, dim) with at least one of each"
         )
 
 
@@ -334,7 +337,7 @@ def export_features(
     reader = open_cache(root).space(space)
     if stream not in reader.streams:
         raise CacheMissingError(f"{reader.path.name} has no stream {stream!r}; it has {', '.join(reader.streams)}")
-    names = _names(reader)
+    names = _names(reader, is_tree=form == "h5")
     chosen = [reader.video(key).key for key in keys] if keys else list(reader)
     report = ExportReport()
     folder = out.with_name(f"{out.name}.parts") if form == "h5" else out
@@ -354,11 +357,14 @@ def export_features(
     return report
 
 
-def _names(reader: Space) -> dict[str, str]:
-    """Keys without the suffix of their video, as others name feature files, unless two would become one."""
+def _names(reader: Space, *, is_tree: bool) -> dict[str, str]:
+    """Keys without the suffix of their video, as others name feature files, unless two would become one. `is_tree`: they are
+    places in an HDF5 file, where nothing can lie below an array: not `a` and `a/b`."""
     short = {key: str(PurePosixPath(key).with_suffix("")) if PurePosixPath(key).suffix else key for key in reader}
     for names in (short, {key: key for key in reader}):
-        if len({safe_path(name) for name in names.values()}) == len(names):
+        places = {safe_path(name) for name in names.values()}
+        is_below = is_tree and any(parent in places for place in places for parent in place.parents)
+        if len(places) == len(names) and not is_below:
             return names
     return {key: safe_name(key) for key in reader}
 

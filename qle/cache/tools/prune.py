@@ -25,7 +25,7 @@ from qle.cache.layout import SPACE_FILE, STORE_SUFFIXES, video_folder
 from qle.cache.leftovers import IDLE_HOURS, REMOVED, Leftover, beside, leftovers, remove, size_of
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.states import states
-from qle.cache.tools.removal import REMOVED, remove_folder
+from qle.cache.tools.removal import remove_folder
 from qle.cache.tools.selection import chosen_spaces, no_progress
 from qle.durable import UNNAMED, remove_tree
 from qle.errors import CacheError, CacheMissingError, ConfigError

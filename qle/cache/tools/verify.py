@@ -27,6 +27,7 @@ from qle.cache.spaces import SpaceFolder, open_space
 from qle.cache.tools.selection import Listed, chosen_spaces, list_folders, listed, no_progress
 from qle.durable import append_line
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
+from qle.inputs import parse_json
 from qle.types import OnProgress
 
 LEDGER_FILE = "verify.jsonl"
@@ -258,7 +259,7 @@ def _ledger(space: SpaceFolder) -> set[str]:
         return known
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if time.time() - entry["at_s"] < LEDGER_HOURS * 3600:
                 known.add(entry["mark"])
         except (ValueError, KeyError, TypeError):  # torn by the kill

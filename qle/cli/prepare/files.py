@@ -42,10 +42,10 @@ def tacos_cg(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Folder or Hugging Face id; none: choose among sentences.")] = None,
     levels: Annotated[
-        str | None, typer.Option(help="Of what is made.  [default: title,sentence,paragraph]", show_default=False)
+        str | None, typer.Option(help="Of what is made.  \\[default: title,sentence,paragraph]", show_default=False)
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Of the model: auto, cpu, cuda, cuda:1...  [default: auto]", show_default=False)
+        str | None, typer.Option(help="Of the model: auto, cpu, cuda, cuda:1...  \\[default: auto]", show_default=False)
     ] = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,

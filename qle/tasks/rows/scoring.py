@@ -53,6 +53,7 @@ class RowScorer:
     ) -> None:
         self.head, self.text, self.device, self.rate_fps = head.to(device), text, device, rate_fps
         self.memory_bytes, self.precision = memory_bytes, precision
+        self._width: int | None = None
 
     def score(self, video: Video, queries: Sequence[str], on_progress: OnProgress | None = None) -> list[ScoreTrack]:
         """One track a query, in their order; a query that is asked twice is scored once. Progress in rows times queries."""
@@ -168,11 +169,12 @@ class RowScorer:
         return tracks
 
     def _plan(self, chosen: "_Chosen", words: Words) -> "_Plan":
-        """One row of zeros shows how wide the head is; the rest is arithmetic."""
-        zeros = {name: torch.zeros(1, *shape, device=self.device) for name, shape in chosen.row_shapes.items()}
-        first = words.select(torch.zeros(1, dtype=torch.long, device=self.device))
-        width = self.head.read_rows(zeros, first).features.shape[-1]
-        return _Plan.of(chosen.row_shapes, chosen.num_rows, len(words.mask), width, self.memory_bytes)
+        """One row of zeros shows, once, how wide the head is; the rest is arithmetic."""
+        if self._width is None:
+            zeros = {name: torch.zeros(1, *shape, device=self.device) for name, shape in chosen.row_shapes.items()}
+            first = words.select(torch.zeros(1, dtype=torch.long, device=self.device))
+            self._width = self.head.read_rows(zeros, first).features.shape[-1]
+        return _Plan.of(chosen.row_shapes, chosen.num_rows, len(words.mask), self._width, self.memory_bytes)
 
     def _evaluation(self) -> AbstractContextManager[None]:
         return scoring([self.head, self.text.encoder], self.device, self.precision)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from qle.durable import remove_tree, sync_file, sync_tree
 from qle.errors import CheckpointError
+from qle.inputs import parse_json, read_record_bytes
 from qle.weights import load_file
 
 KEPT = 2
@@ -118,7 +119,7 @@ class CheckpointFolder:
 
     def _read(self, folder: Path) -> Checkpoint:
         try:
-            state = json.loads((folder / STATE_FILE).read_bytes())
+            state = parse_json(read_record_bytes(folder / STATE_FILE))
             position, files = Position(**state["position"]), [folder / f"{name}.safetensors" for name in state["files"]]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise _damaged(folder / STATE_FILE, f"damaged ({error})") from error

@@ -135,3 +135,15 @@ def test_cut_out_of_a_long_video_explains_the_same() -> None:
     near = RowReading(features=read.features[:, cut], raw_logit=read.raw_logit[:, cut])
     found = attribute(head, near, TIMES_S[cut], USABLE[cut], slice(9, 12), span_s=(7.0, 8.5))
     assert found.logit == pytest.approx(float(scores[0, 14:17].mean().detach()), abs=1e-5)
+
+
+def test_steps_in_one_pass_give_what_steps_one_by_one_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were taken one by one, and a page of 120 answers about short videos spent its time on small passes."""
+    head = small_head()
+    read = reading(head)
+    together = attribute(head, read, TIMES_S, USABLE, slice(10, 13), span_s=(5.0, 6.5))
+    for rows in (1, 7 * NUM_ROWS):
+        monkeypatch.setattr(attribution, "PASS_ROWS", rows)
+        apart = attribute(head, read, TIMES_S, USABLE, slice(10, 13), span_s=(5.0, 6.5))
+        assert np.allclose(apart.contribution, together.contribution, atol=1e-5)
+        assert (apart.logit, apart.baseline) == pytest.approx((together.logit, together.baseline), abs=1e-5)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from qle.backbones.preprocess import Preprocess
-from qle.explain.evidence import best_rows, region_of
+from qle.explain.best_rows import best_rows
+from qle.explain.evidence import region_of
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction
 from qle.explain.maps import WHOLE
 from qle.localize.pictures import write_heatmaps
@@ -47,6 +48,28 @@ def test_moments_that_overlap_do_not_share_their_pictures() -> None:
     assert len(rows) == 3
     assert 7 in rows
     assert all(4 <= row < 12 for row in rows)
+
+
+@pytest.mark.parametrize("rows_per_s", [1, 4, 30])
+def test_frames_are_apart_from_each_other(rows_per_s: int) -> None:
+    """At thirty rows a second six frames of one moment were six times the same picture."""
+    times = np.arange(60 * rows_per_s) / rows_per_s
+    probability = np.where((times > 10) & (times < 14), 0.9, np.where((times > 13) & (times < 18), 0.8, 0.1))
+    made = _prediction(probability.tolist(), (10, 14), (13, 18), (30, 30.5))
+    assert made.track is not None
+    track = replace(made.track, times_s=times, edges_s=np.append(times, 60.0))
+    rows = best_rows(replace(made, track=track, duration_s=60.0), 8)
+    assert np.diff(times[rows]).min() >= 1.5
+    assert {10, 13, 30} <= {int(time_s) for time_s in times[rows]} or rows_per_s == 1
+    assert len(rows) >= 4
+    # Where nothing was found in an hour of such rows, what came closest is taken from different scenes too.
+    hour_s = np.arange(3600 * rows_per_s) / rows_per_s
+    hour = _prediction(np.exp(-np.abs(hour_s - 1800)).tolist())
+    assert hour.track is not None
+    hour = replace(
+        hour, track=replace(hour.track, times_s=hour_s, edges_s=np.append(hour_s, 3600.0)), duration_s=3600.0
+    )
+    assert np.diff(hour_s[best_rows(hour, 8)]).min() >= 5
 
 
 def test_rows_that_are_not_valid_are_not_shown() -> None:
