@@ -8,7 +8,7 @@ import typer
 from qle.cli import console
 from qle.errors import ConfigError
 from qle.outputs import MEASURES_SUFFIXES, check_output
-from qle.runtime import cache_folder
+from qle.runtime import cache_folder, use_free_threads
 
 if TYPE_CHECKING:
     from qle.eval.report import Report
@@ -105,6 +105,8 @@ def eval_(
     for option, path in (("--out", out), ("--fit", fit)):
         if path is not None and not path.parent.is_dir():
             raise ConfigError(f"{option} {path}: there is no folder {path.parent}")
+    if request.checkpoints or request.retriever:  # files of predictions are measured without torch
+        use_free_threads(console.note)
     with console.StepProgress("scored", is_quiet=quiet) as progress:
         evaluation = evaluate_runs(request, progress.update)
     if out is not None:

@@ -58,13 +58,17 @@ def train_heads(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.text import check_text_encoder
+
+    settings = _settings(preset, text_encoder, lora, set_ or ())
+    if isinstance(name := settings.get("text", {}).get("name"), str):
+        check_text_encoder(name)
     from qle.heads import task_of
-    from qle.runtime import is_main_process
+    from qle.runtime import is_main_process, use_free_threads
     from qle.train.request import TrainRequest
     from qle.train.run import plan
     from qle.train.run import train_heads as run
 
-    settings = _settings(preset, text_encoder, lora, set_ or ())
     request = TrainRequest(
         cache=cache_folder(cache), space=space, streams=tuple(stream or ()), annotations=annotations, val=val, out=out,
         head=head or _head_of(settings), settings=settings, num_seeds=seeds, num_jobs=jobs, device=device, track=track,
@@ -74,6 +78,7 @@ def train_heads(
         planned = plan(request)
         console.print_json(asdict(planned)) if json else _show_plan(planned)
         return
+    use_free_threads(console.note)
     with console.TrainProgress(is_quiet=quiet or not is_main_process()) as progress:
         summary = run(request, progress.update, progress.note)
     if is_main_process():

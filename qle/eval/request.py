@@ -5,7 +5,7 @@ EvaluationRequest -> evaluation.py -> Evaluation: a Report for each run, and mea
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from qle.eval.report import Report
 if TYPE_CHECKING:
     from qle.runs.record import RunRecord
 
-OnProgress = Callable[[int, int, str], None]
 Runs = Sequence[tuple[Path, "RunRecord"]]
 """Folders of runs and what stands in them."""
 

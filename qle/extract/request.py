@@ -57,6 +57,10 @@ class ExtractRequest:
     retry_failed: bool = False
     durability: Literal["full", "none"] = "full"
     """none: no fsync; a power cut may then damage what was reported as done (verify finds it)."""
+    keep_partial: bool = False
+    """Commit what is there of a file that broke off, marked as such; else it fails."""
+    keep_damaged: bool = False
+    """Count rows of frames that the decoder calls damaged as valid; they are marked either way."""
     stall_limit_s: float = 120.0
 
     def __post_init__(self) -> None:

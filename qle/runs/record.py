@@ -8,8 +8,8 @@
     settings.json       what was asked for: written first, so that a training that was killed is known and can go on
     history.jsonl  tensorboard/  checkpoints/ (while training)
 
-A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record: a file
-of another run, or a flipped bit, is an error and not a head that finds nothing.
+A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record, and at
+its end one of itself: a file of another run, or a flipped bit, is an error and not a head that finds nothing.
 """
 
 import json
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qle.cache.differences import different, listed
 from qle.cache.reader import Space
 from qle.data.streams.recipe import FeatureRecipe
-from qle.durable import replace_file
+from qle.durable import fits_digest, replace_file, with_digest
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
 from qle.outputs import write_json
 from qle.segments.ranked import Ranking
@@ -139,6 +139,11 @@ def read_run(folder: Path) -> RunRecord:
         content = path.read_bytes()
     except OSError as error:
         raise _no_run(folder, error) from error
+    if not fits_digest(content):
+        raise CheckpointError(
+            f"{path} is not as it was written: its digest does not fit its {len(content)} bytes\n"
+            'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
+        )
     try:
         found = json.loads(content)
         if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
@@ -180,7 +185,7 @@ def save_run(
         write_json(folder / name, value)
     record = record.model_copy(update={"digests": digests})
     unsaid = {"localization"} - record.model_fields_set
-    replace_file(folder / CONFIG_FILE, record.model_dump_json(indent=1, exclude=unsaid).encode() + b"\n")
+    replace_file(folder / CONFIG_FILE, with_digest(record.model_dump_json(indent=1, exclude=unsaid)) + b"\n")
     return record
 
 

@@ -31,7 +31,7 @@ from qle.search.pooled import (
     with_rows,
     write_lock,
 )
-from qle.tasks.scoring import OnProgress
+from qle.types import OnProgress
 
 ROWS_PER_BLOCK = 8192
 KEPT_RETRIEVERS = 4

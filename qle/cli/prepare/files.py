@@ -84,8 +84,11 @@ def _summarise(
     check_output("--out", path, inputs=[annotations], suffixes=None)
     summariser: Summariser = Extractive()
     if model is not None:
-        from qle.data.summaries.language_model import LanguageModel
+        from qle.hub import check_available
         from qle.runtime import resolve_device
+
+        check_available(model)
+        from qle.data.summaries.language_model import LanguageModel
 
         summariser = LanguageModel(model, resolve_device(device))
     with console.StepProgress("summarised", is_quiet=is_quiet) as progress:
