@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qle.config import load_plugin
 from qle.errors import ConfigError
+from qle.hub import check_available
 
 if TYPE_CHECKING:
     from qle.backbones.base import Backbone
@@ -55,8 +56,15 @@ class BackboneRequest:
     """Pass the model through torch.compile: minutes at the start, faster afterwards."""
 
 
+def check_request(request: BackboneRequest) -> None:
+    """ConfigError for an unknown name, or a model that is neither here nor to be had, before anything large is imported."""
+    if _find(request.name) == BACKBONES["hf"] and request.name != "hf":
+        check_available(request.name)
+
+
 def build_backbone(request: BackboneRequest) -> "Backbone":
     """The encoder that was asked for, loaded, in evaluation mode, on its device."""
+    check_request(request)
     backbone_class: type[Backbone] = load_plugin(_find(request.name))
     return backbone_class.build(request)
 

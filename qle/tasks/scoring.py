@@ -1,14 +1,12 @@
 """Modules that score and are not trained: how predict.py and predict_moments.py run heads and text encoders."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import nn
 
-OnProgress = Callable[[int, int, str], None]
-"""(done, of, what) as console.StepProgress takes it."""
 Precision = Literal["float32", "bfloat16"]
 
 MEMORY_BYTES = 512 << 20

@@ -1,1 +1,1 @@
-"""What looks after a cache: inspect, verify, convert, pack, merge, import and export, prune."""
+"""What looks after a cache: inspect, verify, convert, pack, merge, relink, import and export, prune."""

@@ -22,8 +22,7 @@ from qle.segments.ranked import Candidates, Ranking, shown
 from qle.tasks.answering import Answerer, AnsweringOptions
 from qle.tasks.moments.scoring import MomentScorer
 from qle.tasks.moments.scoring import predict as predict_moments
-from qle.tasks.scoring import OnProgress
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 
 class MomentAnswerer(Answerer):
