@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup demo test test-fast check bench format clean
 
 setup: $(READY)
 
@@ -19,8 +19,15 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/qle demo demo
 
+# Two processes, as for two cores; a file's tests stay together, since they share what is expensive.
+TEST_PROCESSES ?= 2
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+# For everyday work: every part by itself, without the command line on real videos and without what takes long.
+test-fast: setup
+	$(BIN)/python -m pytest tests/unit -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

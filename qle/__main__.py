@@ -5,6 +5,7 @@ Between these two the command line itself says what was interrupted (`console.ru
 
 import os
 import signal
+import sys
 from typing import NoReturn
 
 INTERRUPTED_EXIT = 130
@@ -12,6 +13,7 @@ INTERRUPTED_EXIT = 130
 
 def main() -> None:
     """Load the command line, then run it."""
+    _open_closed_streams()
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background jobs ignore it
     if is_ours:
         signal.signal(signal.SIGINT, _leave)
@@ -30,6 +32,18 @@ def main() -> None:
         # Python notes an interrupt that passed through exec (dataclasses are made by it), though it was caught later, and
         # would end by the signal instead of with our code; the next exec of a text forgets that.
         exec("")
+
+
+def _open_closed_streams() -> None:
+    """Where the caller has closed stdin, stdout or stderr (`qle ... >&-`) the null device takes its number: the next file that
+    is opened would get it otherwise, and what is printed would be written into that file."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest free number is the one that is missing
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - until the process ends
 
 
 def _leave(*_: object) -> NoReturn:

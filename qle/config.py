@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qle.errors import ConfigError
+from qle.inputs import decode_text, read_input_bytes
 
 Config = TypeVar("Config")
 
@@ -49,12 +50,12 @@ def load_preset(name: str) -> dict[str, Any]:
             )
         path = PRESETS / f"{name}.toml"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(decode_text(read_input_bytes(path)))
     except OSError as error:
         raise ConfigError(
             f"preset {path}: cannot be read ({error.strerror})\npresets: {', '.join(preset_names())}"
         ) from error
-    except ValueError as error:  # TOML with an error in it, or not even text
+    except (ValueError, RecursionError) as error:  # TOML with an error in it, or not even text
         raise ConfigError(f"preset {path}: not a TOML file ({error})") from error
 
 

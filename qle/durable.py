@@ -4,10 +4,14 @@ Everything that the cache makes goes through here, so that there is one place to
 A rename is atomic, but only an fsync of the file before it and of the folder after it make it last.
 """
 
+import json
 import os
+import re
 import secrets
 import shutil
+import socket
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +20,11 @@ import xxhash
 Durability = Literal["full", "none"]
 """full: survives a power cut. none: survives a kill of the process, for scratch disks; no fsync at all."""
 
+UNNAMED = ".qle-"
+"""How the names of files begin that are about to get their own."""
+
+_DIGEST_FIELD = re.compile(rb'"digest"\s*:\s*"([^"]*)"\s*\}\s*\Z')
+_OWNED = re.compile(r"\.([0-9a-f]{12})\.(\d+)\.(\d+)(?:\.tmp)?")
 _HASH_BLOCK = 1 << 20  # stays in the processor's cache: twice the speed of 16 MiB
 
 
@@ -77,6 +86,8 @@ def write_file(path: Path, content: bytes, durability: Durability) -> None:
         write_at(fd, memoryview(content), 0)
         if durability == "full":
             os.fsync(fd)
+    except OSError as error:  # of a handle, so without a name
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(fd)
 
@@ -87,6 +98,9 @@ def replace_file(path: Path, content: bytes, durability: Durability = "full") ->
     try:
         write_file(beside, content, durability)
         os.replace(beside, path)
+    except OSError as error:  # of the file beside, which nobody knows
+        beside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -114,7 +128,8 @@ def publish_once(path: Path, content: bytes, durability: Durability = "full") ->
 
 def append_line(path: Path, line: str) -> None:
     """Append one line by one write, which O_APPEND keeps whole among many writers; a torn last line stays apart."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    fd = os.open(path, flags, 0o666)
     try:
         size = os.fstat(fd).st_size
         is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
@@ -144,10 +159,83 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def with_digest(record: str) -> bytes:
+    """The text of a JSON object with one more field at its end: a digest of every byte before the name of that field.
+
+    Of the bytes and not of the values, so that a reader in any language can check it before it parses anything.
+    """
+    body = record.rstrip().removesuffix("}").rstrip()  # no record is empty
+    covered = (body + (",\n " if "\n" in body else ",")).encode()
+    return covered + f'"digest":"{xxhash.xxh3_128_hexdigest(covered)}"}}'.encode()
+
+
+def fits_digest(record: bytes) -> bool:
+    """Whether the text of a JSON object is as it was written; True of an older one, which carries no digest."""
+    found = _DIGEST_FIELD.search(record)
+    return found is None or found[1] == xxhash.xxh3_128_hexdigest(record[: found.start()]).encode()
+
+
 def remove_tree(path: Path) -> None:
     """Delete a folder that someone else may be deleting too."""
     shutil.rmtree(path, ignore_errors=True)
 
 
 def _temp_beside(path: Path) -> Path:
-    return path.with_name(f".qle-{path.name[:60]}.{secrets.token_hex(6)}.tmp")
+    return path.with_name(owned_name(f"{UNNAMED}{path.name[:60]}.", ".tmp"))
+
+
+def owned_name(prefix: str, suffix: str = "") -> str:
+    """A new name that tells which process gave it, so that others can see when nobody is behind it any more."""
+    pid = os.getpid()
+    return f"{prefix}{secrets.token_hex(6)}.{_scope()}.{pid}.{process_start(pid)}{suffix}"
+
+
+def is_orphaned(name: str) -> bool:
+    """Whether a name that `owned_name` gave is that of a process of this machine which has ended."""
+    found = _OWNED.search(name)
+    if found is None or found.end() != len(name):
+        return False
+    scope, pid, start = found.groups()
+    return scope == _scope() and process_start(int(pid)) != int(start)
+
+
+def names_this_process(name: str) -> bool:
+    """Whether `owned_name` gave a name in this process."""
+    pid = os.getpid()
+    return name.endswith(f".{_scope()}.{pid}.{process_start(pid)}")
+
+
+def remove_unnamed(folder: Path) -> None:
+    """Delete what killed processes of this machine left of files that they were about to name in a folder."""
+    for path in folder.glob(f"{UNNAMED}*.tmp"):
+        if is_orphaned(path.name):
+            path.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """The scope in which a process id means something: host, boot and process namespace."""
+    parts = [socket.gethostname()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:  # no Linux: the host alone, and start 0 keeps anything from being proved dead
+        pass
+    return json.dumps(parts)
+
+
+@lru_cache(maxsize=1)
+def _scope() -> str:
+    return xxhash.xxh3_64_hexdigest(machine().encode())[:12]
+
+
+def process_start(pid: int) -> int:
+    """Start time of a process in clock ticks since boot; -1 when there is none, 0 where it cannot be known."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return -1 if Path("/proc/self/stat").exists() else 0
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return -1 if fields[0] in "ZX" else int(fields[19])

@@ -2,16 +2,19 @@
 
     id or folder -> hub_options -> from_pretrained(...) inside quiet_library() and explained(...) -> check_complete
 
+The library waits 25 s and more for a hub that cannot be reached, so qle asks once, briefly, before it lets the library try.
 Nothing of a repository is executed: classes come from the installed library only, weights from safetensors files or through
 `torch.load(weights_only=True)`, which is the library's default. What vision and text towers share stands here.
+
+Both libraries are imported inside the functions: whether a model can be had is asked before seconds are spent on importing them.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import Any
-
-from transformers.utils import logging as library_logging
 
 from qle.errors import CheckpointError, ConfigError, QleError
 from qle.runtime import environment
@@ -19,11 +22,70 @@ from qle.runtime import environment
 MAX_LISTED = 4
 """Tensors that a message names."""
 
+ANSWER_S = 2.0
+"""Seconds that the hub has to answer; a user who set HF_HUB_ETAG_TIMEOUT, the library's own name for this, gets that instead."""
+
 
 def hub_options(source: str) -> dict[str, Any]:
-    """Arguments for every `from_pretrained`: no foreign code, and no network where the user said so or gave a folder."""
-    is_local = Path(source).is_dir() or environment("HF_HUB_OFFLINE") not in (None, "0")
-    return {"local_files_only": is_local, "trust_remote_code": False}
+    """Arguments for every `from_pretrained`: no foreign code, and no network where it is not wanted, needed or there.
+
+    ConfigError, within about ANSWER_S seconds, for a model that is neither on this machine nor to be had from the hub.
+    """
+    return {"local_files_only": not _is_online(source), "trust_remote_code": False}
+
+
+def check_available(source: str) -> None:
+    """ConfigError where `hub_options` would raise it, without the seconds that importing torch takes."""
+    _is_online(source)
+
+
+def is_downloaded(source: str) -> bool:
+    """Whether files of the model with this id lie in the local hub folder; not whether all of them do."""
+    from huggingface_hub import constants
+
+    return any(Path(constants.HF_HUB_CACHE, "models--" + source.replace("/", "--")).glob("snapshots/*/*"))
+
+
+def _is_online(source: str) -> bool:
+    """Whether the hub is asked for this model: not for folders, not where the user forbids it, not where it is out of reach."""
+    if Path(source).is_dir():
+        return False
+    silence = "HF_HUB_OFFLINE is set" if environment("HF_HUB_OFFLINE") not in (None, "0") else _silence(source)
+    if silence and not is_downloaded(source):
+        raise ConfigError(
+            f"{source}: no such folder, not among the downloaded models, and {silence}: check the id, or pass a folder"
+        )
+    return not silence
+
+
+@cache
+def _silence(source: str) -> str:
+    """Why the hub cannot be asked for a model; empty where it answers, be it that there is no such model."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    limit_s = float(constants.HF_HUB_ETAG_TIMEOUT)
+    limit_s = ANSWER_S if limit_s == constants.DEFAULT_ETAG_TIMEOUT else limit_s
+    reason = [f"{constants.ENDPOINT} has not answered within {limit_s:g} s"]
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=limit_s)
+        except HFValidationError:
+            reason[0] = "it is no id of a model (owner/name)"
+        except HfHubHTTPError as error:
+            is_down = error.response is not None and error.response.status_code >= 500
+            reason[0] = f"{constants.ENDPOINT} answers {error.response.status_code}" if is_down else ""
+        except Exception as error:  # noqa: BLE001 - whatever the library's HTTP client calls a network that is not there
+            reason[0] = f"{constants.ENDPOINT} cannot be reached ({str(error) or type(error).__name__})"
+        else:
+            reason[0] = ""
+
+    # In a thread: looking up a name cannot be given a time limit, and takes half a minute where a network drops packets.
+    asking = Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(limit_s)
+    return reason[0]
 
 
 def missing_tensors(report: Mapping[str, Any]) -> set[str]:
@@ -43,6 +105,8 @@ def check_complete(missing: Collection[str], source: str) -> None:
 @contextmanager
 def quiet_library() -> Iterator[None]:
     """The library reports on stderr what is checked here; a progress bar of its own would cut through ours."""
+    from transformers.utils import logging as library_logging
+
     level, has_bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()

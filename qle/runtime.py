@@ -3,29 +3,44 @@
 torch is imported inside the functions: the command line asks this file for settings long before it needs a device.
 """
 
+import contextlib
+import math
 import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qle.errors import ConfigError
+from qle.inputs import refuse_address
 
 if TYPE_CHECKING:
     import torch
 
 ENVIRONMENT = {
     "QLE_CACHE": "folder of the cache where --cache is not given",
-    "QLE_THREADS": "CPU threads of one forward process, or of one of several seeds; its share of the cores where it is not set",
+    "QLE_THREADS": "CPU threads of one command, or of one of several seeds; as many as cores are free where it is not set",
     "QLE_TENANTS": "set by qle train-heads --jobs: how many trainings share the memory of the machine",
     "RANK": "set by accelerate launch: number of the process; the first one talks and writes",
     "LOCAL_RANK": "set by accelerate launch: number of the process on its machine",
     "MASTER_PORT": "set by launchers for more than one process; without RANK, only one of them was started",
+    "OMP_NUM_THREADS": "the libraries' own name for CPU threads; where it is set, qle chooses none",
     "NO_COLOR": "any value: no colours on the terminal",
     "HF_HUB_OFFLINE": "1: models come from the local hub folder only",
 }
 """Every variable that qle looks at, with what it does; the documentation prints this table."""
+
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+"""Where Linux says how busy the cores are, and what the container of a process may use."""
+
+SAMPLE_S = 0.2
+"""Ticks of the kernel's clocks are 0.01 s long: a twentieth of a core."""
+
+MANY = 1e6
+"""More cores than there are anywhere."""
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -42,6 +57,7 @@ def cache_folder(given: Path | None) -> Path:
     named = given if given is not None else environment("QLE_CACHE")
     if named is None:
         raise ConfigError("no cache: name its folder (--cache FOLDER) or set QLE_CACHE")
+    refuse_address("QLE_CACHE" if given is None else "--cache", str(named))
     return Path(named)
 
 
@@ -94,6 +110,11 @@ def has_fast_bfloat16() -> bool:
     return any(check() for check in checks if check is not None)
 
 
+def num_tenants() -> int:
+    """How many trainings of one command share the memory of this machine."""
+    return int(environment("QLE_TENANTS") or 1)
+
+
 def num_threads() -> int | None:
     """How many CPU threads QLE_THREADS allows; None where it is not set."""
     wanted = environment("QLE_THREADS")
@@ -104,16 +125,109 @@ def num_threads() -> int | None:
     return int(wanted)
 
 
-def num_tenants() -> int:
-    """How many trainings of one command share the memory of this machine."""
-    return int(environment("QLE_TENANTS") or 1)
-
-
 def num_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPU cores that this process may use: those it is bound to, and no more than the quota of its container, rounded up."""
+    return max(1, min(len(_cores()), math.ceil(min(_quota()[0], MANY))))
+
+
+def free_cores() -> int:
+    """How many of `num_cores` nobody works on at this moment, at least 1. Looks on for SAMPLE_S.
+
+    Not from the load average where it can be avoided: that looks back a minute, and would count what has just ended.
+    """
+    quota, group = _quota()
+    idle_s, group_s, started_s = _idle_s(), _used_s(group), time.monotonic()
+    time.sleep(SAMPLE_S)
+    seconds = time.monotonic() - started_s
+    if (later_s := _idle_s()) is not None and idle_s is not None:
+        free = (later_s - idle_s) / seconds
+    else:
+        free = len(_cores()) - os.getloadavg()[0] if hasattr(os, "getloadavg") else MANY
+    # Neighbours in the same container use up its quota however idle the machine is.
+    free = min(free, quota - (_used_s(group) - group_s) / seconds, MANY)
+    return max(1, min(num_cores(), round(free)))
+
+
+def use_free_threads(say: Callable[[str], None]) -> None:
+    """As many of torch's threads as cores are free, chosen once in a process; fewer than there would be are said.
+
+    Threads of a layer wait for each other: one that has to share its core holds up all, and a training slows down not by half
+    but several times (benchmarks/README.md). A user who has set QLE_THREADS or OMP_NUM_THREADS, or a launcher, has chosen.
+    """
+    import torch
+
+    global _has_chosen
+    if (given := num_threads()) is not None:
+        torch.set_num_threads(given)
+    elif not _has_chosen and not are_threads_given():
+        whole, free = torch.get_num_threads(), free_cores()
+        if free < whole:
+            torch.set_num_threads(free)
+            say(f"threads: {free} of {whole}, the other cores are busy (QLE_THREADS={whole} takes them all the same)")
+    _has_chosen = True
+
+
+def are_threads_given() -> bool:
+    """Whether somebody else has said how many threads this process computes with."""
+    return any(environment(name) is not None for name in ("QLE_THREADS", "OMP_NUM_THREADS", "RANK"))
+
+
+_has_chosen = False
+
+
+def _cores() -> set[int]:
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _idle_s() -> float | None:
+    """Seconds that the cores of this process have been idle since the machine started; None where no file tells."""
+    try:
+        lines = (PROC / "stat").read_text().splitlines()
+    except OSError:
+        return None
+    columns = {name: rest for name, *rest in map(str.split, lines) if name.startswith("cpu")}
+    idle = [columns[name] for name in (f"cpu{core}" for core in _cores()) if name in columns]
+    return sum(int(column) for columns in idle for column in columns[3:5]) / os.sysconf("SC_CLK_TCK")
+
+
+def _quota() -> tuple[float, Path | None]:
+    """Cores' worth of time that the container of this process may use, and its folder; infinite where there is no quota."""
+    quotas: list[tuple[float, Path | None]] = [(math.inf, None)]
+    for folder in _groups():
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            if (folder / "cpu.max").exists():
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if int(quota) > 0:  # the old files say -1 where there is none, the new one "max", which is no number
+                quotas.append((int(quota) / int(period), folder))
+    return min(quotas, key=lambda found: found[0])
+
+
+def _used_s(group: Path | None) -> float:
+    """Seconds of computing that all processes of a container have used; 0 where no file tells."""
+    if group is not None:
+        with contextlib.suppress(OSError, ValueError):
+            if (group / "cpu.max").exists():
+                return int((group / "cpu.stat").read_text().split()[1]) / 1e6  # its first line is usage_usec
+            return int((group / "cpuacct.usage").read_text()) / 1e9
+    return 0.0
+
+
+def _groups() -> list[Path]:
+    """Folders of the control groups that this process is in, the innermost first. A container sees its own as the root."""
+    try:
+        lines = (PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or "cpu" in controllers.split(","):
+            root = CGROUPS / controllers if controllers else CGROUPS
+            inner = root / path.lstrip("/")
+            folders += [inner, *(parent for parent in inner.parents if parent.is_relative_to(root))]
+    return folders
 
 
 def keep_freed_memory() -> bool:

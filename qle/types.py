@@ -7,7 +7,7 @@ named array with a row axis (`patch`, `frame`, `clip`). *space*: everything that
 Times are float64 seconds on the container's own clock; they travel with the rows and are never rebuilt from indices.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,10 @@ import numpy as np
 
 StoreDtype = Literal["float16", "bfloat16", "float32", "int8"]
 StoreKind = Literal["zarr", "hdf5"]
+
+
+OnProgress = Callable[[int, int, str], None]
+"""Called as long work goes on: how much is done, of how much, and what is being worked on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,8 @@ class VideoInfo:
     """What the container's header claims, 0 where it is silent."""
     has_stamps: bool = True
     """False where frames do not carry their display time (raw streams, H.264 in AVI): they are counted from the beginning."""
+    frames_expected: int | None = None
+    """How many frames a file that broke off should have; None for a whole one."""
 
     @property
     def num_frames(self) -> int:

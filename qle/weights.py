@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy._core.multiarray import scalar as numpy_scalar
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
@@ -75,6 +75,17 @@ def load_file(path: Path) -> Any:
         f"{path}: neither a safetensors file nor a torch checkpoint (it begins with {head[:16]!r})\n"
         "pass the weights file itself; a web page or an archive saved under its name is the usual cause"
     )
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors; nothing for other files, or where it says nothing."""
+    if not _is_safetensors(_read_head(path)):
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or cut short ({_first_line(error)})\ndownload it again") from error
 
 
 def _read_head(path: Path) -> bytes:

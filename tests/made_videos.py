@@ -45,6 +45,17 @@ def encode(
     return path
 
 
+def damage(path: Path, *numbers: int) -> Path:
+    """Overwrites the second half of the packets of these frames (in display order), as a bad disk does."""
+    with av.open(str(path)) as container:
+        packets = sorted((packet.pts, packet.pos, packet.size) for packet in container.demux(video=0) if packet.size)
+    content = bytearray(path.read_bytes())
+    for _, position, size in (packets[number] for number in numbers):
+        content[position + size // 2 : position + size] = b"\x55" * (size - size // 2)
+    path.write_bytes(content)
+    return path
+
+
 def number_in(rgb: np.ndarray) -> int:
     """The number that a decoded frame carries."""
     squares = [rgb[3:6, bit * BIT_SIDE + 3 : bit * BIT_SIDE + 6].mean() > 128 for bit in range(7)]

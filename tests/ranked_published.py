@@ -22,7 +22,7 @@ class PublishedResult:
     """One query in one video."""
 
     ranked: np.ndarray
-    """(queries, 3) float64: start, end, score, best first, before they are clipped and rounded."""
+    """(queries, 3) float64: start, end, score, before they are clipped and rounded; best first, unless left unsorted."""
     rows: np.ndarray
     """The same after it."""
     saliency: np.ndarray
@@ -31,15 +31,16 @@ class PublishedResult:
 
 def published_post_processing(
     logits: np.ndarray, spans: np.ndarray, saliency: np.ndarray, duration_s: float, *, last_s: float = LAST_S,
-    clip_s: float = CLIP_S,
+    clip_s: float = CLIP_S, is_sorted: bool = True,
 ) -> PublishedResult:  # fmt: skip
-    """`logits` (queries, 2), foreground first; `spans` (queries, 2) centre and width in parts of the video; all float32."""
+    """`logits` (queries, 2), foreground first; `spans` (queries, 2) centre and width in parts of the video; all float32. Not
+    `is_sorted`: rows stay in the order of the queries of the head (--no_sort_results)."""
     exps = np.exp(logits - logits.max(axis=1, keepdims=True))
     score = (exps / exps.sum(axis=1, keepdims=True))[:, 0]
     half = spans[:, 1] * np.float32(0.5)
     edges = np.stack([spans[:, 0] - half, spans[:, 0] + half], axis=1) * np.float32(duration_s)
     table = np.concatenate([edges, score[:, None]], axis=1)
-    order = np.argsort(-table[:, 2], kind="stable")
+    order = np.argsort(-table[:, 2], kind="stable") if is_sorted else slice(None)
     ranked = _decimals(table[order])
     clipped = np.clip(ranked[:, :2].astype(np.float32), 0, np.float32(last_s))
     rounded = np.rint(clipped / np.float32(clip_s)) * np.float32(clip_s)
@@ -48,10 +49,11 @@ def published_post_processing(
 
 
 def published_suppression(rows: np.ndarray, threshold: float, *, most_before: int, most_after: int) -> np.ndarray:
-    """The rows (start, end, score) that stay, best first."""
+    """The rows (start, end, score) that stay, best first: of the first `most_before` in the order that they have."""
     if len(rows) <= 1:
         return rows
-    left = rows[np.argsort(-rows[:, 2], kind="stable")][:most_before]
+    left = rows[:most_before]
+    left = left[np.argsort(-left[:, 2], kind="stable")]
     kept: list[np.ndarray] = []
     while len(left) and len(kept) < most_after:
         first, left = left[0], left[1:]

@@ -3,6 +3,7 @@
 Rows of 64 bytes, so that 1,100 of them make three shards and no time.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from qle.cache.records import CommitRecord, SourceFacts
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.writer import VideoWriter
 from qle.types import RowPlan, SourceFingerprint, SpaceSpec, StoreKind, Stream
+from tests.running import record_fields
 
 NUM_ROWS = 1100
 KEY = "ward 3/video.mp4"
@@ -127,6 +129,19 @@ def run(target: object, *args: object, **named: object) -> int:
     process.join(60)
     assert process.exitcode is not None
     return process.exitcode
+
+
+def edit_record(path: Path, **fields: object) -> None:
+    """Another value in a record, as a stranger or an older qle might have written it: without a digest of itself."""
+    path.write_text(json.dumps(record_fields(path) | fields))
+
+
+def nothing_left(root: Path) -> bool:
+    """Whether no command has left anything in a cache that is not a part of it."""
+    temp = [path for name in ("tmp", "claims") for path in root.glob(f"*/{name}/*")]
+    unnamed = [path for pattern in (".qle-*", "*/.qle-*", "*/*/.qle-*") for path in root.glob(pattern)]
+    assert not temp + unnamed
+    return True
 
 
 def contents(folder: Path) -> dict[str, bytes]:

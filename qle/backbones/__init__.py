@@ -8,6 +8,7 @@ preprocess.py   how a picture becomes the input of a model
 tiny.py         built in, with fixed numbers: for trying things out
 hf.py           any vision transformer of the transformers library; hf_load.py finds and opens it
 m2crl.py        the video transformer of M2CRL and Endo-FM; m2crl_files.py reads the files that it comes in
+trial.py        whether a backbone will work on this machine
 vit.py          the layers of vision transformers, for inference only
 
 Adding one: a file with a final class that implements `qle.backbones.base.Backbone`, and one line in BACKBONES. Importing
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qle.config import load_plugin
 from qle.errors import ConfigError
+from qle.hub import check_available
 
 if TYPE_CHECKING:
     from qle.backbones.base import Backbone
@@ -65,8 +67,15 @@ class BackboneRequest:
     """Pass the model through torch.compile: minutes at the start, faster afterwards."""
 
 
+def check_request(request: BackboneRequest) -> None:
+    """ConfigError for an unknown name, or a model that is neither here nor to be had, before anything large is imported."""
+    if _find(request.name) == BACKBONES["hf"] and request.name != "hf":
+        check_available(request.name)
+
+
 def build_backbone(request: BackboneRequest) -> "Backbone":
     """The encoder that was asked for, loaded, in evaluation mode, on its device."""
+    check_request(request)
     backbone_class: type[Backbone] = load_plugin(_find(request.name))
     return backbone_class.build(request)
 

@@ -3,6 +3,7 @@
     tmp/<16 hex of the key>.<host>.<pid>.<random>/
         _ATTEMPT.json      what is being made; an attempt that makes the same may be continued
         _SHARDS.jsonl      one line for each file that is complete, closed and (durability "full") on the disk
+        _DAMAGED.jsonl     ranges of rows whose frame the decoder called damaged; noted before the rows are written
         video/             becomes the video's folder by one rename
 
 Continuing is a rename of the whole folder to a new name: of two that try, one wins, and a former owner that was only
@@ -14,10 +15,9 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -26,12 +26,25 @@ from pydantic import ValidationError
 
 from qle.cache.layout import TMP, key_hash
 from qle.cache.records import FileRecord, Record, Text, is_same_source
-from qle.durable import Durability, hash_file, remove_tree, replace_file, write_file
+from qle.durable import (
+    Durability,
+    append_line,
+    hash_file,
+    machine,
+    owned_name,
+    process_start,
+    remove_tree,
+    replace_file,
+    write_file,
+)
 from qle.errors import CacheError
 from qle.types import RowPlan, SourceFingerprint, StoreKind
 
 ATTEMPT_FILE = "_ATTEMPT.json"
 JOURNAL_FILE = "_SHARDS.jsonl"
+NEW = "new-"
+"""Begins the name of a folder that cannot say yet what it is for."""
+DAMAGE_FILE = "_DAMAGED.jsonl"
 RELEASED = ".released"
 """Ends the name of a folder that its owner has given up."""
 
@@ -61,12 +74,12 @@ class AttemptRecord(Record):
 
     def is_owner_dead(self) -> bool:
         """Only what this machine can prove; the owner of another machine counts as alive."""
-        return self.is_local and _process_start(self.pid) != self.pid_start
+        return self.is_local and process_start(self.pid) != self.pid_start
 
     @property
     def is_local(self) -> bool:
         """Whether this machine can say if the owner lives."""
-        return self.owner == _machine()
+        return self.owner == machine()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +103,24 @@ class Attempt:
         finally:
             os.close(fd)
 
+    def note_damaged(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Note rows that are made of damaged frames, before they can become part of a complete file."""
+        for first, stop in ranges:
+            append_line(self.path / DAMAGE_FILE, json.dumps([first, stop]))
+
+    def damaged(self) -> list[tuple[int, int]]:
+        """What this attempt and the ones that it continues have noted."""
+        try:
+            lines = (self.path / DAMAGE_FILE).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        ranges = []
+        for line in lines:
+            with suppress(ValueError):  # torn by a kill: then its rows are in no complete file
+                first, stop = json.loads(line)
+                ranges.append((int(first), int(stop)))
+        return ranges
+
     def remove(self) -> None:
         remove_attempt(self.path)
 
@@ -105,9 +136,9 @@ def describe(*, key: str, space: str, store: StoreKind, fingerprint: SourceFinge
         store=store,
         fingerprint=fingerprint,
         plan=digest.hexdigest(),
-        owner=_machine(),
+        owner=machine(),
         pid=os.getpid(),
-        pid_start=_process_start(os.getpid()),
+        pid_start=process_start(os.getpid()),
     )
 
 
@@ -133,7 +164,7 @@ def is_abandoned(path: Path) -> bool:
     """Whether nobody works in a temp folder any more, as far as this machine can prove it."""
     if path.name.endswith(RELEASED):
         return True
-    if (found := _read(path)) is not None:
+    if (found := read_attempt(path)) is not None:
         return found.is_owner_dead()
     # It gets its name with the owner's inside, so an empty one is what a kill left of its removal.
     return path.is_dir() and not any(path.iterdir())
@@ -152,6 +183,9 @@ def release(attempt: Attempt) -> None:
 
 def remove_attempt(path: Path) -> None:
     """Delete a temp folder, the name of its owner last: a kill in between leaves one that can still be proved dead."""
+    if path.is_symlink():  # made by a stranger: what it points to is not ours
+        path.unlink(missing_ok=True)
+        return
     for entry in path.glob("*"):
         if entry.name != ATTEMPT_FILE:
             remove_tree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
@@ -160,7 +194,7 @@ def remove_attempt(path: Path) -> None:
 
 def _create(own: Path, record: AttemptRecord) -> None:
     """A new folder that gets its name when it can say what it is for. Worth no fsync before the first complete file."""
-    unnamed = own.with_name(f"new-{secrets.token_hex(8)}")
+    unnamed = own.with_name(owned_name(NEW))
     try:
         (unnamed / "video").mkdir(parents=True)
         write_file(unnamed / JOURNAL_FILE, b"", "none")
@@ -193,9 +227,11 @@ def _adopt(old: Path, own: Path, record: AttemptRecord) -> dict[str, FileRecord]
 def _take_over(own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
     replace_file(own / ATTEMPT_FILE, record.to_json().encode(), "none")  # at no moment without an owner's name
     video = own / "video"
+    if video.is_symlink():
+        return {}
     kept = {file.path: file for file in _journal(own) if _is_intact(video, file)}
-    for folder, _, names in os.walk(video):
-        for name in names:
+    for folder, folders, names in os.walk(video):
+        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
             path = Path(folder, name)
             if str(path.relative_to(video)) not in kept:
                 path.unlink(missing_ok=True)
@@ -210,7 +246,7 @@ def _take_over(own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
 def _is_intact(video: Path, file: FileRecord) -> bool:
     path = video / file.path
     try:
-        return path.resolve().is_relative_to(video.resolve()) and hash_file(path) == file.xxh3
+        return path.resolve() == video.resolve() / file.path and hash_file(path) == file.xxh3
     except OSError:
         return False
 
@@ -218,10 +254,11 @@ def _is_intact(video: Path, file: FileRecord) -> bool:
 def _attempts(space: Path, key: str) -> Iterator[tuple[Path, AttemptRecord | None]]:
     """Every temp folder of a key, with what it makes."""
     for path in sorted((space / TMP).glob(f"{key_hash(key)[:16]}.*")):
-        yield path, _read(path)
+        if not path.is_symlink():
+            yield path, read_attempt(path)
 
 
-def _read(path: Path) -> AttemptRecord | None:
+def read_attempt(path: Path) -> AttemptRecord | None:
     """None where it is broken or gone."""
     try:
         return AttemptRecord.model_validate_json((path / ATTEMPT_FILE).read_bytes())
@@ -246,27 +283,3 @@ def _journal(path: Path) -> list[FileRecord]:
 def _new_name(key: str) -> str:
     host = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname())[:40]
     return f"{key_hash(key)[:16]}.{host}.{os.getpid()}.{secrets.token_hex(4)}"
-
-
-@lru_cache(maxsize=1)
-def _machine() -> str:
-    """The scope in which a process id means something."""
-    parts = [socket.gethostname()]
-    try:
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    except OSError:  # no Linux: the host alone, and pid_start 0 keeps anything from being proved dead
-        pass
-    return json.dumps(parts)
-
-
-def _process_start(pid: int) -> int:
-    """Start time of a process in clock ticks since boot; -1 when there is none, 0 where it cannot be known."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return -1 if Path("/proc/self/stat").exists() else 0
-    except OSError:
-        return 0
-    fields = stat.rpartition(")")[2].split()
-    return -1 if fields[0] in "ZX" else int(fields[19])

@@ -7,7 +7,7 @@ look that takes no time can still take over, because what was seen is remembered
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -73,6 +73,15 @@ class Claims:
         path: Path = self._folder / f"{key_hash(key)[:32]}.lease"
         # thread_local=False: the thread that writes a video to its end is not the one that claimed it.
         return SoftFileLease(path, lease_duration=self._lease_s, thread_local=False)
+
+
+def release_abandoned(space: Path) -> None:
+    """Remove the claims whose owners are known to have ended, by taking each and giving it back; living owners keep theirs."""
+    for path in (space / CLAIMS).glob("*.lease"):
+        lease = SoftFileLease(path, lease_duration=LEASE_S, thread_local=False)
+        with suppress(OSError, Timeout, LeaseSettingsMismatch):
+            lease.acquire(blocking=False)
+            lease.release()
 
 
 @contextmanager

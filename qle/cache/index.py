@@ -1,7 +1,8 @@
 """index.parquet: the commit records of a space as columns, so that nobody has to open 100,000 small files to list them.
 
 Enters a space on disk, leaves a table with a row for each video. The records are the truth and this is a cache of them:
-deleting, corrupting or never writing the file changes nothing but time. Freshness comes from folders: a commit or removal
+deleting, corrupting or never writing the file changes nothing but time: it carries a digest of itself, one that does not fit is
+made anew, and whoever deletes a video reads its record first. Freshness comes from folders: a commit or removal
 changes the mtime of videos/<hh>/, so only those of the 256 folders are listed again whose mtime is not the one that was
 stored with the table. A folder that was changed within RACY_NS before it was listed may change once more without showing
 it (mtimes are coarse), so its mtime is not believed the next time. In a listed folder a record is read again only if its
@@ -10,7 +11,6 @@ inode, mtime or size is new.
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -22,17 +22,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from qle.cache import packs
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, TMP, VIDEOS, key_from_name, video_folder
+from qle.cache.plausible import commit_contradiction
 from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
-from qle.durable import replace_file
+from qle.durable import UNNAMED, owned_name, replace_file
 from qle.errors import CacheError
+from qle.inputs import parse_json
 
 INDEX_FILE = "index.parquet"
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 RACY_NS = 2_000_000_000
+DIGEST_BYTES = 16
 
 SCHEMA = pa.schema(
     [
@@ -41,6 +45,7 @@ SCHEMA = pa.schema(
         ("pack", pa.string()),  # name of the pack; empty for a video that stands alone
         ("key", pa.string()),
         ("problem", pa.string()),  # why the record cannot be used; empty for a good one
+        ("faults", pa.string()),  # what is wrong with the video itself: broke off, damaged rows; empty for a whole one
         ("num_rows", pa.int64()),
         ("num_valid", pa.int64()),
         ("size_bytes", pa.int64()),
@@ -106,6 +111,12 @@ class Index:
         shelf, name = int(self.table["shelf"][row].as_py()), str(self.table["name"][row].as_py())
         return self.space.path / VIDEOS / f"{shelf:02x}" / name
 
+    def read_again(self, row: int) -> "Index":
+        """The row of a single video as its record says now, before anything is done to the video."""
+        shelf, name = int(self.table["shelf"][row].as_py()), str(self.table["name"][row].as_py())
+        fresh = _read_row(self.space, shelf, name, "")
+        return Index(self.space, pa.Table.from_pylist([fresh], schema=SCHEMA))
+
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
@@ -134,6 +145,12 @@ def load_index(space: SpaceFolder, on_progress: Callable[[int], None] = lambda n
     return Index(space, _with_packed(space, table))
 
 
+def read_records(space: SpaceFolder) -> Index:
+    """The same from the records alone, past the file: for whoever is about to delete something."""
+    table = _rescan(space, SCHEMA.empty_table(), set(_shelves(space.path)), lambda num_read: None)
+    return Index(space, _with_packed(space, table))
+
+
 def commit_folders(space: Path) -> dict[str, int]:
     """mtimes of every folder that a commit, a removal or a pack changes, by name: while they stay, so do the videos."""
     found = {f"{shelf:02x}": mtime for shelf, mtime in _shelves(space).items()}
@@ -155,6 +172,7 @@ def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
         "key": record.key,
         "pack": "",
         "problem": "",
+        "faults": source.faults,
         "num_rows": record.num_rows,
         "num_valid": record.num_valid,
         "size_bytes": record.size_bytes,
@@ -175,15 +193,17 @@ def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
 
 
 def _read(space: SpaceFolder) -> _Stored:
-    """What was written last, or an empty table where that is missing, torn, of another version or of another space."""
+    """What was written last, or an empty table where that is missing, not as it was written, or of another version or space."""
     try:
-        with pq.ParquetFile(space.path / INDEX_FILE) as file:  # read_table would import half of pyarrow
+        content = _unsealed((space.path / INDEX_FILE).read_bytes())
+        with pq.ParquetFile(pa.BufferReader(content)) as file:  # read_table would import half of pyarrow
             table = file.read()
-        about = json.loads(table.schema.metadata[b"qle_index"])
-        is_ours = about["version"] == INDEX_VERSION and about["space"] == space.record.hash
+        about = parse_json(table.schema.metadata[b"qle_index"])
+        is_single = not any(table["pack"].to_pylist())
+        is_ours = is_single and about["version"] == INDEX_VERSION and about["space"] == space.record.hash
         if is_ours and table.schema.equals(SCHEMA) and all(map(_is_folder_name, table["name"].to_pylist())):
             return _Stored(table, {int(shelf): mtime for shelf, mtime in about["mtimes_ns"].items()})
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
+    except Exception:  # noqa: BLE001  (whatever it is: the records say everything again)
         pass
     return _Stored(SCHEMA.empty_table(), {})
 
@@ -204,9 +224,34 @@ def _write(space: SpaceFolder, stored: _Stored) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=1)
     try:
-        replace_file(space.path / INDEX_FILE, sink.getvalue().to_pybytes())
+        replace_file(space.path / INDEX_FILE, _sealed(sink.getvalue().to_pybytes()))
     except OSError:
         return
+
+
+def _sealed(parquet: bytes) -> bytes:
+    """The file with a digest of itself between its pages and its footer.
+
+    Readers of Parquet find pages by their distance from the beginning and the footer by its length, which stands at the end, so
+    what lies between them is nobody's, and the file stays a good one.
+    """
+    pages, footer = _parts(parquet)
+    return pages + xxhash.xxh3_128_digest(parquet) + footer
+
+
+def _unsealed(content: bytes) -> bytes:
+    """The file as it was before `_sealed`; ValueError where it is not as it was written."""
+    pages, footer = _parts(content)
+    parquet = pages[:-DIGEST_BYTES] + footer
+    if xxhash.xxh3_128_digest(parquet) != pages[-DIGEST_BYTES:]:
+        raise ValueError("the digest does not fit")
+    return parquet
+
+
+def _parts(content: bytes) -> tuple[bytes, bytes]:
+    """Pages and footer; the footer ends with its length in 4 bytes and the name of the format in 4 more."""
+    length = int.from_bytes(content[-8:-4], "little") + 8
+    return content[:-length], content[-length:]
 
 
 def _shelves(space: Path) -> dict[int, int]:
@@ -216,7 +261,9 @@ def _shelves(space: Path) -> dict[int, int]:
             return {
                 int(entry.name, 16): entry.stat().st_mtime_ns
                 for entry in entries
-                if len(entry.name) == 2 and set(entry.name) <= set("0123456789abcdef") and entry.is_dir()
+                if len(entry.name) == 2
+                and set(entry.name) <= set("0123456789abcdef")
+                and entry.is_dir(follow_symlinks=False)
             }
     except FileNotFoundError:
         return {}
@@ -224,7 +271,7 @@ def _shelves(space: Path) -> dict[int, int]:
 
 def _clock_of(space: Path) -> int:
     """Now, by the clock that stamps the folders: that of a file server may be off."""
-    probe = space / TMP / f".qle-clock-{secrets.token_hex(6)}"
+    probe = space / TMP / owned_name(f"{UNNAMED}clock.", ".tmp")
     try:
         probe.touch()
         now_ns = probe.stat().st_mtime_ns
@@ -263,12 +310,13 @@ def _rescan(space: SpaceFolder, table: pa.Table, shelves: set[int], on_progress:
 def _entries(shelf: Path) -> Iterator[tuple[str, str]]:
     """Names of the video folders with what identifies the present record of each, empty where there is none."""
     try:
-        names = [name for name in os.listdir(shelf) if name.endswith(_SUFFIXES)]
+        with os.scandir(shelf) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(_SUFFIXES) and not entry.is_symlink()]
     except FileNotFoundError:
         return
     for name in sorted(names):
         try:
-            stat = os.stat(os.path.join(shelf, name, COMMIT_FILE))
+            stat = os.lstat(os.path.join(shelf, name, COMMIT_FILE))
         except OSError:
             yield name, ""
         else:
@@ -297,6 +345,8 @@ def _misplaced(space: Path, about: SpaceRecord, record: CommitRecord, folder: Pa
         return f"it was made for space {record.space[:12]}, not for {about.hash[:12]}"
     if video_folder(space, record.key, record.store) != folder:
         return f"it holds video {record.key!r}, which belongs elsewhere"
+    if problem := commit_contradiction(record, about):
+        return f"its record contradicts itself: {problem}"
     return ""
 
 

@@ -5,6 +5,7 @@ A file of the right size with other content, say a shard copied from another vid
 """
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,18 +33,35 @@ class Damage:
 def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool = False) -> list[Damage]:
     """Every file that is missing or has another size; deep: or other content."""
     damages = []
+    linked = tuple(f"{name}/" for name in _folders(record) if os.path.islink(os.path.join(folder, name)))
     for file in record.files:
         path = os.path.join(folder, file.path)
         try:
-            size = os.stat(path).st_size
+            found = os.lstat(path)
         except OSError:
             damages.append(Damage(file.path, "missing", f"{file.size} bytes", "no file"))
             continue
+        if not stat.S_ISREG(found.st_mode) or file.path.startswith(linked):
+            damages.append(
+                Damage(file.path, "missing", f"{file.size} bytes", "a link or no file, which nobody follows")
+            )
+            continue
+        size = found.st_size
         if size != file.size:
             damages.append(Damage(file.path, "size", f"{file.size} bytes", f"{size} bytes"))
         elif deep and (got := _hash(Path(path))) != file.xxh3:
             damages.append(Damage(file.path, "content", f"xxh3 {file.xxh3}", f"xxh3 {got}"))
     return damages
+
+
+def _folders(record: CommitRecord | PackRecord) -> set[str]:
+    """Every folder below that of the record which holds a file, or a folder that does."""
+    found: set[str] = set()
+    for name in {os.path.dirname(file.path) for file in record.files}:
+        while name and name not in found:
+            found.add(name)
+            name = os.path.dirname(name)
+    return found
 
 
 def _hash(path: Path) -> str:

@@ -17,13 +17,16 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import xxhash
+
 from qle.cache.files.extents import extents
 from qle.cache.layout import SPACE_FILE
+from qle.cache.plausible import places_contradiction, streams_contradiction
 from qle.cache.records import (
     CommitRecord,
     Count,
     FileRecord,
-    Record,
+    SealedRecord,
     SpaceRecord,
     StreamRecord,
     parse_record,
@@ -39,7 +42,7 @@ PACK_FILE = "_PACK.json"
 MEMBERS_FILE = "members.parquet"
 
 
-class PackRecord(Record):
+class PackRecord(SealedRecord):
     """_PACK.json: this pack is complete, and this is what it consists of."""
 
     space: str
@@ -77,10 +80,26 @@ class Pack:
         """The record of a video, with those files of the pack that hold its rows."""
         text = self.members["record"][self.row_of_key[key]].as_py()
         record = parse_record(CommitRecord, text.encode(), self.path / MEMBERS_FILE)
-        paths = {path for stream in record.streams for path in files_of(stream)}
-        if record.key != key or not paths <= self._files.keys():
+        if record.key != key or not self._holds(record):
             raise CacheCorruptError(f"{self.path / MEMBERS_FILE}: what it says of {key!r} does not fit {PACK_FILE}")
+        paths = {path for stream in record.streams for path in files_of(stream)}
         return record.model_copy(update={"files": tuple(self._files[path] for path in sorted(paths))})
+
+    def _holds(self, record: CommitRecord) -> bool:
+        """Whether the rows of a video are a range of rows of the pack's arrays, the same one in each."""
+        arrays = {stream.name: stream for stream in self.record.streams}
+        first_row = record.streams[0].raw.first_row if record.streams and record.streams[0].raw else 0
+        places = {
+            name: array.model_copy(
+                update={
+                    "shape": (record.num_rows, *array.shape[1:]),
+                    "raw": array.raw and array.raw.model_copy(update={"first_row": first_row}),
+                }
+            )
+            for name, array in arrays.items()
+        }
+        is_inside = first_row + record.num_rows <= self.record.num_rows
+        return is_inside and {stream.name: stream for stream in record.streams} == places
 
 
 def files_of(stream: StreamRecord) -> set[str]:
@@ -95,7 +114,7 @@ def wrong_sizes(pack: Pack) -> dict[str, str]:
     wrong = {}
     for file in pack.record.files:
         try:
-            size = os.stat(pack.path / file.path).st_size
+            size = os.lstat(pack.path / file.path).st_size
         except OSError:
             wrong[file.path] = f"{file.path} is missing"
             continue
@@ -136,7 +155,8 @@ def pack_folders(space: Path) -> list[Path]:
         names = os.listdir(space / PACKS)
     except FileNotFoundError:
         return []
-    return [space / PACKS / name for name in sorted(names) if not name.startswith(".")]
+    paths = [space / PACKS / name for name in sorted(names) if not name.startswith(".")]
+    return [path for path in paths if not path.is_symlink()]
 
 
 def members(space: Path) -> "pa.Table | None":
@@ -164,7 +184,7 @@ def open_pack(path: Path) -> Pack:
     try:
         record = read_record(PackRecord, path / PACK_FILE)
         space = read_record(SpaceRecord, path.parent.parent / SPACE_FILE)
-        with pq.ParquetFile(path / MEMBERS_FILE) as file:
+        with pq.ParquetFile(pa.BufferReader(_members_file(path, record))) as file:
             pack = Pack(path, record, file.read())
     except (OSError, pa.ArrowException) as error:
         raise CacheCorruptError(
@@ -174,8 +194,25 @@ def open_pack(path: Path) -> Pack:
         raise CacheCorruptError(
             f"pack {path} was made for space {record.space[:12]}, not for {space.hash[:12]}; take the folder away"
         )
+    sizes = {file.path: file.size for file in record.files}
+    if problem := streams_contradiction(record.streams, space, record.num_rows) or places_contradiction(
+        record.streams, sizes, is_exact=True
+    ):
+        raise CacheCorruptError(f"pack {path}: {PACK_FILE} contradicts itself: {problem}; take the folder away")
     if not {"key", "record"} <= set(pack.members.schema.names) or len(pack.members) != record.num_videos:
         raise CacheCorruptError(
             f"pack {path}: {MEMBERS_FILE} does not list the {record.num_videos} videos of {PACK_FILE}"
         )
     return pack
+
+
+def _members_file(pack: Path, record: PackRecord) -> bytes:
+    """The list of videos, if every byte of it is as it was written: a parser of tables is not safe with others."""
+    content = (pack / MEMBERS_FILE).read_bytes()
+    listed = next((file for file in record.files if file.path == MEMBERS_FILE), None)
+    if listed is None or listed.xxh3 != xxhash.xxh3_128_hexdigest(content):
+        raise CacheCorruptError(
+            f"pack {pack}: {MEMBERS_FILE} is not as it was written\n"
+            "if it is beyond help, delete the folder and extract its videos again"
+        )
+    return content

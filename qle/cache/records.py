@@ -8,7 +8,9 @@ videos can be rebuilt from them. A record of this format may gain fields (unknow
 changes the meaning of one raises FORMAT, and an older qle then refuses instead of guessing.
 """
 
-import json
+import errno
+import os
+import stat
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -16,7 +18,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from qle.cache.layout import FORMAT, clean_key, space_hash
+from qle.durable import fits_digest, with_digest
 from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
+from qle.inputs import parse_json
 from qle.types import SourceFingerprint, SpaceSpec, StoreKind, Stream
 
 Count = Annotated[int, Field(ge=0)]
@@ -46,14 +50,21 @@ class Record(BaseModel):
         return self.model_dump_json(indent=indent)
 
 
-class CacheRecord(Record):
+class SealedRecord(Record):
+    """A record that carries a digest of itself, so that one flipped bit of it is noticed. Older ones without it are read too."""
+
+    def to_json(self, *, indent: int | None = 1) -> str:
+        return with_digest(self.model_dump_json(indent=indent)).decode()
+
+
+class CacheRecord(SealedRecord):
     """qle-cache.json: this folder is a cache."""
 
     uuid: str
     created: datetime
 
 
-class SpaceRecord(Record):
+class SpaceRecord(SealedRecord):
     """space.json: what a number in this space means."""
 
     name: str
@@ -88,7 +99,24 @@ class SourceFacts(BaseModel):
     fps: float = 0.0
     """Average of the source, not of the rows."""
     num_frames: Count = 0
+    frames_expected: Count | None = None
+    """How many frames a file that broke off should have; None for a whole one. The video then is partial: it ends where the
+    file does, at `num_frames`."""
     decoder: str = ""
+    damaged_rows: tuple[tuple[int, int], ...] = ()
+    """Ranges [first, stop) of rows whose frame the decoder called damaged. They are invalid unless `keeps_damaged`."""
+    keeps_damaged: bool = False
+
+    @property
+    def num_damaged(self) -> int:
+        return sum(stop - first for first, stop in self.damaged_rows)
+
+    @property
+    def faults(self) -> str:
+        """What is wrong with the video, for people: "partial: 62 of 420 frames", "3 damaged rows"; empty where nothing is."""
+        partial = f"partial: {self.num_frames} of {self.frames_expected} frames" if self.frames_expected else ""
+        damaged = f"{self.num_damaged} damaged rows" if self.damaged_rows else ""
+        return ", ".join(filter(None, (partial, damaged)))
 
 
 class RawRows(BaseModel):
@@ -115,7 +143,7 @@ class StreamRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[Count, ...], Field(min_length=1)]
     """With the row axis in front."""
     axes: tuple[str, ...]
     dtype: str
@@ -139,7 +167,7 @@ class FileRecord(BaseModel):
     """xxh3-128 in hex."""
 
 
-class CommitRecord(Record):
+class CommitRecord(SealedRecord):
     """_COMMIT.json: this video is complete, and this is what it consists of."""
 
     key: str
@@ -201,6 +229,10 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 def parse_record(model: type[RecordT], text: bytes, where: Path) -> RecordT:
     """Check a record; `where` is only for the message."""
+    if not fits_digest(text):
+        raise CacheCorruptError(
+            f"{where} is not as it was written: its digest does not fit its {len(text)} bytes\n{_repair_hint(model)}"
+        )
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
@@ -209,8 +241,20 @@ def parse_record(model: type[RecordT], text: bytes, where: Path) -> RecordT:
 
 def read_record(model: type[RecordT], path: Path) -> RecordT:
     """Read and check one record file; FileNotFoundError is the caller's to interpret."""
-    with open(path, "rb", buffering=0) as file:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _no_file(model, path) from error
+        raise
+    with open(handle, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):  # a named pipe would keep us waiting for ever
+            raise _no_file(model, path)
         return parse_record(model, file.read(), path)
+
+
+def _no_file(model: type[Record], path: Path) -> CacheCorruptError:
+    return CacheCorruptError(f"{path} is no file of its own, as records are\n{_repair_hint(model)}")
 
 
 def is_same_source(one: SourceFingerprint, other: SourceFingerprint) -> bool:
@@ -240,7 +284,7 @@ def _repair_hint(model: type[Record]) -> str:
 
 def _explain(model: type[Record], text: bytes, where: Path, error: ValidationError) -> Exception:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return CacheCorruptError(f"{where} is no JSON ({len(text)} bytes)\n{_repair_hint(model)}")
     version = found.get("format") if isinstance(found, dict) else None

@@ -29,6 +29,7 @@ from qle.cache.layout import (
     space_hash,
     video_folder,
 )
+from qle.cache.plausible import commit_contradiction, space_contradiction
 from qle.cache.records import CacheRecord, CommitRecord, ErrorRecord, SpaceRecord, check_space_hash, read_record
 from qle.durable import append_line, publish_once
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError, ConfigError
@@ -86,6 +87,7 @@ class SpaceFolder:
         for store in (*STORE_SUFFIXES, "zarr"):  # again: it may have come from the second format to the first meanwhile
             folder = video_folder(self.path, key, store)
             if (folder / COMMIT_FILE).exists():
+                refuse_links(folder.parent, folder)
                 return folder
         return None
 
@@ -113,6 +115,8 @@ def read_commit(folder: Path, key: str, space: SpaceRecord) -> CommitRecord:
             f"{folder} was made for space {record.space[:12]}, expected {space.name}-{space.hash[:12]}\n"
             "extract it again: its numbers mean something else"
         )
+    if problem := commit_contradiction(record, space):
+        raise CacheCorruptError(f"{folder / COMMIT_FILE} contradicts itself: {problem}\nrun: qle cache verify")
     return record
 
 
@@ -138,6 +142,16 @@ def create_space(root: Path, spec: SpaceSpec) -> SpaceFolder:
     return space
 
 
+def refuse_links(*paths: Path) -> None:
+    """Nothing below the folder of a space is a link: one from a stranger would have us write, read or delete elsewhere."""
+    for path in paths:
+        if path.is_symlink():
+            raise CacheCorruptError(
+                f"{path} is a link to {os.readlink(path)}: qle follows none inside of a space\n"
+                "take the link away, or put what it points to in its place"
+            )
+
+
 def open_space(path: Path) -> SpaceFolder:
     """A space that is there."""
     try:
@@ -145,9 +159,12 @@ def open_space(path: Path) -> SpaceFolder:
     except FileNotFoundError:
         raise CacheMissingError(f"{path} is no space of a cache: it has no {SPACE_FILE}") from None
     check_space_hash(record, path / SPACE_FILE)
+    refuse_links(*map(Path, sorted(entry.path for entry in os.scandir(path) if entry.is_symlink())))
     for stream in record.streams:  # arrays get folders of these names
         if not _STREAM_NAME.fullmatch(stream.name):
             raise CacheCorruptError(f"{path / SPACE_FILE}: {stream.name!a} is no name of a stream; restore the file")
+    if problem := space_contradiction(record):
+        raise CacheCorruptError(f"{path / SPACE_FILE} contradicts itself: {problem}\nrestore the file from a copy")
     return SpaceFolder(path, record)
 
 

@@ -42,7 +42,7 @@ class VideoState:
     key: str
     state: State
     reason: str = ""
-    """One line; empty for done and pending."""
+    """One line; empty for pending, and for done where the video is whole: what is partial or damaged is told."""
     num_attempts: int = 0
     """That ended with an error, as far as the log knows."""
 
@@ -84,9 +84,10 @@ class _Committed:
     """The committed videos of an index, asked one by one."""
 
     def __init__(self, index: Index) -> None:
-        self._space = index.space.path
+        self._index, self._space = index, index.space.path
         self._row_of_key = index.row_of_key
         self._problems = index.texts("problem")
+        self._faults = index.texts("faults")
         self._names, self._packs = index.texts("name"), index.texts("pack")
         self._shelves = index.column("shelf").tolist()
         self._sizes, self._mtimes = (index.column(name).tolist() for name in ("source_size", "source_mtime_ns"))
@@ -111,11 +112,25 @@ class _Committed:
         row = self._row_of_key.get(key)
         if row is None:
             return self._nameless_state(key)
+        found = self._listed_state(row, source)
+        if found.state == "done" or self._packs[row]:
+            return found
+        fresh = self._index.read_again(row)  # what is not done may be replaced: the record itself decides
+        if problem := fresh.texts("problem")[0]:
+            return VideoState(key=key, state="damaged", reason=problem)
+        with closing(_Committed(fresh)) as committed:
+            return committed._listed_state(0, source)
+
+    def _listed_state(self, row: int, source: VideoSource) -> VideoState:
+        """As the index says, and the sizes of the files."""
+        key = source.key
         problem = self._problems[row] or (self._pack_damage(row, key) if self._packs[row] else self._damage(row))
         if problem:
             return VideoState(key=key, state="damaged", reason=problem)
         change = self._part_change(row, source) or self._source_change(row, source.path)
-        return VideoState(key=key, state="stale", reason=change) if change else VideoState(key=key, state="done")
+        if change:
+            return VideoState(key=key, state="stale", reason=change)
+        return VideoState(key=key, state="done", reason=self._faults[row])
 
     def _nameless_state(self, key: str) -> VideoState | None:
         """A folder with a shortened name whose record is unreadable can only be known by its name."""
@@ -127,13 +142,13 @@ class _Committed:
     def _damage(self, row: int) -> str:
         folder, shelf = self._names[row], self._shelves[row]
         try:  # the index does not look into folders that nobody renamed
-            os.stat(f"{folder}/{COMMIT_FILE}", dir_fd=self._shelf(shelf))
+            os.stat(f"{folder}/{COMMIT_FILE}", dir_fd=self._shelf(shelf), follow_symlinks=False)
         except OSError:
             return f"it has no {COMMIT_FILE}"
         for place in range(self._starts[row], self._starts[row + 1]):
             path = self._paths[self._codes[place]]
             try:
-                size = os.stat(f"{folder}/{path}", dir_fd=self._shelf(shelf)).st_size
+                size = os.stat(f"{folder}/{path}", dir_fd=self._shelf(shelf), follow_symlinks=False).st_size
             except OSError:
                 return f"{path} is missing"
             if size != self._file_sizes[place]:

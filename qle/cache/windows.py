@@ -113,11 +113,13 @@ class StoredRows:
         self.shape: tuple[int, ...] = found.shape
         self.dtype = quantise.decoded_dtype(self.stream)
         """Type of the numbers that `read` gives."""
-        self._raw, self._key, self._store = found.raw, record.key, record.store
+        self._raw, self._key = found.raw, record.key
         self._folder, self._pool = folder, pool
         self._sizes = {os.path.join(folder.path, file.path): file.size for file in record.files}
         self._row_bytes = self.stream.row_bytes
         self._is_plain = self.stream.dtype not in ("bfloat16", "int8")
+        self._library = zarr_store if record.store == "zarr" else hdf5_store
+        self._is_length_known = False
         self._scale = StoredRows(folder, record, SCALE, pool) if self.stream.dtype == "int8" else None
 
     def read(self, start: int, stop: int, out: np.ndarray | None = None, *, raw: bool = False) -> np.ndarray:
@@ -127,6 +129,8 @@ class StoredRows:
                 f"rows {start}..{stop} of {self.stream.name!r} of video {self._key!r}: "
                 f"expected 0 <= start <= stop <= {self.shape[0]}"
             )
+        if self._raw is None:
+            self._check_length()
         shape = (stop - start, *self.shape[1:])
         if out is None:
             out = np.empty(shape, self.stream.stored_dtype if raw else self.dtype)
@@ -156,13 +160,23 @@ class StoredRows:
     def _stored(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         """Stored values in pieces that lie in one file each, with the row where each begins."""
         if self._raw is None:
-            read = zarr_store.read_rows if self._store == "zarr" else hdf5_store.read_rows
-            yield start, read(self._folder.path, self.stream.name, start, stop)
+            yield start, self._library.read_rows(self._folder.path, self.stream.name, start, stop)
             return
         for extent in extents(self._raw, self._row_bytes, start, stop):
             size = extent.num_rows * self._row_bytes
             content = self._map(extent)[extent.offset : extent.offset + size]
             yield extent.first_row, content.view(self.stream.stored_dtype).reshape(extent.num_rows, *self.shape[1:])
+
+    def _check_length(self) -> None:
+        """An array that only its library can read says itself how long it is, before memory is reserved for its rows."""
+        if self._is_length_known:
+            return
+        shape = self._library.array_shape(self._folder.path, self.stream.name)
+        if shape != self.shape:
+            raise CacheCorruptError(
+                f"{self._folder.path}: stream {self.stream.name!r} is {shape}, expected {self.shape}; run: qle cache verify"
+            )
+        self._is_length_known = True
 
     def _map(self, extent: Extent) -> np.ndarray:
         return self._pool.get(os.path.join(self._folder.path, extent.path), self._folder.inode, self._open_map)
@@ -186,7 +200,7 @@ class StoredRows:
 
 def _map_file(path: str, expected_size: int) -> mmap.mmap:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:
         raise CacheCorruptError(f"{path} is missing; run: qle cache verify") from None
     try:

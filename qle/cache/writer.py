@@ -30,7 +30,7 @@ from qle.cache.files.extents import extents
 from qle.cache.files.quantise import SCALE, encode
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS, check_key, video_folder
 from qle.cache.records import CommitRecord, FileRecord, RawRows, SourceFacts, StreamRecord
-from qle.cache.spaces import SpaceFolder, read_commit
+from qle.cache.spaces import SpaceFolder, read_commit, refuse_links
 from qle.durable import Durability, Syncer, hash_file, sync_file, write_at, write_file
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import RowPlan, StoreKind, Stream
@@ -87,6 +87,9 @@ class VideoWriter:
         self._syncer = Syncer(attempt.durability)
         self._files: dict[str, _File] = {}
         self._layouts: dict[str, RawRows] = {}
+        self._is_damaged = np.zeros(rows.num_rows, dtype=bool)
+        for first, stop in attempt.damaged():
+            self._is_damaged[first:stop] = True
 
     @classmethod
     def open(  # noqa: PLR0913  (the last three are choices of a run, not of a video, and have defaults)
@@ -173,6 +176,15 @@ class VideoWriter:
         if scale is not None:
             self.write(SCALE, rows, scale)
 
+    def note_damaged(self, rows: np.ndarray) -> None:
+        """These rows are made of frames that the decoder calls damaged; to be said before they are written. They become
+        invalid, unless the source facts say `keeps_damaged`."""
+        self._is_damaged[rows] = True
+        try:
+            self._attempt.note_damaged([(int(rows[first]), int(rows[last - 1]) + 1) for first, last in _runs(rows)])
+        except OSError as error:
+            raise self._explain(error) from error
+
     def commit(
         self,
         *,
@@ -181,6 +193,8 @@ class VideoWriter:
         timings_s: Mapping[str, float] | None = None,
     ) -> CommitRecord:
         """Make the video exist. Returns its record: ours, or that of another writer who was faster."""
+        if self._is_damaged.any():
+            self._rewrite_valid()
         for name, written in self._written.items():
             if num_missing := int(np.count_nonzero(~written)):
                 first = int(np.flatnonzero(~written)[0])
@@ -235,6 +249,17 @@ class VideoWriter:
         self.write("pts", every, np.asarray(self._rows.pts_s, dtype=np.float64))
         self.write("index", every, np.asarray(self._rows.frame_index, dtype=np.int64))
         self.write("valid", every, np.asarray(self._rows.is_valid, dtype=bool))
+
+    def _rewrite_valid(self) -> None:
+        """Frames that turned out to be damaged make their rows invalid, at the end, when all were seen."""
+        num_rows = self._rows.num_rows
+        self._written["valid"][:] = False
+        for extent in extents(self._layouts["valid"], 1, 0, num_rows):
+            file = self._files[extent.path]
+            file.done, file.digest, file.missing = None, None, file.missing + extent.num_rows
+            if self._record.store == "zarr":
+                (self._attempt.video / extent.path).unlink(missing_ok=True)
+        self.write("valid", np.arange(num_rows), self._is_valid)
 
     def _write_run(self, stream: Stream, start: int, values: np.ndarray) -> None:
         """Consecutive rows: one pwrite for each file that they touch."""
@@ -316,10 +341,10 @@ class VideoWriter:
             space=self._record.space,
             store=self._record.store,
             num_rows=rows.num_rows,
-            num_valid=int(np.count_nonzero(rows.is_valid)),
+            num_valid=int(np.count_nonzero(self._is_valid)),
             first_pts_s=float(rows.pts_s[0]),
             last_pts_s=float(rows.pts_s[-1]),
-            source=self._source,
+            source=self._facts,
             streams=tuple(
                 StreamRecord(
                     name=name,
@@ -338,6 +363,23 @@ class VideoWriter:
             timings_s=dict(timings_s),
         )
 
+    @property
+    def _facts(self) -> SourceFacts:
+        """What is known of the source, with the damage that this writer was told of beside what was known before."""
+        if not self._is_damaged.any():
+            return self._source
+        is_damaged = self._is_damaged.copy()
+        for first, stop in self._source.damaged_rows:
+            is_damaged[first:stop] = True
+        rows = np.flatnonzero(is_damaged)
+        ranges = tuple((int(rows[first]), int(rows[last - 1]) + 1) for first, last in _runs(rows))
+        return self._source.model_copy(update={"damaged_rows": ranges})
+
+    @property
+    def _is_valid(self) -> np.ndarray:
+        valid = np.asarray(self._rows.is_valid, dtype=bool)
+        return valid if self._source.keeps_damaged else valid & ~self._is_damaged
+
     def _write_record(self, record: CommitRecord) -> None:
         video = self._attempt.video
         write_file(video / COMMIT_FILE, record.to_json(indent=None).encode(), "none")
@@ -349,6 +391,7 @@ class VideoWriter:
     def _publish(self) -> CommitRecord | None:
         """Give the folder its name. Returns the winner's record where another writer was faster."""
         target = video_folder(self._space.path, self._record.key, self._record.store)
+        refuse_links(target.parent)
         if not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
             sync_file(self._space.path / VIDEOS, self._attempt.durability)

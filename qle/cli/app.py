@@ -15,6 +15,7 @@ import typer
 
 import qle
 from qle.cli import console
+from qle.cli.arguments import App
 from qle.cli.cache import cache_app
 from qle.cli.checkpoint import checkpoint_app
 from qle.cli.eval import EVAL_HELP, eval_
@@ -30,7 +31,7 @@ from qle.runtime import cache_folder
 if TYPE_CHECKING:
     from qle.synthetic.demo import DemoResult
 
-app = typer.Typer(
+app = App(
     name="qle",
     help="Query, Localize, Explain: find any event that words can describe in long video, and show why.",
     no_args_is_help=True,
@@ -102,7 +103,7 @@ def extract(
     weights: Annotated[list[Path] | None, typer.Option(help="Checkpoint, one for each backbone that needs one.")] = None,
     weights_entry: Annotated[str | None, typer.Option(help="teacher or student of a training file; default teacher.")] = None,
     num_heads: Annotated[int | None, typer.Option(help="Attention heads, for files whose heads are not 64 wide.")] = None,
-    fps: Annotated[str | None, typer.Option(help="Rows per second of video, or 'native' for every frame.  [default: 1]")] = None,
+    fps: Annotated[str | None, typer.Option(help="Rows per second of video, or 'native' for every frame. \\[default: 1]")] = None,
     stride: Annotated[int | None, typer.Option(help="Every Nth frame instead of --fps.")] = None,
     context: Annotated[str | None, typer.Option(help="Clips of video backbones: centre, tile or single.")] = None,
     resize: Annotated[str | None, typer.Option(help="squash, shorter-crop or letterbox; default as the backbone has it.")] = None,
@@ -118,16 +119,19 @@ def extract(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1...; with commas: one process each.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Decode processes for each device.")] = None,
     batch: Annotated[int | None, typer.Option(help="Frames in a forward pass.")] = None,
-    decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
+    decoder: Annotated[str, typer.Option(help="auto or pyav.")] = "auto",
     decode_timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a decoder is given up.")] = 120,
     root: Annotated[Path | None, typer.Option(help="Folder that keys are relative to.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N videos.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try videos again that failed before.")] = False,
+    keep_partial: Annotated[bool, typer.Option("--keep-partial", help="Commit what is there of truncated files.")] = False,
+    keep_damaged: Annotated[bool, typer.Option("--keep-damaged", help="Rows of damaged frames count as valid.")] = False,
     no_fsync: Annotated[bool, typer.Option("--no-fsync", help="Skip fsync, for scratch disks.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate frames, bytes and time; write nothing.")] = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.backbones import check_request
     from qle.extract.request import ExtractRequest, TokenOptions
 
     request = ExtractRequest(
@@ -145,9 +149,12 @@ def extract(
         ),
         devices=_devices(gpus, device),
         root=root, store=_choice("store", store, "zarr", "hdf5"), decoder=decoder, num_workers=workers,
-        batch_frames=batch, limit=limit, retry_failed=retry_failed, durability="none" if no_fsync else "full",
+        batch_frames=batch, limit=limit, retry_failed=retry_failed or keep_partial, keep_partial=keep_partial,
+        keep_damaged=keep_damaged, durability="none" if no_fsync else "full",
         stall_limit_s=decode_timeout,
     )  # fmt: skip
+    for wanted in request.backbones:
+        check_request(wanted)
     if dry_run:
         from qle.extract.estimate import estimate
 
@@ -165,15 +172,22 @@ def extract(
 @app.command()
 def doctor(
     cache: Annotated[Path | None, typer.Option(help="Also test the file system of this cache.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Only: will this one work? A name, id, folder or file.")] = None,
     json: Json = False,
 ) -> None:
     """What this machine has: devices, decoders, weights folders, disks; each line with a fix where it falls short.
 
-    Example: qle doctor --cache /data/cache
+    With --backbone: loads that one as extract would and encodes one clip of noise. Exit code 3 where something is missing.
+
+    [bold]Examples[/bold]
+
+      qle doctor --cache /data/cache
+
+      qle doctor --backbone openai/clip-vit-base-patch16
     """
     from qle.cli.checks import checks
 
-    found = checks(cache)
+    found = checks(cache, backbone)
     console.print_json([asdict(check) for check in found]) if json else console.show_checks(found)
     raise typer.Exit(3 if any(check.status == "fail" for check in found) else 0)
 
@@ -182,7 +196,7 @@ def doctor(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where videos, cache, run, numbers and report go.")] = Path("demo"),
     videos: Annotated[int | None, typer.Option(help="Videos to train on; fewer, and the other splits shrink along.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of training.  [default: as in the preset qle/demo]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of training.  \\[default: as in the preset qle/demo]")] = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
@@ -268,6 +282,8 @@ def _show_summary(summary: Any) -> None:
         + (f" ({summary.rows_per_s:,.0f} rows/s, {summary.binding}-bound)" if summary.rows_written else "")
     )
     for space in summary.spaces:
+        for key, faults in list(space.faults.items())[:MOST_FAILURES]:
+            console.print_text(f"not whole  {key}: {faults}")
         for key, reason in list(space.failures.items())[:MOST_FAILURES]:
             console.print_text(f"failed  {key}: {reason}")
         if space.failures:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from qle.cli import console
+from qle.cli.arguments import App
 from qle.errors import ConfigError
 from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from qle.cache.tools.inspect import SpaceFacts, VideoFacts
+    from qle.cache.tools.inspect import CacheFacts, SpaceFacts, VideoFacts
     from qle.cache.tools.verify import Finding
 
-cache_app = typer.Typer(
+cache_app = App(
     help="Look at, check, convert, unite and clean caches of tokens.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
@@ -54,23 +55,25 @@ def example(*lines: str) -> str:
 def inspect(
     cache: CacheArgument = None,
     space: Spaces = None,
-    video: Annotated[str | None, typer.Option(help="A video, by its key, file name or stem: statistics of each stream.")] = None,
+    video_id: Annotated[
+        str | None, typer.Option("--video", help="A video, by its key, file name or stem: statistics of each stream.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="With --video: PNG with the patch tokens as colours over time.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     from qle.cache.tools.inspect import find_video, inspect_cache, inspect_video, token_strip
 
     root = cache_folder(cache)
-    if picture is not None and video is None:
+    if picture is not None and video_id is None:
         raise ConfigError("--picture draws one video: name it with --video KEY")
-    if video is None:
+    if video_id is None:
         facts = inspect_cache(root, space or ())
-        console.print_json(asdict(facts)) if json else _show_spaces(facts.spaces)
+        console.print_json(asdict(facts)) if json else _show_cache(facts)
         return
-    found = inspect_video(root, video, space or ())
+    found = inspect_video(root, video_id, space or ())
     console.print_json([asdict(facts) for facts in found]) if json else _show_videos(found)
     if picture is not None:
-        _, opened = find_video(root, video, space or ())[0]
+        _, opened = find_video(root, video_id, space or ())[0]
         console.note(f"tokens as colours: {token_strip(opened, picture)}")
 
 
@@ -83,7 +86,7 @@ def inspect(
 def verify(
     cache: CacheArgument = None,
     space: Spaces = None,
-    video: Annotated[list[str] | None, typer.Option(help="Only this video, by its key; may be repeated.")] = None,
+    video_id: Annotated[list[str] | None, typer.Option("--video", help="Only this video, by its key; may be repeated.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Hash every file: finds one flipped bit. A killed run goes on.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Files hashed at a time.")] = None,
     json: Json = False,
@@ -94,11 +97,13 @@ def verify(
     root = cache_folder(cache)
     with console.StepProgress("verified", is_bytes=True, is_quiet=quiet) as progress:
         report = run(
-            root, spaces=space or (), keys=video or (), deep=deep, num_threads=threads, on_progress=progress.update
+            root, spaces=space or (), keys=video_id or (), deep=deep, num_threads=threads, on_progress=progress.update
         )  # fmt: skip
     if json:
         console.print_json(asdict(report))
     else:
+        for key, faults in report.faults.items():
+            console.print_text(f"{key}: {faults}")
         rows = [(f.space, f.key, f.file, f.problem, _few(f.videos)) for f in report.findings]
         if rows:
             console.table(["space", "video or pack", "file", "problem", "videos in that file"], rows)
@@ -259,6 +264,44 @@ def pack(
 
 
 @cache_app.command(
+    help="Find films that have moved, by what they hold, and note where they are now; no token is touched. A killed run goes "
+    "on. Exit code 4 when some were not found."
+    + example(
+        "relink /data/cache --films /archive/2024 --dry-run",
+        "relink /data/cache --films /archive/2024 --films /archive/2025",
+    )
+)
+def relink(
+    cache: CacheArgument = None,
+    films: Annotated[list[Path] | None, typer.Option(help="Folder where the films may be now; may be repeated.")] = None,
+    space: Spaces = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be noted; write nothing.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    from qle.cache.tools.relink import relink as run
+
+    if not films:
+        raise ConfigError("relink needs --films FOLDER: where the films may be now")
+    with console.StepProgress("noted", is_quiet=quiet) as progress:
+        report = run(cache_folder(cache), films, spaces=space or (), is_dry_run=dry_run, on_progress=progress.update)
+    if json:
+        console.print_json(asdict(report))
+    else:
+        if report.moved:
+            copies = [f" ({it.num_copies} copies)" if it.num_copies > 1 else "" for it in report.moved]
+            rows = [(it.key, it.old, it.new + copy) for it, copy in zip(report.moved, copies, strict=True)]
+            console.table(["video", "was at", "is at"], rows)
+        if report.missing:
+            console.table(["not found", "was at"], report.missing.items())
+        console.print_text(
+            f"{report.num_in_place:,} films are where they were, {len(report.moved):,} were found elsewhere, "
+            f"{len(report.missing):,} were not found{'; nothing was written' if dry_run else ''}"
+        )
+    raise typer.Exit(SOME_FAILED_EXIT if report.missing else 0)
+
+
+@cache_app.command(
     "import",
     help="Feature files of others into a space: .npz, .npy, .pt, one a video, or .h5/.hdf5 keyed by id. "
     "Their rows need times: --clip-length (row i at its clip's middle), --fps (row i at i/fps), or an array `pts` in the file."
@@ -310,7 +353,7 @@ def export(
     space: Annotated[str | None, typer.Option(help="The space, by any beginning of its name; the only one if not given.")] = None,
     stream: Annotated[str, typer.Option(help="frame, patch, clip...")] = "frame",
     form: Annotated[str | None, typer.Option(help="npz, npy, pt or h5; default h5 for a name that ends so, else npz.")] = None,
-    video: Annotated[list[str] | None, typer.Option(help="Only this video, by its key; may be repeated.")] = None,
+    video_id: Annotated[list[str] | None, typer.Option("--video", help="Only this video, by its key; may be repeated.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -322,7 +365,7 @@ def export(
     chosen: Form = _choice("form", form or ("h5" if to.suffix in (".h5", ".hdf5") else "npz"), get_args(Form))
     with console.StepProgress("exported", is_quiet=quiet) as progress:
         report = export_features(
-            cache_folder(cache), to, space=space, stream=stream, form=chosen, keys=video or (), save_tensor=save_tensor,
+            cache_folder(cache), to, space=space, stream=stream, form=chosen, keys=video_id or (), save_tensor=save_tensor,
             on_progress=progress.update,
         )  # fmt: skip
     summary = f"{report.num_exported:,} videos written to {to} ({console.format_bytes(report.size_bytes)})"
@@ -387,17 +430,25 @@ def _show_report(report: Mapping[str, Any], summary: str, *, as_json: bool) -> N
         console.table(["left out", "why"], left_out.items())
 
 
-def _show_spaces(spaces: "list[SpaceFacts]") -> None:
-    if not spaces:
+def _show_cache(facts: "CacheFacts") -> None:
+    if not facts.spaces:
         console.print_text("the cache has no space yet; make one with: qle extract --cache ...")
-    for space in spaces:
+    if facts.num_leftovers:
+        console.print_text(f"beside the spaces: {_left(facts)}")
+    for space in facts.spaces:
         total = console.format_bytes(space.disk_bytes)
         console.facts(
             {
                 "videos": ", ".join(f"{count:,} {state}" for state, count in space.states.items() if count) or "none",
                 "rows": f"{space.num_rows:,} ({space.num_rows - space.num_valid:,} invalid), {space.hours:.2f} h of video",
+                **(
+                    {"not whole": _few(tuple(f"{key} ({faults})" for key, faults in space.faults.items()))}
+                    if space.faults
+                    else {}
+                ),
                 "size": f"{console.format_bytes(space.token_bytes)} of tokens and times, {total} on disk"
                 + (f", {space.num_packed:,} videos packed" if space.num_packed else ""),
+                **({"left": _left(space)} if space.num_leftovers else {}),
                 "made": f"{space.created:%Y-%m-%d %H:%M} UTC, hash {space.hash[:16]}",
                 **{name: _brief(value) for name, value in space.provenance.items() if name != "streams"},
             },
@@ -412,6 +463,14 @@ def _show_spaces(spaces: "list[SpaceFacts]") -> None:
         )
 
 
+def _left(facts: "CacheFacts | SpaceFacts") -> str:
+    """What killed commands left, and what to do about it."""
+    return (
+        f"{facts.num_leftovers:,} things of {console.format_bytes(facts.leftover_bytes)} that killed commands left; "
+        "the same commands go on from them or remove them, and so does: qle cache prune"
+    )
+
+
 def _show_videos(videos: "list[VideoFacts]") -> None:
     for video in videos:
         source = video.source
@@ -420,6 +479,7 @@ def _show_videos(videos: "list[VideoFacts]") -> None:
                 "space": video.space,
                 "rows": f"{video.num_rows:,} ({video.num_rows - video.num_valid:,} invalid), "
                 f"{video.first_pts_s:.3f} s to {video.last_pts_s:.3f} s",
+                **({"not whole": video.faults} if video.faults else {}),
                 "files": f"{video.num_files} ({video.store}{', packed' if video.is_packed else ''}), "
                 f"{console.format_bytes(video.size_bytes)}, in {video.folder}",
                 "source": f"{source['path']}, {console.format_bytes(source['fingerprint']['size'])}, "

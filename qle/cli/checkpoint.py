@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from qle.cli import console
+from qle.cli.arguments import App
 
-checkpoint_app = typer.Typer(
+checkpoint_app = App(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="""Official checkpoints of published systems: read into a run, written back from one.
@@ -52,7 +53,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="Official file.")],
     from_: Annotated[str, typer.Option("--from", help="moment-detr, qd-detr, cg-detr, mesm or tmass.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; made.")],
-    options: Annotated[Path | None, typer.Option(help="opt.json of the official program.  [default: in or beside FILE]")] = None,
+    options: Annotated[Path | None, typer.Option(help="opt.json of the official program. \\[default: in or beside FILE]")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache with the features that it was trained on.")] = None,
     stream: Annotated[list[str] | None, typer.Option(help="SPACE or SPACE:STREAM, in their order; +tef behind one.")] = None,
     text_encoder: Annotated[str | None, typer.Option(help="Hugging Face id or folder, or a file of word vectors.")] = None,
@@ -89,7 +90,7 @@ def import_(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
     out: Annotated[Path, typer.Option(help="File to write: .ckpt, .pth, .pt or .safetensors.")],
-    to: Annotated[str | None, typer.Option(help="Official program.  [default: that of the head]")] = None,
+    to: Annotated[str | None, typer.Option(help="Official program.  \\[default: that of the head]")] = None,
     json: Json = False,
 ) -> None:
     from qle.compat.convert import export_checkpoint

@@ -11,15 +11,16 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
 from qle.cache.tools.trials import nearest_folder, try_filesystem
 from qle.cache.windows import MAX_MAPS, max_maps
-from qle.runtime import environment, has_fast_bfloat16
+from qle.errors import QleError
+from qle.runtime import environment, free_cores, has_fast_bfloat16, num_cores
 
 MIN_FREE_BYTES = 20e9
 """Eighteen hours of 196x768 float16 at one frame a second."""
@@ -27,7 +28,7 @@ MIN_SHARED_BYTES = 512e6
 MIN_MAPS = 65530
 """Linux's own default for vm.max_map_count."""
 
-_SHOWN = ("torch", "transformers", "numpy", "zarr", "h5py", "av", "decord")
+_SHOWN = ("torch", "transformers", "numpy", "zarr", "h5py", "av")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,17 @@ class Check:
     found: str
     fix: str = ""
     """What to do; empty where nothing is to be done."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """What `found` says, in parts for programs; empty for most."""
 
 
-def checks(cache: Path | None = None) -> list[Check]:
-    """Everything, in the order in which a newcomer would ask. `cache`: also try its file system; default $QLE_CACHE."""
+def checks(cache: Path | None = None, backbone: str | None = None) -> list[Check]:
+    """Everything, in the order in which a newcomer would ask. `cache`: also try its file system; default $QLE_CACHE.
+
+    `backbone`, a name, the id of a model, a folder or a checkpoint file: only whether this one will work, and the cache if named.
+    """
+    if backbone is not None:
+        return [*_packages(), *_backbone(backbone), *(() if cache is None else _disk(cache, is_cache=True))]
     if cache is None and (named := environment("QLE_CACHE")) is not None:
         cache = Path(named)
     return [
@@ -93,6 +101,46 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _backbone(asked: str) -> Iterator[Check]:
+    from qle.backbones.trial import as_request, missing_files, try_backbone
+
+    request = as_request(asked)
+    is_folder = Path(asked).is_dir()
+    if is_folder and (missing := missing_files(Path(asked))):
+        yield Check(
+            name="backbone files",
+            status="fail",
+            found=f"{asked} lacks {', '.join(missing)}",
+            fix="fetch the whole model again; a folder that holds others must be named down to the model itself",
+            facts={"missing": missing},
+        )
+        return
+    try:
+        trial = try_backbone(request)
+    except QleError as error:
+        reason, _, fix = str(error).partition("\n")
+        yield Check(name="backbone", status="fail", found=reason, fix=fix or "name another backbone, or another device")
+        return
+    how = f"--backbone {request.name}" + (f" --weights {request.weights}" if request.weights else "")
+    streams = {stream.name: list(stream.row_shape) for stream in trial.streams}
+    shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in streams.items())
+    height, width = trial.picture
+    yield Check(name="backbone", status="ok", found=f"{trial.name} loaded in {trial.load_s:.1f} s; use it with: {how}")
+    yield Check(
+        name="backbone streams",
+        status="ok",
+        found=f"{shapes} (a row, before --grid)",
+        facts={"streams": streams},
+    )
+    frames = f"{trial.context.length} frame{'s' if trial.context.length > 1 else ''} of {height} x {width}"
+    yield Check(
+        name="backbone forward",
+        status="ok",
+        found=f"{frames} ({trial.context.mode}) in {trial.forward_s:.2f} s on {trial.device}, {trial.compute_dtype}",
+        facts={"height": height, "width": width, "context": trial.context.mode, "frames": trial.context.length},
+    )
+
+
 def _devices() -> Iterator[Check]:
     import torch
 
@@ -127,7 +175,7 @@ def _cpu() -> Check:
     return Check(
         name="cpu",
         status="warn" if is_slow_choice else "ok",
-        found=f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
+        found=f"{num_cores()} cores, {free_cores()} to be had now, "
         f"{', '.join(found) or 'no vector extensions'}; bfloat16 multiplies {ratio:.1f} x as fast as float32",
         fix="pass --compute-dtype float32: bfloat16 is slower here though the processor has it"
         if is_slow_choice
@@ -159,17 +207,11 @@ def _decoders() -> Iterator[Check]:
         return
     facts = decoder_facts()
     for name, problem in facts.problems.items():
-        is_needed = name == "pyav"
-        about = f"{_version('av' if is_needed else name)}"
-        about += f", FFmpeg {facts.ffmpeg}" if is_needed else ", for --decoder decord"
         yield Check(
             name=f"decoder {name}",
-            status="ok" if not problem else "fail" if is_needed else "warn",
-            found=problem or f"{about}; gives the frames of a test clip",
-            fix=f"pip install --force-reinstall {'av' if is_needed else name}"
-            + ("" if is_needed else ", or pass --decoder pyav")
-            if problem
-            else "",
+            status="fail" if problem else "ok",
+            found=problem or f"{facts.pyav}, FFmpeg {facts.ffmpeg}; gives the frames of a test clip",
+            fix="pip install --force-reinstall av" if problem else "",
         )
     missing = facts.missing_codecs
     yield Check(

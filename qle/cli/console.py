@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -33,7 +34,7 @@ BROKEN_PIPE_EXIT = 141
 INTERRUPTED_EXIT = 130
 """Likewise for SIGINT."""
 
-_DISK_CONDITIONS = {
+_CONDITIONS = {
     errno.ENOSPC: "free some space there, or write to another disk",
     errno.EDQUOT: "free some space there, or write to another disk",
     errno.EACCES: "change its permissions, or name another place",
@@ -42,13 +43,24 @@ _DISK_CONDITIONS = {
     errno.ENOTDIR: "a part of the path is a file: name a folder",
     errno.EISDIR: "that is a folder: name a file",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f), or write to another disk",
+    errno.EIO: "the disk or its connection fails: look at it, then run the same command again",
+    errno.ESTALE: "the shared folder was mounted anew: run the same command again",
+    errno.EMFILE: "raise the limit of open files: ulimit -n 8192",
+    errno.EAGAIN: "this machine gives no more processes: raise the limit (ulimit -u), or end other programs",
+    errno.ENOMEM: "this machine has no more memory to give: end other programs, or ask for less at a time",
+    errno.ENFILE: "this machine has no more open files to give: end other programs, or raise fs.file-max",
 }
-"""What the user's disk says, and what helps: no bugs, wherever they turn up. Other errors of the system keep a traceback."""
+"""What the user's system says, and what helps: no bugs, wherever they turn up. Other errors of the system keep a traceback."""
+
+_REFUSALS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
 RECENT_S = 30.0
 """Rates look back so far: one over the whole run would hide that it has just become slow."""
 
 _UNLIMITED_WIDTH = 10_000
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL_OF_JSON = re.compile(r"[\x7f-\x9f]")
 _STYLES = {
     "ok": "green",
     "warn": "yellow",
@@ -70,14 +82,22 @@ def run(app: Callable[[], Any]) -> NoReturn:
         show_error(error)
         code: Any = error.exit_code
     except OSError as error:
-        if error.errno not in _DISK_CONDITIONS:
+        if error.errno not in _CONDITIONS:
             raise
-        show_error(_disk_error(error))
+        show_error(_condition_error(error))
+        # Where stderr is full, this is what becomes of the message about a wrong option, which has a code of its own.
+        code = getattr(error.__context__, "exit_code", QleError.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        shortage = _shortage(error)
+        if shortage is None:
+            raise
+        show_error(shortage)
         code = QleError.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED_EXIT
     except SystemExit as end:
-        code = end.code
+        # No command ends with 1: so ends the library of the command line when nobody reads its help any more.
+        code = BROKEN_PIPE_EXIT if end.code == 1 else end.code
     else:
         code = 0
     if code == INTERRUPTED_EXIT:  # also where the command line's library has turned the interrupt into its exit
@@ -93,46 +113,64 @@ def _flush_stdout(code: Any) -> Any:
         _drop_stdout()
         return BROKEN_PIPE_EXIT
     except OSError as error:
-        if error.errno not in _DISK_CONDITIONS:
+        if error.errno not in _CONDITIONS:
             raise
         _drop_stdout()
         if not code:  # else it has been told
-            show_error(_disk_error(error))
+            show_error(_condition_error(error))
             return QleError.exit_code
     return code
 
 
-def _disk_error(error: OSError) -> QleError:
+def _condition_error(error: OSError) -> QleError:
     # Of a rename the second name is the one that the user knows.
     path = next((str(name) for name in (error.filename2, error.filename) if isinstance(name, str | os.PathLike)), "")
-    where = path or "writing failed"
-    return QleError(f"{where}: {error.strerror or error}\n{_DISK_CONDITIONS[error.errno or 0]}")
+    where = path or ("the system refuses" if error.errno in _REFUSALS else "writing failed")
+    return QleError(f"{where}: {error.strerror or error}\n{_CONDITIONS[error.errno or 0]}")
+
+
+def _shortage(error: BaseException) -> QleError | None:
+    """What the machine does not have: memory or threads. torch and Python say so by errors of no kind of their own."""
+    text = str(error).strip()
+    if "can't start new thread" in text:
+        return QleError(
+            f"{text}: this machine gives no more\nraise the limit of processes (ulimit -u), or end other programs"
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        asked = re.search(r"(?:you tried to|Tried to) allocate ([\d.]+ \w+)", text)
+        size = f": {asked[1]} were asked for at once" if asked else ""
+        return QleError(
+            f"the memory does not suffice{size}\nask for less at a time: smaller sizes, --batch, or fewer processes"
+        )
+    return None
 
 
 def show_error(error: QleError) -> None:
     """The message as it is: our errors say what, where and what to run next; a traceback would only hide that."""
-    _write_stderr(_render(f"error: {error}", sys.stderr, style="bold red" if sys.stderr.isatty() else None))
+    _write_stderr(_render(visible(f"error: {error}"), sys.stderr, style="bold red" if sys.stderr.isatty() else None))
 
 
 def note(message: str) -> None:
     """One line beside the result."""
-    _write_stderr(message + "\n")
+    _write_stderr(visible(message) + "\n")
 
 
 def print_json(value: Any) -> None:
-    """A result for programs: strict JSON (no NaN), text as it is where the output can hold it."""
+    """A result for programs: strict JSON (no NaN), text as it is where the output can hold it. What a terminal would obey is
+    written as JSON escapes, which read back as the same text."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    _write_stdout(json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False, default=str) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False, default=str)
+    _write_stdout(_CONTROL_OF_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def print_text(text: str) -> None:
     """A line of a result."""
-    _write_stdout(_render(text, sys.stdout))
+    _write_stdout(_render(visible(text), sys.stdout))
 
 
 def print_plain(text: str) -> None:
-    """A result that is text in a format of its own: not a character is wrapped or styled."""
-    _write_stdout(text)
+    """A result that is text in a format of its own: not a character is wrapped or styled, nor escaped but on a terminal."""
+    _write_stdout(visible(text) if sys.stdout.isatty() else text)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
@@ -141,13 +179,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(
+        title=None if title is None else visible(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for column in columns:
         is_number = column.startswith("#")
         drawn.add_column(column.lstrip("#"), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         # Text, not str: a key may hold "[red]", which must not become markup.
-        drawn.add_row(*(Text(str(value), style=_STYLES.get(str(value), "")) for value in row))
+        drawn.add_row(*(Text(visible(str(value)), style=_STYLES.get(str(value), "")) for value in row))
     _write_stdout(_render(drawn, sys.stdout))
 
 
@@ -155,7 +195,7 @@ def facts(pairs: Mapping[str, object], *, title: str | None = None) -> None:
     """Names and values below each other."""
     width = max(map(len, pairs), default=0)
     lines = [f"{name:<{width}}  {value}" for name, value in pairs.items()]
-    _write_stdout(_render("\n".join(([title] if title else []) + lines), sys.stdout))
+    _write_stdout(_render(visible("\n".join(([title] if title else []) + lines)), sys.stdout))
 
 
 def show_checks(checks: Iterable["Check"]) -> None:
@@ -167,10 +207,17 @@ def show_checks(checks: Iterable["Check"]) -> None:
     text = Text()
     for check in checks:
         text.append(f"{check.status:<5}", style=_STYLES[check.status])
-        text.append(f"{check.name:<{width}}  {check.found}\n")
+        text.append(visible(f"{check.name:<{width}}  {check.found}\n"))
         if check.fix:
-            text.append(f"{'':<{width + 7}}fix: {check.fix}\n", style="dim" if sys.stdout.isatty() else "")
+            text.append(visible(f"{'':<{width + 7}}fix: {check.fix}\n"), style="dim" if sys.stdout.isatty() else "")
     _write_stdout(_render(text, sys.stdout, end=""))
+
+
+def visible(text: str) -> str:
+    """Text with `\\x1b` in place of the byte that begins a command to the terminal, and the like for every other control
+    character but line ends and tabs. Names of files, keys and queries come from strangers: shown raw they could colour, hide or
+    rewrite what stands on the screen. Every function of this file that prints a line goes through here."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def format_bytes(size: float) -> str:
@@ -241,12 +288,12 @@ class _StatusLine:
         else:
             from rich.text import Text
 
-            self._live.update(Text(self._last), refresh=True)
+            self._live.update(Text(visible(self._last)), refresh=True)
 
     def note(self, text: str) -> None:
         """A line that stays."""
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(visible(text), markup=False, highlight=False)
         elif not self.is_quiet:
             note(text)
 
@@ -433,14 +480,33 @@ def _console(stream: TextIO) -> "Console":
     return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
+class _Double(io.StringIO):
+    """Looks like a stream and keeps what is written: rich writes and flushes even where it only renders, and where the stream
+    is full or closed that would fail in the middle of a message."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding or "utf-8"
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
 def _render(content: Any, stream: TextIO, *, style: str | None = None, end: str = "\n") -> str:
     """What rich would print there; on a pipe without wrapping, since a program or a pager reads it."""
-    console = _console(stream)
+    double = _Double(stream)
+    console = _console(double)
     if not console.is_terminal:
         console.width = _UNLIMITED_WIDTH
-    with console.capture() as captured:
-        console.print(content, style=style, end=end)
-    return "\n".join(line.rstrip() for line in captured.get().split("\n"))
+    console.print(content, style=style, end=end)
+    return "\n".join(line.rstrip() for line in double.getvalue().split("\n"))
 
 
 def _write_stdout(text: str) -> None:
@@ -456,7 +522,7 @@ def _write_stderr(text: str) -> None:
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
-    except (BrokenPipeError, ValueError):  # nobody listens; the work goes on
+    except (OSError, ValueError):  # nobody listens, or a disk is full; the work goes on
         pass
 
 

@@ -8,7 +8,7 @@ import typer
 from qle.cli import console
 from qle.errors import ConfigError
 from qle.outputs import MEASURES_SUFFIXES, check_output
-from qle.runtime import cache_folder
+from qle.runtime import cache_folder, use_free_threads
 
 if TYPE_CHECKING:
     from qle.eval.report import Report
@@ -27,7 +27,8 @@ Thresholds come from the run; nothing is fitted to what is measured.
 
   charades: R1 and R5 at overlaps 0.1 to 0.7, mIoU, as for Charades-STA
 
-  qvhighlights: exactly what the program of QVHighlights prints; where that errs, also without the fault
+  qvhighlights: exactly what the program of QVHighlights prints; where that errs, also without the fault. What that program
+  measures by accident (repeated queries, reversed windows) is an error, unless --published
 
   retrieval: which video a text is about, and the other way round, ties by chance
 
@@ -55,6 +56,7 @@ Several --checkpoint, or a folder of --seeds, give mean and deviation over the r
 
 
 _LEAKING = "Retrieval: also by the score that T-MASS published, which knows the answer: no measure."
+_PUBLISHED = "qvhighlights: measure whatever its program measures, as it does."
 _ALLOW_MISSING = "Leave out videos that are not cached. With --predictions: what is missing there is a miss."
 
 
@@ -64,13 +66,14 @@ def eval_(
     predictions: Annotated[Path | None, typer.Option(help="A file of predictions instead of runs.")] = None,
     protocol: Annotated[str | None, typer.Option(help="rows, moments, charades, qvhighlights, retrieval or corpus.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: $QLE_CACHE.", show_default=False)] = None,
-    space: Annotated[str | None, typer.Option(help="The space, by a beginning of its name.  [default: that of the run]")] = None,
+    space: Annotated[str | None, typer.Option(help="The space, by a beginning of its name. \\[default: that of the run]")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the whole report there as JSON.")] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Also a line for each query (rows).")] = False,
     bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples, and of random floors.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help=_ALLOW_MISSING)] = False,
+    published: Annotated[bool, typer.Option("--published", help=_PUBLISHED)] = False,
     dsl: Annotated[bool, typer.Option("--dsl", help="Retrieval: also with the dual softmax over all texts.")] = False,
     published_leaking_score: Annotated[bool, typer.Option("--published-leaking-score", help=_LEAKING)] = False,
     retriever: Annotated[Path | None, typer.Option(help="Corpus: folder of a run that ranks videos.")] = None,
@@ -97,11 +100,13 @@ def eval_(
         checkpoints=tuple(checkpoint or ()), cache=folder, predictions=predictions, protocol=protocol, space=space,
         annotations=annotations, allow_missing=allow_missing, num_bootstrap=bootstrap, seed=seed, device=device,
         with_dsl=dsl, published_leaking_score=published_leaking_score, retriever=retriever, top_videos=top_videos,
-        shortlist=shortlist, fusion=fusion, fit=fit,
+        shortlist=shortlist, fusion=fusion, fit=fit, published=published,
     )  # fmt: skip
     for option, path in (("--out", out), ("--fit", fit)):
         if path is not None and not path.parent.is_dir():
             raise ConfigError(f"{option} {path}: there is no folder {path.parent}")
+    if request.checkpoints or request.retriever:  # files of predictions are measured without torch
+        use_free_threads(console.note)
     with console.StepProgress("scored", is_quiet=quiet) as progress:
         evaluation = evaluate_runs(request, progress.update)
     if out is not None:
@@ -146,6 +151,7 @@ _TOLD = {
     "videos_of_retriever": "of the videos were trained on by the retriever: the numbers are too hopeful",
     "queries_fitted_on": "queries were fitted on (--fit): the chain is too hopeful",
     "unanswered": "annotated queries have no prediction",
+    "repeated_rows": "rows are about a query that another row is about too: the last counts, and mAP takes the windows of all",
     "unasked": "predictions are about queries that are not annotated, and left out",
     "absent_left_out": "queries never happen, and are left out: this protocol has no such",
     "unsorted_lists": "lists of windows are not by falling score: --protocol moments orders them by score, charades takes the "

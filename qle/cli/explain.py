@@ -9,7 +9,7 @@ import typer
 from qle.cli import console
 from qle.errors import ConfigError, QleError
 from qle.outputs import FILM_SUFFIXES, MEASURES_SUFFIXES, REPORT_SUFFIXES, check_output
-from qle.runtime import cache_folder
+from qle.runtime import cache_folder, use_free_threads
 
 if TYPE_CHECKING:
     from qle.explain.faithfulness import Faithfulness
@@ -66,6 +66,7 @@ def explain(
             raise ConfigError(
                 "--faithfulness tests annotations: pass --annotations FILE and neither --query nor outputs"
             )
+        use_free_threads(console.note)
         _faithfulness(
             checkpoint, root, annotations, device=device, quiet=quiet, as_json=json, max_rows=max_rows, seed=seed,
             allow_missing=allow_missing, out=out,
@@ -79,6 +80,7 @@ def explain(
         raise ConfigError("nothing to write: pass --report FILE, --heatmaps FOLDER or --overlay-video FILE")
     if overlay_video is not None and (len(query) > 1 or len(video_id or ()) != 1):
         raise ConfigError("--overlay-video shows one query in one video: pass one --query and one --video-id")
+    use_free_threads(console.note)
     wrote: dict[str, Any] = {}
     exit_code = 0
     if report is not None or heatmaps is not None:

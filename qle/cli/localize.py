@@ -8,7 +8,7 @@ import typer
 from qle.cli import console
 from qle.errors import ConfigError
 from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output, format_of
-from qle.runtime import cache_folder
+from qle.runtime import cache_folder, use_free_threads
 
 LOCALIZE_HELP = """Find when something happens: free-text queries over cached videos or video files, with a trained run.
 
@@ -84,6 +84,7 @@ def localize(
         precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report, out=out,
         num_frames=frames, is_one_video=kind == "vtt", keeps_all=kind == "jsonl", allow_missing=allow_missing,
     )  # fmt: skip
+    use_free_threads(console.note)
     with console.StepProgress("rows", is_quiet=quiet) as progress:
         result = run(request, progress.update)
     text = render(

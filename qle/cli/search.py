@@ -7,7 +7,7 @@ import typer
 
 from qle.cli import console
 from qle.outputs import MOMENTS_SUFFIXES, check_output, format_of
-from qle.runtime import cache_folder
+from qle.runtime import cache_folder, use_free_threads
 
 SEARCH_HELP = """Find when something happens in any of the videos of a cache: first the videos, then the moments in them.
 
@@ -67,6 +67,7 @@ def search(
         cache=root, queries=tuple(asked), retriever=retriever, localizer=localizer, top_videos=top_videos, top=top,
         shortlist=shortlist, fusion=fusion, device=device,
     )  # fmt: skip
+    use_free_threads(console.note)
     with console.StepProgress("searched", is_quiet=quiet) as progress:
         result = run(request, progress.update)
     text = render(kind, result)

@@ -44,13 +44,13 @@ def train_heads(
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: $QLE_CACHE.", show_default=False)] = None,
     space: Annotated[str | None, typer.Option(help="The space, by any beginning of its name; the only one if not given.")] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Moments, retrieval: SPACE[:STREAM][+tef]; repeatable.")] = None,
-    head: Annotated[str | None, typer.Option(help="Which head to train.  [default: that of the preset, or qle]")] = None,
+    head: Annotated[str | None, typer.Option(help="Which head to train.  \\[default: that of the preset, or qle]")] = None,
     preset: Annotated[str | None, typer.Option(help="Settings by name (qle/cholec80) or a path to a .toml.")] = None,
     text_encoder: Annotated[str | None, typer.Option(help="tiny (default), minilm, id, folder, .txt, .safetensors.")] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters of the text encoder.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, e.g. train.lr=1e-3; may be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Train so many times; mean and deviation in OUT/summary.json.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Seeds at once.  [default: one a GPU, or as cores allow]")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Seeds at once.  \\[default: one a GPU, or as cores allow]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; accelerate launch deals out GPUs itself.")] = "auto",
     track: Annotated[str, typer.Option(help="auto (TensorBoard where it is installed), tensorboard or none.")] = "auto",
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out annotations without a cached video.")] = False,
@@ -58,13 +58,17 @@ def train_heads(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.text import check_text_encoder
+
+    settings = _settings(preset, text_encoder, lora, set_ or ())
+    if isinstance(name := settings.get("text", {}).get("name"), str):
+        check_text_encoder(name)
     from qle.heads import task_of
-    from qle.runtime import is_main_process
+    from qle.runtime import is_main_process, use_free_threads
     from qle.train.request import TrainRequest
     from qle.train.run import plan
     from qle.train.run import train_heads as run
 
-    settings = _settings(preset, text_encoder, lora, set_ or ())
     request = TrainRequest(
         cache=cache_folder(cache), space=space, streams=tuple(stream or ()), annotations=annotations, val=val, out=out,
         head=head or _head_of(settings), settings=settings, num_seeds=seeds, num_jobs=jobs, device=device, track=track,
@@ -74,6 +78,7 @@ def train_heads(
         planned = plan(request)
         console.print_json(asdict(planned)) if json else _show_plan(planned)
         return
+    use_free_threads(console.note)
     with console.TrainProgress(is_quiet=quiet or not is_main_process()) as progress:
         summary = run(request, progress.update, progress.note)
     if is_main_process():
@@ -155,7 +160,7 @@ def _show_summary(summary: "TrainSummary", use: str) -> None:
     console.facts(
         {
             "kept": f"step {selection['step']:,} of {selection['steps']:,}, "
-            f"validation {score_label(score)} {selection[score]:.4f}",
+            f"validation {score_label(score)} " + ("none" if selection[score] is None else f"{selection[score]:.4f}"),
             "use it": use.format(run=summary.runs[0].folder),
         }
     )

@@ -47,12 +47,12 @@ _UNREAD = "txt_proj_linear"
 def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> CgDetrHead:
     """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
     without a trace in the tensors matter (nheads, num_prompts, weights of losses), and `published`."""
-    state = detr.bare(state)
+    state = detr.without_alignment(detr.bare(state))
 
     def fields() -> dict[str, Any]:
         found = detr.options(settings, _OPTIONS)
-        found |= {count: detr.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
-        found["text_to_video_layers"] = detr.count_layers(state, _LISTEN)
+        found |= {count: links.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
+        found["text_to_video_layers"] = links.count_layers(state, _LISTEN)
         return found | {"num_dummies": len(state["dummy_rep_token"]), "num_prompts": len(state["global_rep_token"])}
 
     return detr.build_head(CgDetrHead, state, fields, _links, UPSTREAM)

@@ -8,8 +8,9 @@ text encoder are named, the run is bound to them and works like any other; else 
 
 import argparse
 import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor
 from qle.cache.reader import Space, open_cache
 from qle.compat import UPSTREAMS, Upstream, tmass
 from qle.compat.detr import bare, input_dims
-from qle.config import config_to_dict
+from qle.config import build_config, config_to_dict
 from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import FeatureRecipe, StreamChoice, with_endpoints
 from qle.durable import replace_file
@@ -37,10 +38,12 @@ from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.text import build_text_encoder
 from qle.text.base import TextEncoder
 from qle.text.request import TextRequest
-from qle.weights import load_file
+from qle.weights import load_file, read_header
 
 OPTIONS_FILE = "opt.json"
 """What the official programs write beside their checkpoints."""
+OWN_OPTIONS = "qle"
+"""The option of exported files that only an import here reads."""
 TORCH_SUFFIXES = (".ckpt", ".pth", ".pt")
 
 
@@ -97,7 +100,7 @@ def import_checkpoint(request: ImportRequest) -> ImportSummary:
     if run_state(request.out) != "new":
         raise ConfigError(f"--out {request.out}: a run is there already; give another folder")
     opened = _open(request, upstream)
-    settings = opened.options | {"published": request.published}
+    settings = {**opened.options, "published": request.published or bool(opened.options.get("published"))}
     try:
         head: Head = import_module(upstream.module).head_from_official(opened.state, settings)
     except (ConfigError, CheckpointError) as error:  # sizes that no such head has
@@ -122,8 +125,8 @@ def import_checkpoint(request: ImportRequest) -> ImportSummary:
 
 
 def export_checkpoint(run: Path, out: Path, upstream: str | None = None) -> dict[str, Any]:
-    """The head of a run under official names: {entry: state, opt: Namespace} for torch suffixes, tensors alone for
-    .safetensors."""
+    """The head of a run under official names: {entry: state, opt: Namespace} for torch suffixes; tensors for .safetensors, whose
+    header holds the options. Imported with the same cache, streams and text encoder, either gives the same run."""
     if out.exists():
         raise ConfigError(f"--out {out}: something is there already; give another name")
     if out.suffix not in (*TORCH_SUFFIXES, ".safetensors"):
@@ -138,15 +141,28 @@ def export_checkpoint(run: Path, out: Path, upstream: str | None = None) -> dict
         raise ConfigError(f"{run} holds the head {record.head}, which goes to {name}, not to {upstream}")
     module = import_module(UPSTREAMS[name].module)
     state = {key: tensor.contiguous() for key, tensor in module.official_state(head).items()}
+    options = _run_options(record) | module.official_options(head)
     if out.suffix == ".safetensors":
-        content = save(state, metadata={"format": "pt"})
+        content = save(state, metadata={"format": "pt", "opt": json.dumps(options)})
     else:
         buffer = io.BytesIO()
-        options = argparse.Namespace(**module.official_options(head))
-        torch.save({UPSTREAMS[name].entry: state, "epoch": 0, "opt": options}, buffer)
+        torch.save({UPSTREAMS[name].entry: state, "epoch": 0, "opt": argparse.Namespace(**options)}, buffer)
         content = buffer.getvalue()
     replace_file(out, content)
     return {"file": str(out), "to": name, "num_tensors": len(state), "size_bytes": len(content)}
+
+
+def _run_options(record: RunRecord) -> dict[str, Any]:
+    """What makes the run beside its head: the options that it was imported with, the longest video under its official name,
+    and under `qle`, which no official program reads, how clips are made of rows and the constants that were fitted."""
+    found: dict[str, Any] = dict(record.settings.get("imported", {}).get("options", {}))
+    own: dict[str, Any] = {**found.pop(OWN_OPTIONS, {}), "is_calibrated": record.is_calibrated}
+    if record.ranking is not None:
+        own["ranking"] = asdict(record.ranking)
+        if record.recipe is not None:
+            found["max_video_l" if record.head == "mesm" else "max_v_l"] = record.recipe.window_clips
+            own |= {"clip_s": record.recipe.clip_s, "long_videos": record.recipe.long_videos}
+    return {**found, OWN_OPTIONS: own}
 
 
 def _open(request: ImportRequest, upstream: Upstream) -> _Opened:
@@ -173,6 +189,8 @@ def _options(request: ImportRequest, found: Mapping[str, Any]) -> tuple[dict[str
         path = request.options
     elif isinstance(inside, argparse.Namespace | Mapping):
         return dict(vars(inside) if isinstance(inside, argparse.Namespace) else inside), "the checkpoint"
+    elif header := read_header(request.file).get("opt"):
+        return _header_options(request.file, header), "the checkpoint"
     elif beside.is_file():
         path = beside
     else:
@@ -181,6 +199,17 @@ def _options(request: ImportRequest, found: Mapping[str, Any]) -> tuple[dict[str
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: expected a JSON object of options, got {type(values).__name__}")
     return values, str(path)
+
+
+def _header_options(path: Path, text: str) -> dict[str, Any]:
+    """Options that an export here wrote into the header of a .safetensors file."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the options in its header are no JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object of options in its header, got {type(values).__name__}")
+    return values
 
 
 def _widths(state: Mapping[str, Tensor], upstream: Upstream) -> tuple[int, int]:
@@ -203,11 +232,7 @@ def _features(
         recipe = source.recipe
         spaces: tuple[Space, ...] = (source.space,)
     else:
-        longest = options.get("max_v_l", options.get("max_video_l"))
-        config = MomentDataConfig()
-        if isinstance(longest, int) and longest > 0:
-            # MESM averages what is longer, the others are asked in windows that overlap.
-            config = MomentDataConfig(window_clips=longest, long_videos="pool" if head.name == "mesm" else "windows")
+        config = _clip_options(request, options, pools=head.name == "mesm")
         streams = StreamSet.open(cache, with_endpoints(choices), config)
         recipe, spaces = streams.recipe, tuple(streams.spaces)
     if recipe.dim != dim:
@@ -219,6 +244,26 @@ def _features(
     return recipe, spaces
 
 
+def _clip_options(request: ImportRequest, options: Mapping[str, Any], *, pools: bool) -> MomentDataConfig:
+    """How many clips the head sees at once, and what becomes of the others."""
+    longest, own = options.get("max_v_l", options.get("max_video_l")), _own_options(request, options)
+    settings = {name: own[name] for name in ("clip_s", "long_videos") if name in own}
+    if isinstance(longest, int) and longest > 0:
+        # MESM averages what is longer, the others are asked in windows that overlap.
+        settings = {"long_videos": "pool" if pools else "windows", **settings, "window_clips": longest}
+    return build_config(MomentDataConfig, settings, where=f"{request.file}: options")
+
+
+def _own_options(request: ImportRequest, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an export here said in `qle`; nothing in official files."""
+    own = options.get(OWN_OPTIONS, {})
+    if not isinstance(own, Mapping):
+        raise CheckpointError(
+            f"{request.file}: expected {OWN_OPTIONS} of its options to hold names and values, got {own!r:.80}"
+        )
+    return own
+
+
 def _record(
     request: ImportRequest, opened: _Opened, head: Head, text: TextEncoder | None, recipe: FeatureRecipe | None,
     spaces: Sequence[Space],
@@ -228,6 +273,8 @@ def _record(
     unbound = SpaceUse(name="", hash="", hashed={}, streams={head.streams[0]: (features_dim,)}, rate_fps=None)
     first, *more = [space_use(space, None) for space in spaces] or [unbound]
     imported = {"from": request.upstream, "file": request.file.name, "options": _plain(opened.options)}
+    own = _own_options(request, opened.options)
+    ranking = build_config(Ranking, own.get("ranking", {}), where=f"{request.file}: options")
     return RunRecord(
         head=head.name,
         head_config=config_to_dict(head.config),
@@ -237,8 +284,8 @@ def _record(
         space=first,
         more_spaces=tuple(more),
         recipe=recipe,
-        ranking=Ranking() if head.task == "moments" else None,
-        is_calibrated=False,
+        ranking=ranking if head.task == "moments" else None,
+        is_calibrated=own.get("is_calibrated") is True,
         priors=None,
         settings={"imported": imported},
         selection={},
@@ -276,7 +323,7 @@ def _notes(request: ImportRequest, record: RunRecord, options: Mapping[str, Any]
             f"not bound to {' or '.join(missing)}: it can be exported; to localize with it, import it again with them",
         )
     notes = [] if record.recipe is None else _order_notes(request, record.recipe, options)
-    if record.ranking is not None:
+    if record.ranking is not None and not record.is_calibrated:
         notes.append(
             "scores are raw: an official file holds no calibration, so they rank moments and are no probabilities"
         )
@@ -304,10 +351,10 @@ def _order_notes(request: ImportRequest, recipe: FeatureRecipe, options: Mapping
     return notes
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
     """For JSON: what is no plain value (a device) as its text."""
-    plain = (str, int, float, bool, type(None))
-    return {
-        str(name): value if isinstance(value, plain) else [*map(str, value)] if isinstance(value, list) else str(value)
-        for name, value in options.items()
-    }
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)

@@ -3,14 +3,13 @@
 Every file of an upstream beside this one puts its table of links together from these pieces.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from qle.compat.links import Link, alone, load_official, tied
+from qle.compat.links import Link, alone, count_layers, load_official, tied
 from qle.config import build_config
 from qle.errors import CheckpointError
 from qle.heads.base import TokenShapes
@@ -22,6 +21,7 @@ OPTIONS = {
     "dropout": "dropout",
     "input_dropout": "input_dropout",
     "use_txt_pos": "word_positions",
+    "aux_loss": "aux_loss",
     "published": "published",
     "normalise_words": "normalise_words",
 }
@@ -33,7 +33,10 @@ LOSS_OPTIONS = {
     "lw_saliency": "saliency",
     "eos_coef": "background_weight",
     "saliency_margin": "margin",
+    "rank_temperature": "rank_temperature",
+    "rank_divisor": "rank_divisor",
 }
+"""Fields of SetLossConfig; the last two are constants of the official programs, and so under our own names."""
 COST_OPTIONS = {"set_cost_span": "span", "set_cost_giou": "giou", "set_cost_class": "label"}
 
 
@@ -171,10 +174,10 @@ def bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many numbers follow the prefix."""
-    found = {match[1] for name in state if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
-    return len(found)
+def without_alignment(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors but for projections that align queries with the words of the memory (contrastive_align_loss). The memory of
+    QD-DETR and CG-DETR holds clips alone, so that their term is a constant and nothing else reads them."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith("contrastive_align_projection_")}
 
 
 def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -219,11 +222,11 @@ SIZE_OPTIONS = {
 
 def official_options(config: DetrConfig, more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The inverse of `options`, sizes included."""
-    names = {theirs: mine for theirs, mine in OPTIONS.items() if theirs != mine} | SIZE_OPTIONS | dict(more or {})
+    names = OPTIONS | SIZE_OPTIONS | dict(more or {})
     found = {theirs: getattr(config, mine) for theirs, mine in names.items()}
     found |= {theirs: getattr(config.losses, mine) for theirs, mine in LOSS_OPTIONS.items()}
     found |= {theirs: getattr(config.losses.costs, mine) for theirs, mine in COST_OPTIONS.items()}
-    return found | {"dropout": config.dropout, "input_dropout": config.input_dropout, "span_loss_type": "l1"}
+    return found | {"no_norm_tfeat": not config.normalise_words, "span_loss_type": "l1"}
 
 
 def _renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ A link says that some official tensors, one after another, hold the same numbers
 projections differ in where they are cut, and nothing else.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,11 @@ def alone(official: str, ours: str) -> list[Link]:
 
 def _dot(leaf: str) -> str:
     return f".{leaf}" if leaf else ""
+
+
+def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many different numbers follow the prefix in the names of the tensors."""
+    return len({match[1] for name in state if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))})
 
 
 def official_state(head: nn.Module, links: Sequence[Link]) -> dict[str, Tensor]:

@@ -30,6 +30,10 @@ _OPTIONS = {
     "recss_tau": "sentence_temperature",
     "iou_gamma": "same_giou",
     "sentence_clips": "sentence_clips",
+    **{
+        name: name
+        for name in ("sees_token", "label_smoothing", "vocabulary_size", "function_words")  # not theirs to choose
+    },
 }
 _LOSS_OPTIONS = {
     "loss_span_coef": "span",
@@ -65,6 +69,7 @@ def official_options(head: MesmHead) -> dict[str, Any]:
     found = detr.official_options(config, _OPTIONS)
     found |= {theirs: getattr(config.losses, mine) for theirs, mine in _LOSS_OPTIONS.items()}
     found |= {
+        "function_words": list(config.function_words),
         "rec_fw": config.enhances,
         "rec_ss": config.sentence_layers > 0,
         "share_MLP": not config.has_word_part,
@@ -83,12 +88,12 @@ def _shapes(clip_dim: int, text_dim: int) -> TokenShapes:
 
 
 def _sizes(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
-    sentence_layers, enhances = detr.count_layers(state, _SENTENCE), "masked_token" in state
+    sentence_layers, enhances = links.count_layers(state, _SENTENCE), "masked_token" in state
     found: dict[str, Any] = {
         "enhances": enhances,
-        "enhance_layers": detr.count_layers(state, _ENHANCE),
+        "enhance_layers": links.count_layers(state, _ENHANCE),
         "has_word_part": f"{_ENHANCE}.0.linear1_1.weight" in state,
-        "align_layers": detr.count_layers(state, _ALIGN),
+        "align_layers": links.count_layers(state, _ALIGN),
         "sentence_layers": sentence_layers,
         # The made-up sentence has a place in the table of words.
         "max_words": len(state["txt_position_embed.position_embeddings.weight"]) - (sentence_layers > 0),

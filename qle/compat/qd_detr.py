@@ -18,10 +18,10 @@ UPSTREAM = "QD-DETR"
 def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> QdDetrHead:
     """The head with the official weights, every one of them accounted for. `settings` are the official options, of which those
     without a trace in the tensors matter (nheads, use_txt_pos, dropout, weights of losses), and `published`."""
-    state = detr.bare(state)
+    state = detr.without_alignment(detr.bare(state))
 
     def fields() -> dict[str, Any]:
-        listens = detr.count_layers(state, "transformer.t2v_encoder.layers")
+        listens = links.count_layers(state, "transformer.t2v_encoder.layers")
         return detr.options(settings) | {"text_to_video_layers": listens}
 
     return detr.build_head(QdDetrHead, state, fields, lambda head: _links(head.config), UPSTREAM)

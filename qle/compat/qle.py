@@ -7,11 +7,12 @@ their own modules and are left out here by name, never by chance: every other te
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from qle.compat.links import count_layers
 from qle.errors import CheckpointError
 from qle.heads.base import TokenShapes
 from qle.heads.qle.head import QleConfig, QleHead
@@ -20,6 +21,8 @@ from qle.weights import load_exactly
 GUIDED, TEMPORAL = "language_guided_head.", "temporal_head."
 OTHER_PARTS = ("vision_backbone.", "text_encoder.")
 
+_DECODER_LAYERS = f"{GUIDED}transformer_decoder.layers"
+_ENCODER_LAYERS = f"{TEMPORAL}transformer_encoder.layers"
 _PLAIN = {
     f"{GUIDED}fc_relevance": "relevance",
     f"{GUIDED}text_proj": "words",
@@ -62,28 +65,50 @@ def head_from_official(state: Mapping[str, Tensor], *, num_heads: int = 8, grid:
 
 
 def _config(state: Mapping[str, Tensor], num_heads: int) -> QleConfig:
-    layers = {name.split(".")[3] for name in state if name.startswith(f"{GUIDED}transformer_decoder.layers.")}
     num_outputs = len(state[f"{TEMPORAL}fc_output.bias"])
     if num_outputs not in (1, 2):
         raise CheckpointError(f"QLE checkpoint: {num_outputs} temporal outputs; expected 1 (logit) or 2 (evidence)")
-    temporal: Literal["published", "published-ssm"] = "published"
-    if f"{TEMPORAL}layers.0.A_log" in state:
-        temporal = "published-ssm"
-    return QleConfig.published(
+    is_ssm = f"{TEMPORAL}layers.0.A_log" in state
+    published = QleConfig.published(
         num_heads=num_heads,
-        num_layers=len(layers),
-        hidden=len(state[f"{GUIDED}transformer_decoder.layers.0.linear1.bias"]),
+        num_layers=count_layers(state, _DECODER_LAYERS),
+        hidden=len(state[f"{_DECODER_LAYERS}.0.linear1.bias"]),
         output="evidence" if num_outputs == 2 else "logit",
         confidence="published" if any("confidence_module" in name for name in state) else "none",
-        temporal=temporal,
+        temporal="published-ssm" if is_ssm else "published",
+    )
+    if is_ssm:
+        return _with_ssm_sizes(published, state)
+    return replace(
+        published,
+        temporal_layers=count_layers(state, _ENCODER_LAYERS),
+        temporal_hidden=len(state[f"{_ENCODER_LAYERS}.0.linear1.bias"]),
+        temporal_heads=num_heads,
+    )
+
+
+def _with_ssm_sizes(config: QleConfig, state: Mapping[str, Tensor]) -> QleConfig:
+    first = f"{TEMPORAL}layers.0"
+    if f"{first}.B" not in state:
+        raise CheckpointError(
+            "QLE checkpoint: its temporal head is the Mamba of the mamba_ssm library, whose scan is not built in here\n"
+            "only the state space block of the published code itself is known (SSM_USE_OFFICIAL_MAMBA = False)"
+        )
+    inner, state_dim = state[f"{first}.A_log"].shape
+    return replace(
+        config,
+        temporal_layers=count_layers(state, f"{TEMPORAL}layers"),
+        state_dim=state_dim,
+        state_kernel=state[f"{first}.conv1d.weight"].shape[-1],
+        state_expand=inner // len(state[f"{TEMPORAL}norm.bias"]),
     )
 
 
 def _rename(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
     """Our names of one official tensor; a fused projection becomes two."""
     for official, parts, ours in (
-        (f"{GUIDED}transformer_decoder.layers.", _DECODER_PARTS, "guided."),
-        (f"{TEMPORAL}transformer_encoder.layers.", _ENCODER_PARTS, "temporal.mixer.layers."),
+        (f"{_DECODER_LAYERS}.", _DECODER_PARTS, "guided."),
+        (f"{_ENCODER_LAYERS}.", _ENCODER_PARTS, "temporal.mixer.layers."),
     ):
         if name.startswith(official):
             number, part, leaf = name.removeprefix(official).split(".", 2)

@@ -43,7 +43,9 @@ _SETTINGS = {
     "stochasic_trials": "trials",
     "support_loss_weight": "support_weight",
 }
-"""Official options that leave no trace in the tensors (the third from the end is their spelling)."""
+"""Official options that leave no trace in the tensors (the last but one is their spelling)."""
+_OWN = ("dim", "projection", "scoring", "scale")
+"""Fields of TmassConfig that the official program has no option for."""
 
 
 def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> TmassHead:
@@ -56,7 +58,7 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
         log_scale = mine[LOG_SCALE]
     except KeyError as error:
         raise CheckpointError(f"not a checkpoint of T-MASS: it has no tensor {error}") from error
-    config = TmassConfig(num_frames=num_frames, projection="never", **_config(settings))
+    config = TmassConfig(**{"projection": "never", **_config(settings), "num_frames": num_frames})
     head = TmassHead(config, TokenShapes(streams={FRAMES: (dim,)}, text_dim=dim, sentence_dim=dim))
     renamed = {_rename(name): tensor for name, tensor in mine.items()}
     renamed |= {"log_scale": log_scale.reshape(()), "noise": head.noise}  # theirs is drawn at every evaluation
@@ -87,7 +89,9 @@ def input_dims(state: Mapping[str, Tensor]) -> tuple[int, int]:
 
 def official_options(head: TmassHead) -> dict[str, Any]:
     """What the official program is told when it is built."""
-    return {official: getattr(head.config, ours) for official, ours in _SETTINGS.items()}
+    found = {official: getattr(head.config, ours) for official, ours in _SETTINGS.items()}
+    found |= {"num_frames": head.config.num_frames, "embed_dim": len(head.radius.linear.bias)}
+    return found | {name: getattr(head.config, name) for name in _OWN}
 
 
 def left_out(state: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -97,7 +101,8 @@ def left_out(state: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def _config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    given = {ours: settings[official] for official, ours in _SETTINGS.items() if settings.get(official) is not None}
+    names = _SETTINGS | {name: name for name in _OWN}
+    given = {ours: settings[official] for official, ours in names.items() if settings.get(official) is not None}
     converted = {"dropout": float, "prior_std": float, "support_weight": float}
     return {name: converted.get(name, lambda value: value)(value) for name, value in given.items()}
 

@@ -19,6 +19,7 @@ import numpy as np
 from qle.data.readlog import BadRow, ReadLog
 from qle.durable import replace_file
 from qle.errors import AnnotationError, InputError
+from qle.inputs import parse_json, read_input_bytes, utf8_bytes
 
 Window = tuple[float, float]
 
@@ -254,7 +255,7 @@ def qid_to_json(qid: str) -> int | str:
 def raw_lines(path: Path) -> list[bytes]:
     """The lines of a JSONL file; a byte order mark is dropped."""
     try:
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        return utf8_bytes(read_input_bytes(path)).split(b"\n")
     except OSError as error:
         raise InputError(f"cannot read annotations {path}: {error.strerror or error}") from error
 
@@ -262,8 +263,8 @@ def raw_lines(path: Path) -> list[bytes]:
 def _refuse_document(path: Path, content: bytes) -> None:
     """A whole file that is one list or one object would make every line of it a wrong row."""
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
+        found = parse_json(content)
+    except ValueError:
         return
     if isinstance(found, dict) and found.keys() & {"qid", "query", "vid", "relevant_windows"}:
         return  # one row, and wrong
@@ -278,8 +279,8 @@ def _refuse_document(path: Path, content: bytes) -> None:
 def parse_row(content: bytes) -> dict[str, Any]:
     """One line of a JSONL file. Raises BadRow."""
     try:
-        row = json.loads(content, parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:  # also wrong UTF-8, the NaN refused below, a million brackets
+        row = parse_json(content, parse_constant=refuse_constant)
+    except ValueError as error:  # also wrong UTF-8, the NaN refused below, a million brackets
         raise BadRow("row", f"no JSON: {error}") from error
     if not isinstance(row, dict):
         raise BadRow("row", f"expected one JSON object a line, got {type(row).__name__}")

@@ -5,7 +5,7 @@ EvaluationRequest -> evaluation.py -> Evaluation: a Report for each run, and mea
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from qle.eval.report import Report
 if TYPE_CHECKING:
     from qle.runs.record import RunRecord
 
-OnProgress = Callable[[int, int, str], None]
 Runs = Sequence[tuple[Path, "RunRecord"]]
 """Folders of runs and what stands in them."""
 
@@ -39,6 +38,8 @@ class EvaluationRequest:
     """Beginning of its name. None: the only one, or of several the one that the runs were trained on."""
     allow_missing: bool = False
     """Leave out annotations whose video is not cached; queries that a file of predictions lacks count as misses."""
+    published: bool = False
+    """parity: qvhighlights just as its program measures, also what the default mode refuses."""
     num_bootstrap: int = 1000
     seed: int = 0
     """Seed of the resampling, and of random floors."""
@@ -65,6 +66,8 @@ class EvaluationRequest:
             )
         if not self.checkpoints and self.predictions is None:
             raise ConfigError("nothing to evaluate: pass --checkpoint RUN, or --predictions FILE")
+        if self.published and self.protocol != "qvhighlights":
+            raise ConfigError("--published repeats the program of QVHighlights: pass --protocol qvhighlights with it")
         if self.fusion is not None and self.fit is not None:
             raise ConfigError("--fusion uses fitted weights and --fit fits them: pass one of the two")
         if self.num_bootstrap < 0:

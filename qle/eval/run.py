@@ -21,11 +21,12 @@ from pathlib import Path
 
 from qle.config import load_plugin
 from qle.errors import CheckpointError, ConfigError
-from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, Runs
 from qle.eval.submissions.measure import DEFAULT, evaluate_file
 from qle.heads import task_of
 from qle.runs.record import CONFIG_FILE, RunRecord, read_run
 from qle.task import TASKS, Task, named_task
+from qle.types import OnProgress
 
 SHARED = {
     "moments": "qle.tasks.evaluation:evaluate_predictions",

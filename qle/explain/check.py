@@ -6,7 +6,7 @@
 Pictures and reports of answers are made where answers are made (localize.py); both see a video through qle/explain/evidence.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,7 @@ from qle.runs.videos import RunVideos
 from qle.runtime import resolve_device
 from qle.tasks.answering import AnsweringOptions
 from qle.tasks.rows.scoring import RowScorer
-
-OnProgress = Callable[[int, int, str], None]
+from qle.types import OnProgress
 
 NUM_FRESH = 3
 """Untrained heads: one alone may resemble the trained one by chance."""

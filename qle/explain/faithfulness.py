@@ -27,8 +27,8 @@ from qle.explain.pointing import point
 from qle.explain.visible import Visible
 from qle.heads.rows import RowHead
 from qle.tasks.rows.scoring import RowScorer
-from qle.tasks.scoring import OnProgress
 from qle.text.base import Words
+from qle.types import OnProgress
 
 NUM_SWAPS = 3
 """Other queries that are asked about each row."""

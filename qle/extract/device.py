@@ -3,7 +3,6 @@
 Whether other processes or machines are at the same list makes no difference here: claims divide the work.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +19,14 @@ from qle.extract.plan import size_bytes
 from qle.extract.progress import Progress
 from qle.extract.request import ExtractRequest
 from qle.extract.target import Target, make_target
-from qle.runtime import keep_freed_memory, num_threads, resolve_device
+from qle.runtime import keep_freed_memory, num_cores, num_threads, resolve_device
 from qle.types import VideoSource
 
-OnProgress = Callable[[Progress], None]
+OnExtracting = Callable[[Progress], None]
 
 
 def run_device(
-    request: ExtractRequest, sources: Sequence[VideoSource], device_name: str, on_progress: OnProgress
+    request: ExtractRequest, sources: Sequence[VideoSource], device_name: str, on_progress: OnExtracting
 ) -> tuple[list[Path], Progress]:
     """One engine on one device, over the whole list; other processes may be at the same list."""
     device = resolve_device(device_name)
@@ -44,7 +43,7 @@ def run_targets(
     sources: Sequence[VideoSource],
     targets: Sequence[Target],
     device: torch.device,
-    on_progress: OnProgress,
+    on_progress: OnExtracting,
 ) -> Progress:
     """What is missing of the list in the spaces of these targets, extracted on their device."""
     work = WorkList(plan_pending(sources, targets, wanted_states(request)), targets)
@@ -69,7 +68,7 @@ def make_targets(request: ExtractRequest, device: torch.device) -> list[Target]:
 
 def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptions:
     """Defaults by the device and by its share of this machine's cores."""
-    cores = max(1, len(os.sched_getaffinity(0)) // len(request.devices))
+    cores = max(1, num_cores() // len(request.devices))
     is_cpu = device.type == "cpu"
     return EngineOptions(
         sampling=request.sampling,
@@ -81,6 +80,8 @@ def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptio
         # A core's share of the cache holds one clip of 8 frames better than four (benchmarks/forward.py).
         batch_frames=request.batch_frames or (8 if is_cpu else 256),
         durability=request.durability,
+        keep_partial=request.keep_partial,
+        keep_damaged=request.keep_damaged,
         stall_limit_s=request.stall_limit_s,
     )
 

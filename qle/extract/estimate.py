@@ -26,7 +26,7 @@ from qle.extract.engine.opening import EngineOptions
 from qle.extract.plan import discover, size_bytes
 from qle.extract.request import ExtractRequest
 from qle.extract.sampling import decode_runs, num_decoded_frames, plan_rows
-from qle.extract.target import space_spec
+from qle.extract.target import named_as_there, space_spec
 from qle.extract.tokens import to_stored
 from qle.runtime import resolve_device
 from qle.types import SpaceSpec, VideoInfo, VideoSource
@@ -68,7 +68,9 @@ def estimate(request: ExtractRequest) -> Estimate:
     device = resolve_device(request.devices[0])
     options = engine_options(request, device)
     backbones = [build_backbone(replace(wanted, device=str(device))) for wanted in request.backbones]
-    specs = [space_spec(backbone, request.sampling, request.tokens) for backbone in backbones]
+    specs = [
+        named_as_there(request.cache, space_spec(backbone, request.sampling, request.tokens)) for backbone in backbones
+    ]
     pending = _pending(request, specs, sources)
     probed = _probe(pending, backbones, options)
     scale = _scale(pending, probed)
@@ -144,10 +146,10 @@ def _count(probe: _Probe, info: VideoInfo, options: EngineOptions) -> None:
     source = probe.source
     try:
         choose_decoder(info, options.decoder)
+        rows = plan_rows(info.pts_s, info.end_s, info.time_base, options.sampling, source.start_s, source.end_s)
     except DecodeError as error:
         probe.failure = str(error).splitlines()[0]
         return
-    rows = plan_rows(info.pts_s, info.end_s, info.time_base, options.sampling, source.start_s, source.end_s)
     probe.rows = rows.num_rows
     probe.frames = num_decoded_frames(decode_runs(rows.frame_index, info.is_key))
     end_s = info.end_s if source.end_s is None else min(source.end_s, info.end_s)

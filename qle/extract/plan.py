@@ -10,10 +10,11 @@ import glob
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from qle.errors import ConfigError, InputError
+from qle.inputs import decimal_point, decode_text, read_input_bytes, refuse_address
 from qle.types import VideoSource
 
 VIDEO_SUFFIXES = (
@@ -75,11 +76,11 @@ def _check_same(known: VideoSource, other: VideoSource) -> None:
 
 def _expand(text: str, root: Path | None) -> Iterator[VideoSource]:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         yield from _sources(_videos_below(path), root or path)
-    elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
+    elif path.suffix.lower() in MANIFEST_SUFFIXES and os.path.isfile(path):
         yield from _read_manifest(path, root or path.parent)
-    elif path.exists():
+    elif os.path.exists(path):
         yield from _sources([path], root or path.parent)
     elif glob.has_magic(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if Path(match).is_file()]
@@ -123,36 +124,50 @@ def _fixed_part(pattern: str) -> Path:
 
 
 def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
-    with _open_text(manifest) as lines:
-        header = lines.getvalue().partition("\n")[0]
-        delimiter = ";" if ";" in header and "," not in header else MANIFEST_SUFFIXES[manifest.suffix.lower()]
-        rows = csv.DictReader(lines, delimiter=delimiter)
-        columns = {name.strip().lower(): name for name in rows.fieldnames or () if name}
-        path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
-        if path_column is None:
-            raise InputError(f"{manifest}: no column with the video's path; name one of {', '.join(PATH_COLUMNS)}")
-        key_column = next((columns[name] for name in KEY_COLUMNS if name in columns), None)
-        start_column, end_column = (columns.get(name) or columns.get(f"{name}_s") for name in ("start", "end"))
-        missing = ""
-        num_found = 0
-        for row in rows:
-            where = f"{manifest}:{rows.line_num}"
-            if not (text := (row[path_column] or "").strip()):
-                raise InputError(f"{where}: the column {path_column!r} is empty")
-            path = manifest.parent / text  # an absolute path stays as it is
-            # One missing file of many fails as a video; all of them missing is a mistake in the list.
-            num_found += path.is_file()
-            missing = missing or ("" if path.is_file() else f"{where}: {path}")
-            start_s, end_s = (_seconds(row, column, where) for column in (start_column, end_column))
-            if start_s is not None and end_s is not None and end_s <= start_s:
-                raise InputError(f"{where}: end {end_s} is not after start {start_s}")
-            key = (row[key_column] or "").strip() if key_column else ""
-            if not key:
-                is_clip = start_s is not None or end_s is not None
-                key = key_of(path, root) + (f"#{_span(start_s, end_s)}" if is_clip else "")
-            yield VideoSource(key=key, path=path, start_s=start_s, end_s=end_s)
-        if missing and not num_found:
-            raise InputError(f"{missing} does not exist, nor does any other (paths are relative to the manifest)")
+    names, rows, delimiter = _table(manifest)
+    columns = {name.strip().lower(): name for name in names if name}
+    path_column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
+    if path_column is None:
+        raise InputError(f"{manifest}: no column with the video's path; name one of {', '.join(PATH_COLUMNS)}")
+    key_column = next((columns[name] for name in KEY_COLUMNS if name in columns), None)
+    start_column, end_column = (columns.get(name) or columns.get(f"{name}_s") for name in ("start", "end"))
+    missing = ""
+    num_found = 0
+    for line, row in rows:
+        where = f"{manifest}:{line}"
+        if not (text := (row[path_column] or "").strip()):
+            raise InputError(f"{where}: the column {path_column!r} is empty")
+        refuse_address(f"{where}:", text, InputError)
+        path = manifest.parent / text  # an absolute path stays as it is
+        # One missing file of many fails as a video; all of them missing is a mistake in the list.
+        is_there = os.path.isfile(path)  # unlike Path.is_file, also False for a name that no disk could hold
+        num_found += is_there
+        missing = missing or ("" if is_there else f"{where}: {str(path)[:200]}")
+        start_s, end_s = (_seconds(row, column, where, delimiter) for column in (start_column, end_column))
+        if start_s is not None and end_s is not None and end_s <= start_s:
+            raise InputError(f"{where}: end {end_s} is not after start {start_s}")
+        key = (row[key_column] or "").strip() if key_column else ""
+        if not key:
+            is_clip = start_s is not None or end_s is not None
+            key = key_of(path, root) + (f"#{_span(start_s, end_s)}" if is_clip else "")
+        yield VideoSource(key=key, path=path, start_s=start_s, end_s=end_s)
+    if missing and not num_found:
+        raise InputError(f"{missing} does not exist, nor does any other (paths are relative to the manifest)")
+
+
+def _table(manifest: Path) -> tuple[Sequence[str], list[tuple[int, dict[str, str]]], str]:
+    """Names of the columns, rows with the number of their line, and what stands between cells: a comma, or as spreadsheets
+    write it where numbers have decimal commas, a semicolon or a tab."""
+    text = _text(manifest)
+    header = text.partition("\n")[0]
+    delimiter = next((sign for sign in ",;\t" if sign in header), MANIFEST_SUFFIXES[manifest.suffix.lower()])
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return reader.fieldnames or (), [(reader.line_num, row) for row in reader], delimiter
+    except csv.Error as error:  # a cell of more than 131,072 characters, where a quote was never closed
+        raise InputError(
+            f"{manifest}:{reader.line_num + 1}: no CSV ({error})\nlook for a quote that is not closed"
+        ) from error
 
 
 def _span(start_s: float | None, end_s: float | None) -> str:
@@ -160,20 +175,20 @@ def _span(start_s: float | None, end_s: float | None) -> str:
     return "-".join("" if seconds is None else repr(seconds).removesuffix(".0") for seconds in (start_s or 0.0, end_s))
 
 
-def _open_text(manifest: Path) -> io.StringIO:
+def _text(manifest: Path) -> str:
     try:
-        return io.StringIO(manifest.read_bytes().decode("utf-8-sig"), newline="")
+        text = decode_text(read_input_bytes(manifest))
     except OSError as error:
         raise InputError(f"{manifest} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{manifest}:{line}: not UTF-8 text\nSave it again as UTF-8 (CSV UTF-8 in spreadsheets)."
-        ) from error
+    except ValueError as error:
+        raise InputError(f"{manifest}: {error}") from error
+    if "\0" in text:
+        raise InputError(f"{manifest}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: a zero byte, expected text")
+    return text
 
 
-def _seconds(row: dict[str, str], column: str | None, where: str) -> float | None:
-    text = (row[column] or "").strip() if column else ""
+def _seconds(row: dict[str, str], column: str | None, where: str, delimiter: str) -> float | None:
+    text = decimal_point((row[column] or "").strip(), delimiter) if column else ""
     if not text:
         return None
     try:

@@ -1,5 +1,6 @@
 """Everything that a user may ask of `qle extract`, in one value that crosses process borders. No torch: usage errors are fast."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,11 @@ from qle.backbones import BackboneRequest
 from qle.errors import ConfigError
 from qle.extract.decode.decoder import DECODERS
 from qle.extract.sampling import Sampling
+from qle.runtime import num_cores
 from qle.types import StoreDtype, StoreKind
+
+MOST_WORKERS = 32
+"""Decode processes of a device that any machine may have; more only where it has the cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,10 @@ class ExtractRequest:
     retry_failed: bool = False
     durability: Literal["full", "none"] = "full"
     """none: no fsync; a power cut may then damage what was reported as done (verify finds it)."""
+    keep_partial: bool = False
+    """Commit what is there of a file that broke off, marked as such; else it fails."""
+    keep_damaged: bool = False
+    """Count rows of frames that the decoder calls damaged as valid; they are marked either way."""
     stall_limit_s: float = 120.0
 
     def __post_init__(self) -> None:
@@ -71,5 +80,10 @@ class ExtractRequest:
         for name, value in (("workers", self.num_workers), ("batch", self.batch_frames), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: expected 1 or more")
-        if self.stall_limit_s <= 0:
+        if self.num_workers is not None and self.num_workers > (most := max(MOST_WORKERS, 4 * num_cores())):
+            raise ConfigError(
+                f"--workers {self.num_workers}: expected at most {most} on this machine of {num_cores()} cores\n"
+                "each is a process that decodes one video; more than there are cores make nothing faster"
+            )
+        if not 0 < self.stall_limit_s < math.inf:  # also refuses nan
             raise ConfigError(f"--decode-timeout {self.stall_limit_s}: expected seconds above 0")

@@ -8,7 +8,7 @@ from typing import Any
 
 from qle.cache.spaces import open_space
 from qle.cache.states import count_states, states
-from qle.extract.device import OnProgress, run_device
+from qle.extract.device import OnExtracting, run_device
 from qle.extract.launch import DeviceProcesses
 from qle.extract.plan import discover
 from qle.extract.request import ExtractRequest
@@ -24,6 +24,8 @@ class SpaceSummary:
     """done, failed, claimed, pending, stale, damaged -> number of videos."""
     failures: dict[str, str]
     """Key -> why."""
+    faults: dict[str, str]
+    """Committed videos that are partial or have damaged rows -> what is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class ExtractSummary:
         return asdict(self) | {"exit_code": self.exit_code}
 
 
-def run(request: ExtractRequest, on_progress: OnProgress) -> ExtractSummary:
+def run(request: ExtractRequest, on_progress: OnExtracting) -> ExtractSummary:
     """Extracts what is missing; returns what the cache then holds of the videos that were asked for."""
     started_s = time.monotonic()
     sources = discover(request.inputs, request.root, request.limit)
@@ -73,4 +75,5 @@ def _summarise(folder: Path, sources: Sequence[VideoSource]) -> SpaceSummary:
         space=folder.name,
         states=count_states(found),
         failures={state.key: state.reason for state in found if state.state == "failed"},
+        faults={state.key: state.reason for state in found if state.state == "done" and state.reason},
     )

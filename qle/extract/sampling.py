@@ -14,13 +14,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qle.errors import ConfigError
+from qle.errors import ConfigError, DecodeError
 from qle.types import RowPlan
 
 HOLE_FACTOR = 4.0
 """A frame that stays longer than this many times what its neighbours do was not shown all that time: frames are missing."""
 NEIGHBOURS = 3
 """Distances on each side that say how long frames last around here: few, so that four slow frames are a slow stretch."""
+MOST_STEP_S = 7 * 86_400.0
+"""Between two frames, or for the last one to stay: what is stamped further off is damage. No recording pauses so long."""
+MOST_STILL_S = 6 * 3_600.0
+"""One picture is not believed to stay longer, whatever lies around it: what follows is a hole."""
+MOST_HOLE_S = 120.0
+"""So far into a hole there are rows, invalid ones; a longer hole has none behind, since they could only repeat one frame."""
+MOST_ROWS, MOST_ROWS_EACH = 1_000_000, 1_000
+"""So many rows may any video have, and so many more for each of its frames; more cannot mean anything."""
 SEEK_COST_FRAMES = 6
 """A seek costs about as much as decoding this many frames (measured: docs/decisions/0002-decoders.md)."""
 NO_SEEK = -1
@@ -44,7 +52,8 @@ class Sampling:
             )
         if self.fps is not None and not 0 < self.fps < 1e6:
             raise ConfigError(
-                f"--fps must be above 0, got {self.fps}: use e.g. --fps 1, or --fps native for every frame"
+                f"--fps {self.fps:g}: expected rows a second above 0 and below a million\n"
+                "use e.g. --fps 1, or --fps native for every frame"
             )
         if self.stride is not None and self.stride < 1:
             raise ConfigError(f"--stride must be 1 or more, got {self.stride}")
@@ -85,8 +94,10 @@ def plan_rows(
 ) -> RowPlan:
     """The rows of one video, or of its part [from_s, until_s) in container time.
 
-    There is at least one row when any frame is on screen in that part; a part outside the video has none.
+    There is at least one row when any frame is on screen in that part; a part outside the video has none. Time and memory go
+    with the number of frames, not with the seconds between them. DecodeError (kind "timestamps") where stamps mean nothing.
     """
+    _check_steps(pts_s, end_s)
     slack = stamp_slack_s(pts_s, time_base)
     start = float(pts_s[0]) if from_s is None else max(from_s, float(pts_s[0]))
     stop = end_s if until_s is None else min(until_s, end_s)
@@ -94,7 +105,7 @@ def plan_rows(
     if is_past or (until_s is not None and until_s <= start):
         return _row_plan(np.zeros(0, np.int64), pts_s, np.zeros(0, bool))
     if sampling.mode == "fps":
-        times = _grid(start, stop - slack, float(sampling.fps or 0))
+        times = _times(pts_s, end_s, (start, stop - slack), float(sampling.fps or 0))
         shown = frame_at(pts_s, times, slack)
         return _row_plan(shown, pts_s, _is_on_screen(pts_s, end_s, times, shown, slack))
     first = int(np.searchsorted(pts_s, start - slack))
@@ -127,7 +138,8 @@ def screen_time_s(pts_s: np.ndarray, end_s: float, frames: np.ndarray) -> np.nda
     """How long each of `frames` is really on screen: until the next one, unless frames are missing in between.
 
     A distance counts as a hole when it is HOLE_FACTOR times the median of the distances before it *and* of those after it,
-    so that 10 fps after 30 fps stays a slow stretch. A frame before a hole lasts as long as its neighbours do.
+    so that 10 fps after 30 fps stays a slow stretch. A frame before a hole lasts as long as its neighbours do. Where there are
+    no neighbours, or they are as slow, only what exceeds MOST_STILL_S is a hole.
     """
     gaps = np.append(
         np.diff(pts_s), max(end_s - float(pts_s[-1]), 0.0)
@@ -143,6 +155,9 @@ def screen_time_s(pts_s: np.ndarray, end_s: float, frames: np.ndarray) -> np.nda
         usual = np.maximum(before, after)
         is_hole = (usual > 0) & (lasting[suspects] > HOLE_FACTOR * usual)
         lasting[suspects] = np.where(is_hole, usual, lasting[suspects])
+    endless = lasting > MOST_STILL_S
+    if endless.any():
+        lasting[endless] = min(float(np.min(gaps[gaps > 0], initial=1.0)), 1.0)
     return lasting
 
 
@@ -203,11 +218,47 @@ def split_rows(
     return list(zip(cuts, [*cuts[1:], num_rows], strict=True))
 
 
-def _grid(start: float, stop: float, fps: float) -> np.ndarray:
-    """start + k/fps below stop; multiplied, not summed, so that hour ten is as exact as second one."""
-    num_rows = max(1, int(np.ceil((stop - start) * fps)))
-    times = start + np.arange(num_rows + 1) / fps
+def _check_steps(pts_s: np.ndarray, end_s: float) -> None:
+    """DecodeError for a frame that is stamped impossibly far behind the one before it, or never ends."""
+    steps = np.diff(pts_s, append=max(end_s, float(pts_s[-1])))
+    worst = int(np.argmax(steps))
+    if steps[worst] > MOST_STEP_S:
+        where = (
+            f"frame {worst + 1} is stamped {pts_s[worst + 1]:.3f} s, {steps[worst]:.0f} s after the one before it"
+            if worst + 1 < len(pts_s)
+            else f"the last frame, stamped {pts_s[-1]:.3f} s, is said to stay for {steps[worst]:.0f} s"
+        )
+        raise DecodeError(f"{where}: its timestamps are damaged. Re-encode or repair the file.", kind="timestamps")
+
+
+def _times(pts_s: np.ndarray, end_s: float, part: tuple[float, float], fps: float) -> np.ndarray:
+    """start + k/fps below stop, but for those deep inside long holes; multiplied, not summed, so that hour ten is as exact
+    as second one. The first one always."""
+    start, stop = part
+    stretches = _stretches(pts_s, end_s, start, stop)
+    begin = np.maximum(np.ceil((stretches[:, 0] - start) * fps - 1e-6), 0)
+    counts = np.maximum(np.ceil((stretches[:, 1] - start) * fps) + 1 - begin, 0)
+    if counts.sum() > MOST_ROWS + MOST_ROWS_EACH * len(pts_s):
+        longest = int(np.argmax(np.diff(pts_s, append=end_s)))
+        raise DecodeError(
+            f"{counts.sum():.3g} rows at {fps:g} fps from {len(pts_s)} frames: their timestamps are damaged, or the rate is too "
+            f"high.\nLongest is frame {longest}, stamped {pts_s[longest]:.3f} s. Use a lower --fps, or --fps native.",
+            kind="timestamps",
+        )
+    numbers = np.concatenate([first + np.arange(int(count)) for first, count in zip(begin, counts, strict=True)])
+    times: np.ndarray = start + np.unique(np.append(numbers, 0)) / fps
     return times[: max(1, int(np.searchsorted(times, stop, side="left")))]
+
+
+def _stretches(pts_s: np.ndarray, end_s: float, start: float, stop: float) -> np.ndarray:
+    """(stretches, 2): seconds from .. to that are to have rows, in order, the first from `start` on; long holes lie between."""
+    lasting = screen_time_s(pts_s, end_s, np.arange(len(pts_s)))
+    ends = np.append(pts_s[1:], max(end_s, float(pts_s[-1])))
+    holes = np.flatnonzero(ends - pts_s > lasting + MOST_HOLE_S)
+    begins = np.concatenate([[start], np.maximum(ends[holes], start)])
+    stops = np.concatenate([(pts_s + lasting)[holes] + MOST_HOLE_S, [stop]])
+    stops[0] = max(stops[0], start)
+    return np.stack([begins, np.minimum(stops, stop)], axis=1)
 
 
 def _is_on_screen(pts_s: np.ndarray, end_s: float, times: np.ndarray, shown: np.ndarray, slack: float) -> np.ndarray:

@@ -93,7 +93,7 @@ class MomentDetrHead(MomentHead):
     def loss(self, output: MomentOutput, batch: MomentBatch) -> Losses:
         targets, losses = batch.targets, self.config.losses
         assert targets is not None
-        terms, matches = set_losses(output.logits, output.spans, targets, losses)
+        terms, matches = set_losses(output.logits, output.spans, targets, losses, aux_loss=self.config.aux_loss)
         terms["saliency_margin"] = pair_term(output.saliency, targets, losses)
         if self.align is not None:
             terms |= self._alignment(output, batch, matches)
@@ -104,7 +104,7 @@ class MomentDetrHead(MomentHead):
         assert batch.words is not None
         mask: Bool[Tensor, "items words"] = batch.words.mask[batch.query_index]
         values = alignment_loss(
-            output.extras["aligned_queries"],
+            output.extras["aligned_queries"][0 if self.config.aux_loss else -1 :],
             output.extras["aligned_words"],
             # parity: the published term adds up padded words as well.
             torch.ones_like(mask) if self.config.published else mask,

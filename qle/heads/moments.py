@@ -155,5 +155,6 @@ class MomentHead(Head[MomentBatch, MomentOutput]):
         """Terms of pairs are means over the matched pairs of a layer, all others over items, unless a head says otherwise."""
         assert batch.targets is not None
         config, device = self.config, batch.clips.device
-        pairs = set_loss_counts(batch.targets.counts, config.num_queries, config.decoder_layers, device)
+        num_taught = config.decoder_layers if config.aux_loss else 1
+        pairs = set_loss_counts(batch.targets.counts, config.num_queries, num_taught, device)
         return {"*": torch.tensor(batch.num_items, device=device), **pairs}

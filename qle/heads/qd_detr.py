@@ -93,7 +93,7 @@ class QdDetrHead(MomentHead):
     def loss(self, output: MomentOutput, batch: MomentBatch) -> Losses:
         targets, losses = batch.targets, self.config.losses
         assert targets is not None
-        terms, _ = set_losses(output.logits, output.spans, targets, losses)
+        terms, _ = set_losses(output.logits, output.spans, targets, losses, aux_loss=self.config.aux_loss)
         terms["saliency_margin"] = pair_term(output.saliency, targets, losses)
         terms |= order_terms(
             output.saliency, output.negative_saliency, batch.clip_mask, batch.negative_mask, targets, losses,

@@ -11,13 +11,14 @@ from qle.cache.records import is_same_source
 from qle.cache.sources import fingerprint
 from qle.data.rows import choose_rows
 from qle.errors import CacheMismatchError, ConfigError, InputError
-from qle.explain.check import OnProgress, OpenedRun
+from qle.explain.check import OpenedRun
 from qle.explain.maps import robust_scale
 from qle.explain.overlay import overlay_frames
 from qle.extract.decode.write import write_video
 from qle.extract.source_frames import stream_frames
 from qle.outputs import FILM_SUFFIXES, check_output
 from qle.segments.tracks import probability_of
+from qle.types import OnProgress
 
 FILM_SIDE = 720
 """Pixels of the longer side of a film."""

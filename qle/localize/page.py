@@ -1,6 +1,5 @@
 """The report page of qle localize, and how far the scores of its run may be trusted."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from qle.errors import InputError
 from qle.explain.explained import ExplainedPrediction
 from qle.explain.report import write_report
+from qle.inputs import parse_json, read_record_bytes
 from qle.runs.record import METRICS_FILE
 from qle.tasks.answering import Answerer
 
@@ -37,14 +37,19 @@ def calibration_of(answerer: Answerer) -> dict[str, Any]:
     """How far the scores of a run may be trusted: its constants, and what its own validation said."""
     calibration: dict[str, Any] = {"localization": answerer.constants_told()}
     try:
-        found = json.loads((answerer.run.folder / METRICS_FILE).read_bytes())
+        found = parse_json(read_record_bytes(answerer.run.folder / METRICS_FILE))
     except (OSError, ValueError):  # the page then says that nothing was measured
         return calibration
-    measured = found.get("validation", {}).get("metrics", {}) if isinstance(found, dict) else {}
-    calibration["metrics"] = {
-        f"{group} {name}": metric["value"]
-        for group in SHOWN_METRICS
-        for name, metric in measured.get(group, {}).items()
-        if name.startswith(SHOWN_METRICS[group]) and metric.get("value") is not None
-    }
-    return calibration
+    measured = _object(_object(_object(found).get("validation")).get("metrics"))
+    shown: dict[str, float] = {}
+    for group, beginnings in SHOWN_METRICS.items():
+        for name, metric in _object(measured.get(group)).items():
+            value = _object(metric).get("value")
+            if name.startswith(beginnings) and isinstance(value, int | float):
+                shown[f"{group} {name}"] = value
+    return calibration | {"metrics": shown}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Other JSON than an object says nothing; the page then leaves the numbers out."""
+    return value if isinstance(value, dict) else {}

@@ -6,11 +6,11 @@
 Where a line of JSONL cannot be used the error names file and line; nothing is skipped but empty lines.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from qle.errors import AnnotationError, InputError
+from qle.inputs import decode_text, parse_json, read_input_bytes
 from qle.types import Query
 
 STANDARD_INPUT = "-"
@@ -19,12 +19,12 @@ STANDARD_INPUT = "-"
 def read_queries(path: Path) -> tuple[Query, ...]:
     """The queries of a file, or with "-" of the standard input, in their order."""
     try:
-        content = sys.stdin.buffer.read() if str(path) == STANDARD_INPUT else path.read_bytes()
-        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        content = sys.stdin.buffer.read() if str(path) == STANDARD_INPUT else read_input_bytes(path)
+        text = decode_text(content).replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}\ngive a file with one query a line") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text\nsave it again as UTF-8, one query a line") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:
@@ -35,7 +35,7 @@ def read_queries(path: Path) -> tuple[Query, ...]:
 
 def _parse(line: str, where: str) -> Query:
     try:
-        values = json.loads(line)
+        values = parse_json(line)
     except ValueError as error:
         raise AnnotationError(f"{where}: no JSON object ({error})\nexpected e.g. {_EXAMPLE}") from error
     if not isinstance(values, dict) or not isinstance(values.get("query"), str) or not values["query"].strip():

@@ -26,8 +26,7 @@ from qle.runs.load import load_run
 from qle.runs.videos import CachedVideo
 from qle.runtime import resolve_device
 from qle.tasks.answering import Answerer, AnsweringOptions, answerer_of
-from qle.tasks.scoring import OnProgress
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 NAMED = 3
 """Skipped queries that a note names."""
@@ -77,6 +76,8 @@ class _Answers:
         self._found: list[tuple[int, Prediction]] = []
         self._explained: list[tuple[int, ExplainedPrediction]] = []
         self._first_error: QleError | None = None
+        self._faults: list[str] = []
+        """Notes on videos that are partial or have damaged rows."""
         self.skipped: list[Query] = []
         self._result = LocalizeResult(provenance=answerer.provenance())
 
@@ -90,6 +91,8 @@ class _Answers:
             self._first_error = self._first_error or error
             self._result.failures[asked.name] = str(error).splitlines()[0]
             return
+        records = [space.video(asked.video.key).record for space in asked.video.spaces]
+        self._faults += [f"{asked.name}: {record.source.faults}" for record in records if record.source.faults]
         self._found += zip(asked.places, predictions, strict=True)
         for place in asked.places:
             if (name := self._request.queries[place].video) is not None:
@@ -117,7 +120,9 @@ class _Answers:
         result.predictions = [prediction for _, prediction in sorted(self._found, key=lambda pair: pair[0])]
         explained = [one for _, one in sorted(self._explained, key=lambda pair: pair[0])]
         result.skipped = [str(query) for query in self.skipped]
-        result.notes = list(dict.fromkeys([*self._answerer.notes, *(one.note for one in explained if one.note)]))
+        result.notes = list(
+            dict.fromkeys([*self._faults, *self._answerer.notes, *(one.note for one in explained if one.note)])
+        )
         if self.skipped:
             few = "; ".join(f"{query} about {query.video!r}" for query in self.skipped[:NAMED])
             more = ", ..." if len(self.skipped) > NAMED else ""

@@ -20,8 +20,7 @@ from qle.localize.uncached import Supplied, supply
 from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output
 from qle.runs.record import RunRecord
 from qle.runs.videos import CachedVideo, RunVideos
-from qle.tasks.scoring import OnProgress
-from qle.types import Query, VideoSource
+from qle.types import OnProgress, Query, VideoSource
 
 
 @dataclass(frozen=True, slots=True)

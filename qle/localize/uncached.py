@@ -33,7 +33,7 @@ from qle.runs.spaces import find_space
 from qle.runtime import keep_freed_memory
 from qle.types import SourceFingerprint, SpaceSpec, VideoSource
 
-OnProgress = Callable[[Progress], None]
+OnExtracting = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def supply(
     cache: Path | None,
     weights: str | None = None,
     device: str = "auto",
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnExtracting = lambda progress: None,
 ) -> Generator[Supplied, None, None]:
     """Every source as a cached video, in their order. The recipe is checked before the first one is touched."""
     folder = None if cache is None else find_space(cache, use)
@@ -119,7 +119,7 @@ def _opens(space: Space, key: str) -> bool:
 class _Maker:
     """Extracts videos into spaces of one meaning."""
 
-    def __init__(self, use: SpaceUse, weights: str | None, device: str, on_progress: OnProgress) -> None:
+    def __init__(self, use: SpaceUse, weights: str | None, device: str, on_progress: OnExtracting) -> None:
         self._recipe = recipe_of(use.name, use.hashed, weights=weights, device=device)
         self._on_progress = on_progress
         recipe = self._recipe

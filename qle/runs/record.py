@@ -8,11 +8,10 @@
     settings.json       what was asked for: written first, so that a training that was killed is known and can go on
     history.jsonl  tensorboard/  checkpoints/ (while training)
 
-A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record: a file
-of another run, or a flipped bit, is an error and not a head that finds nothing.
+A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record, and at
+its end one of itself: a file of another run, or a flipped bit, is an error and not a head that finds nothing.
 """
 
-import json
 import platform
 from collections.abc import Mapping
 from datetime import datetime
@@ -25,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qle.cache.differences import different, listed
 from qle.cache.reader import Space
 from qle.data.streams.recipe import FeatureRecipe
-from qle.durable import replace_file
+from qle.durable import fits_digest, replace_file, with_digest
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
+from qle.inputs import parse_json, read_record_bytes
 from qle.outputs import write_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
@@ -136,11 +136,16 @@ def read_run(folder: Path) -> RunRecord:
     """The record alone: no weights are read and no torch is imported."""
     path = folder / CONFIG_FILE
     try:
-        content = path.read_bytes()
+        content = read_record_bytes(path)
     except OSError as error:
         raise _no_run(folder, error) from error
+    if not fits_digest(content):
+        raise CheckpointError(
+            f"{path} is not as it was written: its digest does not fit its {len(content)} bytes\n"
+            'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
+        )
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
             raise CheckpointError(
                 f"{path} has format {found['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
@@ -152,7 +157,7 @@ def read_run(folder: Path) -> RunRecord:
         raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
     except ConfigError as error:  # of the constants of localization, which the record checks as it is made
         raise CheckpointError(f"{path} is no record of a run: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is no JSON ({len(content)} bytes)\nrestore it from a copy, or train again"
         ) from error
@@ -180,7 +185,7 @@ def save_run(
         write_json(folder / name, value)
     record = record.model_copy(update={"digests": digests})
     unsaid = {"localization"} - record.model_fields_set
-    replace_file(folder / CONFIG_FILE, record.model_dump_json(indent=1, exclude=unsaid).encode() + b"\n")
+    replace_file(folder / CONFIG_FILE, with_digest(record.model_dump_json(indent=1, exclude=unsaid)) + b"\n")
     return record
 
 
@@ -208,7 +213,7 @@ def _check_one(use: SpaceUse, space: "Space") -> None:
 def read_json(path: Path) -> Any:
     """One of the JSON files of a run."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_record_bytes(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"

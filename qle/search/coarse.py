@@ -20,6 +20,7 @@ from torch import Tensor
 from qle.cache.layout import space_hash
 from qle.durable import replace_file, sync_file
 from qle.heads.retrieval import RetrievalHead
+from qle.inputs import read_record_bytes
 from qle.runs.record import RunRecord
 from qle.search.pooled import (
     FLOAT16,
@@ -31,7 +32,7 @@ from qle.search.pooled import (
     with_rows,
     write_lock,
 )
-from qle.tasks.scoring import OnProgress
+from qle.types import OnProgress
 
 ROWS_PER_BLOCK = 8192
 KEPT_RETRIEVERS = 4
@@ -129,7 +130,7 @@ def _made(index: PooledIndex, head: RetrievalHead, first: int, stop: int, device
 
 def _read(index: PooledIndex, retriever: str) -> CoarseRecord | None:
     try:
-        found = CoarseRecord.model_validate_json(_record_path(index.folder, retriever).read_bytes())
+        found = CoarseRecord.model_validate_json(read_record_bytes(_record_path(index.folder, retriever)))
     except (OSError, ValidationError):
         return None
     is_ours = found.vectors == index.record.vectors

@@ -23,7 +23,7 @@ from qle.errors import AnnotationError, ConfigError
 from qle.eval.corpus import CorpusAnswers, CorpusList, CorpusTruth, Values, chain_values, corpus_metrics
 from qle.eval.floors import Novelty, Priors, novelty
 from qle.eval.moments.report import Beside
-from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, Runs
 from qle.eval.retrieval import Ranks
 from qle.runs.record import RunRecord
 from qle.runtime import resolve_device
@@ -40,6 +40,7 @@ from qle.search.moments import FoundMoments, MomentSearch
 from qle.search.request import check_depths
 from qle.search.run import gathered, identities
 from qle.search.videos import QUERIES_PER_PASS, RankedVideos, VideoSearch, best_of, open_search, ordered
+from qle.types import OnProgress
 
 RECALL_DEPTHS = (1, 20)
 SHORTLISTS = (10, 50, 100, 500, 1000)

@@ -20,6 +20,7 @@ import numpy as np
 
 from qle.durable import replace_file
 from qle.errors import ConfigError, InputError
+from qle.inputs import parse_json, read_input_bytes
 
 KIND = "qle fusion"
 DEFAULT_WEIGHT, DEFAULT_TEMPERATURE = 0.5, 0.01
@@ -125,7 +126,7 @@ def write_fusion(path: Path, fusion: Fusion) -> None:
 def read_fusion(path: Path, runs: Mapping[str, str]) -> Fusion:
     """runs: what the file must have been fitted for (retriever, localizer), by the identity of their weights."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_input_bytes(path))
         if values["kind"] != KIND or values["format"] != 1:
             raise ValueError("not a file of fused weights of this version")
         fusion = Fusion(weight=float(values["lambda"]), temperature=float(values["tau"]), fitted=dict(values["fitted"]))

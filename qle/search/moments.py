@@ -20,8 +20,7 @@ from qle.runs.load import load_run
 from qle.runs.videos import CachedVideo, RunVideos
 from qle.segments.ranked import SHOWN_TIOU, suppress
 from qle.tasks.answering import Answerer, AnsweringOptions, answerer_of
-from qle.tasks.scoring import OnProgress
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 VIDEOS_PER_PASS = 64
 """That are answered together; their tracks are in memory as long."""

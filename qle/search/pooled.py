@@ -26,6 +26,7 @@ import xxhash
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from qle.inputs import read_record_bytes
 from qle.tasks.retrieval.batches.frames import FrameSource
 
 FORMAT = 1
@@ -268,7 +269,7 @@ def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read_record(folder: Path, frames: FrameSource) -> PooledRecord | None:
     try:
-        record = PooledRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
+        record = PooledRecord.model_validate_json(read_record_bytes(folder / RECORD_FILE))
     except (OSError, ValidationError):
         return None
     is_ours = (record.format, record.space, record.stream, record.num_frames, record.dim) == (

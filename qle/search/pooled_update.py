@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,12 @@ from qle.search.pooled import (
     write_lock,
 )
 from qle.tasks.retrieval.batches.frames import FrameSource
+from qle.types import OnProgress
 
 VIDEOS_PER_READ = 256
 VIDEOS_PER_COMMIT = 4096
 COMPACT_ROWS = 1024
 """Rows of removed videos up to this number are left where they are, however few videos there are."""
-OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

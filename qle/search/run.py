@@ -13,8 +13,7 @@ from qle.search.fusion import Fused, Fusion, Scored, fuse, log_shares, read_fusi
 from qle.search.moments import FoundMoments, MomentSearch
 from qle.search.request import FoundMoment, FoundVideo, Searched, SearchRequest, SearchResult
 from qle.search.videos import RankedVideos, VideoSearch, open_search
-from qle.tasks.scoring import OnProgress
-from qle.types import Query
+from qle.types import OnProgress, Query
 
 
 def search(request: SearchRequest, on_progress: OnProgress = lambda done, total, what: None) -> SearchResult:

@@ -24,8 +24,9 @@ from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folde
 from qle.search.pooled_update import OpenedIndex, open_pooled
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.sentences import sentences_of
-from qle.tasks.scoring import OnProgress, scoring
+from qle.tasks.scoring import scoring
 from qle.text.base import Words
+from qle.types import OnProgress
 
 VIDEOS_PER_PASS = 64
 """Whose frames are in memory at a time."""

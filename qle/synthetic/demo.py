@@ -7,7 +7,6 @@ are read from the files that it writes. So the demo goes on where a killed one s
 What is trained with stands in presets/qle/demo.toml, what is made and extracted in the constants below.
 """
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from qle.data.annotations import Annotation, read_annotations
 from qle.errors import AnnotationError, ConfigError, MissingDependencyError
+from qle.inputs import parse_json
 
 NUM_TRAIN, NUM_VAL, NUM_TEST, NUM_COMPOSITION = 240, 16, 24, 16
 """Videos of each split; where fewer are wanted to train on, the others shrink along."""
@@ -241,7 +241,7 @@ def choose_questions(folder: Path) -> tuple[DemoQuestion, ...]:
 
 def measured_aims(folder: Path) -> tuple[Measured, ...]:
     """The aims beside the numbers that the stages wrote."""
-    return tuple(_measured(aim, json.loads(_numbers(folder, aim.source).read_text())) for aim in AIMS)
+    return tuple(_measured(aim, parse_json(_numbers(folder, aim.source).read_bytes())) for aim in AIMS)
 
 
 def _measured(aim: Aim, numbers: Mapping[str, Any]) -> Measured:

@@ -10,11 +10,9 @@ follow from the settings alone.
 """
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 from qle.config import config_to_dict
@@ -22,15 +20,17 @@ from qle.data.annotations import Annotation, write_annotations
 from qle.data.masks import write_masks
 from qle.durable import replace_file
 from qle.errors import ConfigError, InputError
-from qle.extract.decode.write import write_video
+from qle.extract.decode.write import remove_unfinished, write_video
+from qle.inputs import parse_json, read_record_bytes
+from qle.runtime import num_cores
 from qle.synthetic.annotate import PARAPHRASE, Labels, label
 from qle.synthetic.film import Film
+from qle.synthetic.pool import ProcessPool
 from qle.synthetic.script import SPLITS, Script, SyntheticConfig, write_script
+from qle.types import OnProgress
 
 VERSION = 5
 """Version of what the films look like and say: a folder of another version is refused like one of other settings."""
-
-OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def write_synthetic(
         raise ConfigError("no videos asked for: give at least one split a number of videos")
     _claim(out, config)
     done: dict[tuple[str, int], _Made] = {}
-    for made in _make_all(out, config, scripts, num_processes or len(os.sched_getaffinity(0))):
+    for made in _make_all(out, config, scripts, num_processes or num_cores()):
         done[made.split, made.number] = made
         if on_progress is not None:
             on_progress(len(done), len(scripts), f"{made.split}/{made.number:03d}")
@@ -85,17 +85,17 @@ def write_synthetic(
 
 
 def _make_all(out: Path, config: SyntheticConfig, scripts: list[Script], num_processes: int) -> Iterator[_Made]:
+    make = partial(_make, out, config)
     if num_processes == 1 or len(scripts) == 1:
-        for script in scripts:
-            yield _make(out, config, script)
+        yield from map(make, scripts)
         return
-    with ProcessPoolExecutor(min(num_processes, len(scripts)), mp_context=get_context("forkserver")) as pool:
-        waiting = [pool.submit(_make, out, config, script) for script in scripts]
-        try:
-            for finished in as_completed(waiting):
-                yield finished.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = ProcessPool(make, min(num_processes, len(scripts)))
+    try:
+        yield from pool.map(scripts)
+    finally:
+        pool.close()
+        for script in pool.unfinished:
+            remove_unfinished(out / "videos" / script.key)
 
 
 def _make(out: Path, config: SyntheticConfig, script: Script) -> _Made:
@@ -116,8 +116,8 @@ def _claim(out: Path, config: SyntheticConfig) -> None:
     path = out / "synthetic.json"
     if path.is_file():
         try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
+            found = parse_json(read_record_bytes(path))
+        except (OSError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error})\ndelete the folder, or choose another") from error
         if found != record:
             raise ConfigError(

@@ -19,8 +19,8 @@ from qle.errors import ConfigError
 from qle.heads import task_of
 from qle.runs.load import LoadedRun
 from qle.runs.videos import CachedVideo
-from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision
-from qle.types import Prediction, Query
+from qle.tasks.scoring import MEMORY_BYTES, Precision
+from qle.types import OnProgress, Prediction, Query
 
 if TYPE_CHECKING:
     from qle.tasks.rows.scoring import RowScorer

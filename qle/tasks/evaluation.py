@@ -16,7 +16,7 @@ from typing import Any
 from qle.data.annotations import Annotation
 from qle.eval.floors import Novelty, Priors, novelty
 from qle.eval.moments.answers import moment_table
-from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, Runs
 from qle.eval.submissions.measure import Said, Truth, measure_rows, read_truth
 from qle.eval.submissions.official_report import check_truth
 from qle.eval.submissions.rows import SALIENCY, Row, read_rows
@@ -26,7 +26,7 @@ from qle.runs.record import RunRecord
 from qle.runs.videos import RunVideos
 from qle.runtime import resolve_device
 from qle.tasks.answering import Answerer, AnsweringOptions, answerer_of
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 log = logging.getLogger(__name__)
 

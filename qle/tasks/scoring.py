@@ -1,14 +1,12 @@
 """How every task runs heads and text encoders that score and are not being trained."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import nn
 
-OnProgress = Callable[[int, int, str], None]
-"""(done, of, what) as console.StepProgress takes it."""
 Precision = Literal["float32", "bfloat16"]
 
 MEMORY_BYTES = 512 << 20

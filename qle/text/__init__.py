@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from qle.config import build_config, load_plugin
 from qle.errors import CheckpointError, ConfigError
+from qle.hub import check_available
 from qle.text.request import LoraSettings, TextRequest
 
 if TYPE_CHECKING:
@@ -33,7 +34,15 @@ if TYPE_CHECKING:
 
     from qle.text.base import TextEncoder
 
-__all__ = ["TEXT_ENCODERS", "LoraSettings", "TextRequest", "build_text_encoder", "kind_of", "rebuild_text_encoder"]
+__all__ = [
+    "TEXT_ENCODERS",
+    "LoraSettings",
+    "TextRequest",
+    "build_text_encoder",
+    "check_text_encoder",
+    "kind_of",
+    "rebuild_text_encoder",
+]
 
 TEXT_ENCODERS = {
     "hf": "qle.text.hf:build_hf",
@@ -47,6 +56,12 @@ TEXT_ENCODERS = {
 
 FILE_KINDS = {".safetensors": "stored", ".txt": "vectors", ".vec": "vectors"}
 """Ending of a file -> the encoder that reads it."""
+
+
+def check_text_encoder(name: str) -> None:
+    """ConfigError for an unknown name, or a model that is neither here nor to be had, before anything large is imported."""
+    if kind_of(name) == "hf":
+        check_available(name)
 
 
 def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu") -> "TextEncoder":

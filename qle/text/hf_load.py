@@ -6,7 +6,6 @@ Foreign failures become qle's errors (qle/hub.py). Nothing of a repository is ex
 Deviation from sentence-transformers: extra dense layers behind the pooling (`2_Dense` of a few models) are not applied.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from transformers.utils import cached_file
 
 from qle.errors import ConfigError
 from qle.hub import check_complete, explained, hub_options, missing_tensors, quiet_library
+from qle.inputs import parse_json, read_record_bytes
 from qle.text.base import Piece
 from qle.text.spelling import whole_words
 
@@ -183,7 +183,10 @@ def _beside(source: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
         path = cached_file(source, name, local_files_only=options["local_files_only"])
     except OSError:
         return {}
-    settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        settings = parse_json(read_record_bytes(Path(path)))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}, expected the settings of a sentence encoder as JSON") from error
     return settings if isinstance(settings, dict) else {}
 
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from qle.errors import InputError
+from qle.inputs import parse_json
 
 FORMAT = "qle-words-1"
 NUM_WITNESSES = 32
@@ -118,13 +119,13 @@ class StoredQueries:
                     f"{path}: safetensors, but no stored queries\n"
                     "a folder holds a model; for features of queries run: qle prepare words --help"
                 )
-            texts = json.loads(self._file.get_tensor("queries").tobytes())
+            texts = parse_json(self._file.get_tensor("queries").tobytes())
             self._ends = self._file.get_tensor("ends")
             self._pooled, self._states = self._file.get_slice("pooled"), self._file.get_slice("states")
             self._ids, self._spellings = None, {}
             if "ids" in self._file.keys():  # noqa: SIM118 - an open file is no dict
                 self._ids = self._file.get_tensor("ids")
-                self._spellings = json.loads(self._file.get_tensor("spellings").tobytes())
+                self._spellings = parse_json(self._file.get_tensor("spellings").tobytes())
         except FileNotFoundError as error:
             raise InputError(
                 f"{path}: no such file of stored queries\nmake it with: qle prepare words --help"

@@ -10,9 +10,9 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from qle.cache.differences import different, listed
-from qle.errors import CacheMismatchError, ConfigError, InputError, TrainingError
+from qle.errors import CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
 from qle.outputs import write_json
-from qle.runs.record import CHECKPOINTS, CONFIG_FILE, SETTINGS_FILE, RunState, read_json, run_state
+from qle.runs.record import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, SETTINGS_FILE, RunState, read_json, run_state
 from qle.train.steps.checkpoints import CheckpointFolder
 
 LOCK_FILE = ".lock"
@@ -69,6 +69,22 @@ def announce(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -
     """From now on the folder is a run that has not ended."""
     if accelerator.is_main_process:
         write_json(folder / SETTINGS_FILE, asked)
+
+
+def read_metrics(folder: Path) -> Any:
+    """What validation said when the run was finished; CheckpointError where the file no longer says it."""
+    path = folder / METRICS_FILE
+    metrics = read_json(path)
+    selection = metrics.get("selection") if isinstance(metrics, dict) else None
+    said = selection if isinstance(selection, dict) else {}
+    scores = [value for name, value in said.items() if name.startswith("val_")]
+    has_counts = all(isinstance(said.get(name), int) for name in ("step", "steps"))
+    if not has_counts or not scores or not isinstance(scores[0], int | float | None):  # None: it was not a number
+        raise CheckpointError(
+            f"{path}: not what validation said of a run (no selection with step, steps and its score)\n"
+            "restore it from a copy, or train again into another --out"
+        )
+    return metrics
 
 
 def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:

@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from qle.heads import task_of
 from qle.outputs import write_json
-from qle.runs.record import CHECKPOINTS, METRICS_FILE, read_json
-from qle.runtime import is_lonely, is_main_process, seed_everything
+from qle.runs.record import CHECKPOINTS
+from qle.runtime import are_threads_given, is_lonely, is_main_process, seed_everything
 from qle.train.finish import finish
-from qle.train.folder import announce, begin, check_seeds, owned
+from qle.train.folder import announce, begin, check_seeds, owned, read_metrics
 from qle.train.progress import OnNote, OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
 from qle.train.seeds import seed_places, train_seeds
 from qle.train.setup import build_accelerator, text_identity
-from qle.train.steps.checkpoints import CheckpointFolder
+from qle.train.steps.checkpoints import CheckpointFolder, threads_of
 from qle.train.steps.history import History
 from qle.train.steps.loop import Trainer, TrainerParts
 from qle.train.steps.model import TrainedModel, count_parameters
@@ -148,11 +149,14 @@ def _run(
     text = text_identity(settings.text, [annotation.query for annotation in (*training.train, *training.val)])
     asked = settings.to_json() | dict(training.identity) | text | {"num_processes": accelerator.num_processes}
     with owned(folder, accelerator):
-        if begin(folder, asked, accelerator) == "finished":
+        state = begin(folder, asked, accelerator)
+        if state == "finished":
             if accelerator.is_main_process:  # a kill between the record and this left them
                 CheckpointFolder(folder / CHECKPOINTS).remove()
-            metrics = read_json(folder / METRICS_FILE)
+            metrics = read_metrics(folder)
             return RunSummary(folder=str(folder), state="finished before", seed=settings.train.seed, metrics=metrics)
+        if state == "unfinished":
+            _keep_threads(folder, on_note)
         parts = _Parts.of(accelerator, settings, training)
         for note in training.notes:  # building the head may have told more
             on_note(note)
@@ -164,6 +168,14 @@ def _run(
                 parameters=count_parameters(parts.model), placement=parts.placement, wait_s=parts.batches.wait_s,
                 num_nonfinite_rows=parts.batches.num_nonfinite_rows, seconds=time.monotonic() - started_s,
             )  # fmt: skip
+
+
+def _keep_threads(folder: Path, on_note: OnNote) -> None:
+    """As many as the training had that is gone on with, unless the user says otherwise: else its numbers would be others."""
+    threads = threads_of(folder / CHECKPOINTS)
+    if threads is not None and threads != torch.get_num_threads() and not are_threads_given():
+        torch.set_num_threads(threads)
+        on_note(f"threads: {threads}, as this training had before")
 
 
 def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnStatus) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from qle.errors import ConfigError, QleError, TrainingError
-from qle.runtime import environment, num_cores, num_threads, resolve_device
+from qle.runtime import are_threads_given, environment, free_cores, num_cores, num_threads, resolve_device
 from qle.train.progress import OnNote, OnStatus, TrainStatus
 from qle.train.request import TrainRequest
 from qle.train.summary import RunSummary
@@ -73,10 +73,12 @@ def seed_places(request: TrainRequest) -> tuple[SeedPlace, ...]:
     if device.type == "cuda" and request.device in ("auto", "cuda"):
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     threads = num_threads() or torch.get_num_threads()
-    count = wanted or (max(1, num_cores() // threads) if device.type == "cpu" else len(devices))
+    # One process that computes with all free cores leaves none; where the user has set threads, all cores are meant.
+    cores = num_cores() if are_threads_given() else free_cores()
+    count = wanted or (max(1, cores // threads) if device.type == "cpu" else len(devices))
     count = min(count, request.num_seeds or 1)
     if count > 1 and num_threads() is None:
-        threads = max(1, min(threads, num_cores() // count))
+        threads = max(1, min(threads, cores // count))
     return tuple(SeedPlace(device=devices[place % len(devices)], num_threads=threads) for place in range(count))
 
 

@@ -1,7 +1,5 @@
 """What every decoder promises: exactly the wanted frames, upright, the same pixels whichever way they were reached."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -32,7 +30,6 @@ WHOLE_FILES = [
     ),
     *("vp8.webm", "odd-size-444.mp4", "one-frame.mp4", "two-video-streams.mp4"),
 ]
-FIT_FOR_DECORD = {"slides-3fps.mp4", "indoor-15fps.mp4", "diving-19.6fps.mp4", "pancake.mkv", "two-video-streams.mp4"}
 MAX_COMPARED = 90
 """Frames of each file that are looked at in every way; seeks reach the others only by passing them."""
 
@@ -61,8 +58,6 @@ MADE_FILES = {
 
 @pytest.fixture(params=sorted(DECODERS))
 def decoder(request) -> str:
-    if request.param == "decord" and sys.platform != "linux":
-        pytest.skip("decord has wheels for Linux only")
     return request.param
 
 
@@ -88,10 +83,6 @@ def by_jumps(info: VideoInfo, wanted: np.ndarray) -> FrameRequest:
 @pytest.mark.parametrize("name", WHOLE_FILES)
 def test_random_access_gives_the_pixels_of_straight_decoding(shared_videos, decoder, name):
     info = probe(shared_videos / name)
-    if decoder == "decord" and name not in FIT_FOR_DECORD:
-        with pytest.raises(DecodeError, match="not exact on this file"):
-            choose_decoder(info, decoder)
-        return
     assert choose_decoder(info, decoder) == decoder
     last = min(info.num_frames, MAX_COMPARED)
     frames = make_decoder(decoder)
@@ -119,16 +110,6 @@ def test_frames_are_the_ones_that_were_encoded(tmp_path, name):
     for request in (request_frames(info, wanted), by_jumps(info, wanted), by_jumps(info, np.arange(60))):
         for number, rgb in decoder.frames(request):
             np.testing.assert_array_equal(rgb, straight[number], err_msg=f"frame {number}")
-
-
-@pytest.mark.parametrize("name", sorted(FIT_FOR_DECORD))
-def test_decoders_agree_to_the_pixel(shared_videos, name):
-    info = probe(shared_videos / name)
-    wanted = np.unique(np.random.default_rng(1).integers(0, info.num_frames, 9))
-    first, second = (make_decoder(name).frames(request_frames(info, wanted)) for name in sorted(DECODERS))
-    for (number, ours), (other_number, other) in zip(first, second, strict=True):
-        assert number == other_number
-        np.testing.assert_array_equal(ours, other)
 
 
 def test_edit_lists_hide_what_comes_before_them(shared_videos):
@@ -166,5 +147,6 @@ def test_matrix_and_range_of_the_file_are_used(tmp_path):
 def test_auto_is_pyav_and_unknown_names_are_refused(shared_videos):
     info = probe(shared_videos / "slides-3fps.mp4")
     assert choose_decoder(info, "auto") == "pyav"
-    with pytest.raises(ConfigError, match="choose auto, decord, pyav"):
-        choose_decoder(info, "opencv")
+    for unknown in ("opencv", "decord"):  # the second one was known once; records that name it are read as ever
+        with pytest.raises(ConfigError, match="choose auto, pyav"):
+            choose_decoder(info, unknown)

@@ -260,7 +260,7 @@ def test_two_writers_of_one_video_make_one_record(tmp_path: Path, store: StoreKi
     racers = [tiny.PROCESSES.Process(target=race, args=(tmp_path / "cache", store, gate, results)) for _ in range(2)]
     for racer in racers:
         racer.start()
-    records = [CommitRecord.model_validate_json(results.get(timeout=60)) for _ in racers]
+    records = [CommitRecord.model_validate_json(results.get(timeout=600)) for _ in racers]
     for racer in racers:
         racer.join(60)
         assert racer.exitcode == 0

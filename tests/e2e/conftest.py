@@ -8,7 +8,7 @@ import pytest
 
 from qle.backbones import BackboneRequest
 from qle.extract.decode.write import write_video
-from qle.extract.device import OnProgress
+from qle.extract.device import OnExtracting
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import ExtractSummary, run
 from qle.extract.sampling import Sampling
@@ -47,7 +47,7 @@ def extract(small_videos: Path, tmp_path: Path) -> Callable[..., ExtractSummary]
     def call(
         *inputs: Path,
         cache: Path = tmp_path / "cache",
-        on_progress: OnProgress = lambda progress: None,
+        on_progress: OnExtracting = lambda progress: None,
         **changes: object,
     ) -> ExtractSummary:
         fields: dict = {

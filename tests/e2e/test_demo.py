@@ -1,8 +1,6 @@
 """The demo at the smallest size: its commands follow each other, and a second run finds their work done."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 
 from qle.cli.app import app
 from qle.synthetic import demo
+from tests.running import here
 
 SIZE = ("--videos", "2", "--steps", "10")
 
@@ -68,10 +67,7 @@ def _is_whole(found: dict[str, Any], folder: Path) -> None:
 def test_a_stage_that_fails_ends_the_demo_as_it_would_end_alone(tmp_path: Path) -> None:
     """A video that cannot be read: extraction says which, and nothing is trained on the rest."""
     (tmp_path / "made" / "videos").mkdir(parents=True)
-    broken = subprocess.run(
-        [sys.executable, "-m", "qle", "demo", str(tmp_path), "--videos", "2", "--quiet"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    broken = here("demo", tmp_path, "--videos", "2", "--quiet")
     assert broken.returncode == 2
     assert "no folder of made-up videos" in broken.stderr
     assert not (tmp_path / "cache").exists()

@@ -26,6 +26,7 @@ from qle.segments.tracks import Localization
 from qle.tasks.rows.scoring import RowScorer, score_annotations
 from qle.text import TextRequest, build_text_encoder
 from tests.planted import Planted, planted_cache
+from tests.running import record_fields
 
 CPU = torch.device("cpu")
 
@@ -186,7 +187,7 @@ def test_a_wrong_run_or_space_is_one_clear_error(planted, seeds, tmp_path):
     with pytest.raises(CheckpointError, match="no such run folder"):
         evaluate_runs(request(planted, tmp_path / "nowhere"))
     other = Path(shutil.copytree(seeds / "seed-0", tmp_path / "other"))
-    record = json.loads((other / "config.json").read_text())
+    record = record_fields(other / "config.json")
     record["space"] |= {"hash": "cd" * 32, "hashed": {"backbone": {"id": "m2crl"}}}
     (other / "config.json").write_text(json.dumps(record))
     with pytest.raises(CacheMismatchError, match=r"backbone"):

@@ -198,3 +198,42 @@ def test_a_submission_of_the_truth_passes_with_queries_that_never_happen(tmp_pat
     app(["prepare", "export", str(truth), "--to", "qvhighlights-submission", "--out", str(out)], standalone_mode=False)
     assert "2 annotations, 1 left out" in capsys.readouterr().out
     command(truth, out, "--protocol", protocol, "--json")
+
+
+AGAIN = {
+    "qid": 2,
+    "pred_relevant_windows": [[100, 90, 0.95], [0, 12, 0.8]],
+    "pred_saliency_scores": [-3.0] + [-2.0] * 74,
+}
+"""A second answer to a query, with a window that ends before it starts."""
+PRINTED = {
+    "MR-full-R1@0.5": 50.0, "MR-full-mAP": 49.17, "MR-long-mAP": 90.0, "MR-middle-mAP": 22.5, "MR-short-mAP": 35.0,
+    "HL-min-Fair-mAP": 50.67, "HL-min-VeryGood-mAP": 25.67, "HL-min-VeryGood-Hit1": 50.0,
+}  # fmt: skip
+"""What the official program prints for it: the last row counts, and mAP takes the windows of both."""
+
+
+def test_what_the_official_program_measures_by_accident_is_reached_by_asking(files, tmp_path, capsys) -> None:
+    """Repeated queries were an error in every mode, and the way to the published numbers was Python alone."""
+    said = write(tmp_path / "twice.jsonl", [*SAID, AGAIN])
+    with pytest.raises(AnnotationError, match=r"stands in row 2 too(\n.*){2}--published") as caught:
+        command(files[0], said, "--protocol", "qvhighlights")
+    assert len(str(caught.value).splitlines()) == 3
+    command(files[0], said, "--protocol", "qvhighlights", "--published", "--json", "--out", tmp_path / "report.json")
+    shown = capsys.readouterr()
+    brief = json.loads(shown.out)["brief"]
+    assert {name: brief[name] for name in PRINTED} == PRINTED
+    assert "1 rows are about a query that another row is about too" in shown.err
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert "without_faults" not in report["metrics"]
+    assert set(report["metrics"]["official"]["MR-full-mAP"]["floors"]) == {"best_span", "whole_video", "uniform"}
+    with pytest.raises(ConfigError, match="--protocol qvhighlights"):
+        command(*files, "--published")
+
+
+def test_what_the_official_program_stops_at_is_an_error_also_when_asked(files, tmp_path) -> None:
+    said = write(tmp_path / "empty.jsonl", [SAID[0], {**SAID[1], "pred_relevant_windows": []}])
+    for more in ([], ["--published"]):
+        with pytest.raises(AnnotationError, match="an empty list") as caught:
+            command(files[0], said, "--protocol", "qvhighlights", *more)
+        assert "--published" not in str(caught.value)

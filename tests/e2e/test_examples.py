@@ -58,7 +58,7 @@ def in_shell(line: str, folder: Path) -> str:
         "OMP_NUM_THREADS": "1",  # the other page has a core too
     }
     ended = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=env, capture_output=True, text=True, timeout=300,
+        ["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=env, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
     assert ended.returncode == 0, f"{line}\n{ended.stdout}\n{ended.stderr}"

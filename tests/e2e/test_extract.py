@@ -14,7 +14,7 @@ from qle.backbones import BackboneRequest
 from qle.errors import CacheMissingError, ConfigError, InputError
 from qle.extract.request import TokenOptions
 from qle.extract.sampling import Sampling
-from tests.running import command, committed_bytes
+from tests.running import command, committed_bytes, here
 
 FPS = 10
 
@@ -231,7 +231,7 @@ def test_the_command_line_extracts_inspects_and_resumes(small_videos, tmp_path):
         "--device",
         "cpu",
     )
-    planned = command(*arguments, "--dry-run", "--json")
+    planned = here(*arguments, "--dry-run", "--json")
     assert planned.returncode == 0, planned.stderr
     assert not (tmp_path / "cache").exists()
     plan = json.loads(planned.stdout)
@@ -242,7 +242,7 @@ def test_the_command_line_extracts_inspects_and_resumes(small_videos, tmp_path):
     second = command(*arguments)
     assert second.returncode == 0
     assert "3" in second.stdout
-    inspected = command("cache", "inspect", tmp_path / "cache", "--json")
+    inspected = here("cache", "inspect", tmp_path / "cache", "--json")
     assert inspected.returncode == 0, inspected.stderr
 
 
@@ -260,11 +260,19 @@ def test_the_command_line_extracts_inspects_and_resumes(small_videos, tmp_path):
 ])  # fmt: skip
 def test_bad_input_gets_one_clear_error(small_videos, monkeypatch, arguments, code, message):
     monkeypatch.chdir(small_videos)
-    ended = command(*arguments)
+    ended = here(*arguments)
     assert (ended.returncode, ended.stdout) == (code, "")
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (small_videos / "c").exists()
+
+
+def test_bad_input_ends_a_process_of_its_own_in_the_same_way(small_videos, monkeypatch):
+    monkeypatch.chdir(small_videos)
+    ended = command("extract", "--videos", ".", "--cache", "c", "--backbone", "tinny")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: unknown backbone 'tinny': did you mean 'tiny'?")
+    assert "Traceback" not in ended.stderr
 
 
 def test_help_shows_examples_and_loads_no_torch():

@@ -1,25 +1,26 @@
 """What a run survives: real kills, full disks, decoders that die. Nothing finished is lost, nothing half looks finished."""
 
-import multiprocessing
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qle
 from qle.cache.attempts import remove_attempt
-from tests.running import LONG_FRAMES, command, committed_bytes
+from tests.running import HEARS_CTRL_C, LONG_FRAMES, committed_bytes, here
 
 
 @pytest.fixture(scope="module")
 def undisturbed(long_videos, tmp_path_factory):
     """What a run that nobody disturbs leaves."""
     cache = tmp_path_factory.mktemp("undisturbed") / "cache"
-    assert command(*arguments(long_videos, cache)).returncode == 0
+    assert here(*arguments(long_videos, cache)).returncode == 0
     return committed_bytes(cache)
 
 
@@ -65,7 +66,7 @@ def test_killed_at_random_times_it_ends_with_the_same_bytes(long_videos, undistu
             process.wait()
         if any(cache.glob("*/space.json")):
             assert_intact(cache)
-    assert command(*arguments(long_videos, cache)).returncode == 0
+    assert here(*arguments(long_videos, cache)).returncode == 0
     assert committed_bytes(cache) == undisturbed
     assert not any(path for path in cache.glob("*/tmp/*"))
 
@@ -78,8 +79,8 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     all processes, as it does from a terminal or at the end of a batch job."""
     cache = tmp_path / "cache"
     watcher = (
-        "import os, signal, sys\n"
-        "from qle.cli.app import app, console\n"
+        f"{HEARS_CTRL_C}import os\n"
+        "from qle.cli import app, console\n"
         "class Progress(console.ExtractProgress):\n"
         "    def update(self, progress):\n"
         f"        if progress.rows_done > 900: os.killpg(0, {int(number)})\n"
@@ -87,7 +88,7 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
         "if __name__ == '__main__': app.main()\n"
     )
     line = [sys.executable, "-c", watcher, *map(str, arguments(long_videos / "long.mp4", cache, "--device", devices))]
-    ended = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, start_new_session=True)
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False, start_new_session=True)
     assert ended.returncode == 130, ended.stderr
     assert "interrupted" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -100,12 +101,20 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     assert committed_bytes(cache) == expected
 
 
+def descendants(pid):
+    """Ids and command lines of the processes that a process has started, and those have started in turn."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [(int(child), Path(f"/proc/{child}/cmdline").read_text()), *descendants(int(child))]
+    return found
+
+
 def test_two_processes_share_a_list_and_one_may_die(extract, long_videos, undisturbed, tmp_path):
     killed: list[int] = []
 
     def kill_one(progress):
         if progress.rows_done > 100 and not killed:
-            killed.append(multiprocessing.active_children()[0].pid)
+            killed.append(next(pid for pid, line in descendants(os.getpid()) if "launch:serve" in line))
             os.kill(killed[0], signal.SIGKILL)
 
     cache = tmp_path / "cache"
@@ -113,6 +122,29 @@ def test_two_processes_share_a_list_and_one_may_die(extract, long_videos, undist
     assert killed
     assert summary.exit_code == 0
     assert committed_bytes(cache) == undisturbed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize(("words", "num_processes"), [
+    (("prepare", "synthetic", "OUT", "--train", 40, "--seconds", 60), 2),
+    (("demo", "OUT", "--videos", 40), 2),
+    (("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu,cpu", "--workers", 1), 4),
+])  # fmt: skip
+def test_whoever_kills_a_command_ends_all_that_it_started(long_videos, tmp_path, words, num_processes):
+    """Killed in the middle of its work: every process below it goes within moments, and no shared memory keeps a name."""
+    names = {"OUT": tmp_path / "out", "LONG": long_videos}
+    line = [sys.executable, "-m", "qle", *(str(names.get(word, word)) for word in words)]
+    before = set(os.listdir("/dev/shm"))
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while "videos" not in (progress := process.stderr.readline()):  # the first word on what is done
+            assert progress, "it ended before it had begun"
+        handles = [os.pidfd_open(pid) for pid, _ in descendants(process.pid)]
+        process.kill()
+    assert len(handles) >= num_processes
+    for handle in handles:
+        assert select.select([handle], [], [], 5.0)[0], "a process outlived the command"
+        os.close(handle)
+    assert set(os.listdir("/dev/shm")) <= before
 
 
 class AbortingDecoder:
@@ -190,7 +222,7 @@ def in_namespace(script):
     namespace = ["unshare", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], check=False).returncode:
         pytest.skip("no mount namespaces here")
-    ended = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, timeout=600, check=False)
     if ended.returncode == 77:
         pytest.skip("nothing can be mounted here")
     return ended
@@ -211,7 +243,7 @@ def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, 
     assert "Traceback" not in ended.stderr
     assert "space" in ended.stderr
     assert_intact(kept)
-    resumed = command(*arguments(long_videos, kept))
+    resumed = here(*arguments(long_videos, kept))
     assert resumed.returncode == 0, resumed.stderr
     assert committed_bytes(kept) == undisturbed
 
@@ -219,7 +251,7 @@ def test_a_full_disk_ends_the_run_with_one_error_and_loses_nothing(long_videos, 
 def test_a_read_only_cache_is_read_and_inspected_and_extraction_says_why_not(long_videos, tmp_path):
     cache = tmp_path / "cache"
     short = [long_videos / "short1.mp4"]
-    assert command("extract", *short, "--cache", cache, "--backbone", "tiny", "--device", "cpu").returncode == 0
+    assert here("extract", *short, "--cache", cache, "--backbone", "tiny", "--device", "cpu").returncode == 0
     shutil.rmtree(next(cache.glob("*/claims")))
     read = f"import qle; qle.open_cache('{cache}').space().video('short1').patch[:].mean()"
     lines = [

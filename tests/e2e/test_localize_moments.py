@@ -37,7 +37,7 @@ from qle.text import TextRequest, build_text_encoder
 from qle.text.stored import write_stored_words
 from qle.types import Query
 from tests.planted_moments import planted_cache, planted_features, planted_streams
-from tests.running import command
+from tests.running import command, record_fields
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,7 +141,7 @@ def test_moments_of_several_spaces_and_of_long_videos(planted: Path, imported: P
 def test_raw_scores_of_an_imported_run_are_told(planted: Path, imported: Path, tmp_path: Path) -> None:
     """Once, whatever the number of videos; those of a run that has fitted them are not."""
     run = Path(shutil.copytree(planted, tmp_path / "run"))
-    record = json.loads((run / "config.json").read_text())
+    record = record_fields(run / "config.json")
     (run / "config.json").write_text(json.dumps(record | {"is_calibrated": False}))
     told = {
         folder: [note for note in _ask(folder, "event 0", cache=imported).notes if "imported run are raw" in note]
@@ -293,7 +293,7 @@ def test_runs_that_find_no_moments_are_told_from_those_that_lack_something(impor
     with pytest.raises(ConfigError, match="head tmass finds videos, not moments in them"):
         _ask(run, "a polyp", cache=imported)
     bare = make_run(tmp_path / "bare", planted_streams(imported, "planted+tef"), "moment_detr", SMALL)
-    record = json.loads((bare / "config.json").read_text())
+    record = record_fields(bare / "config.json")
     for lacks in ("recipe", "ranking"):
         (bare / "config.json").write_text(json.dumps(record | {lacks: None}))
         if lacks == "recipe":

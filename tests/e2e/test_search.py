@@ -19,7 +19,7 @@ from qle.segments.spans import iou
 from tests.planted import planted_cache as planted_rows
 from tests.planted_moments import planted_cache, planted_features
 from tests.planted_search import DIM, ROOMS, THINGS, PlantedCorpus, planted_corpus, train_runs
-from tests.running import command
+from tests.running import command, record_fields
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -161,7 +161,7 @@ def test_videos_that_the_localizer_does_not_know_are_named(corpus, call, tmp_pat
     shutil.copytree(corpus.localizer, moved.localizer)
     only = open_cache(cache).space("more").record
     # As if it had been trained on the small space: what is looked for is in no other.
-    settings = json.loads((moved.localizer / "config.json").read_text())
+    settings = record_fields(moved.localizer / "config.json")
     settings["space"]["hash"] = only.hash
     settings["recipe"]["parts"][0]["space"] = only.hash
     (moved.localizer / "config.json").write_text(json.dumps(settings))

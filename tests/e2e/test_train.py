@@ -98,7 +98,7 @@ def test_a_killed_training_goes_on_to_the_same_numbers(planted, tmp_path):
     line = [sys.executable, "tests/train_until.py", "17", "train-heads", *planted.arguments(killed, *EVENTFUL), "-q"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     ended = subprocess.run(
-        [*line, "--track", "none"], cwd=CHECKOUT, env=env, capture_output=True, timeout=120, check=False
+        [*line, "--track", "none"], cwd=CHECKOUT, env=env, capture_output=True, timeout=600, check=False
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == ["step-00000007", "step-00000014"]
@@ -136,7 +136,7 @@ def test_two_processes_train_as_one_with_the_same_batch(planted, tmp_path, monke
         "--json",
     ]
     env = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-    ended = subprocess.run(line, cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=280, check=False)
+    ended = subprocess.run(line, cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert json.loads(ended.stdout)["runs"][0]["state"] == "trained"  # one of the two talks
     assert json.loads((two / "environment.json").read_text())["num_processes"] == 2

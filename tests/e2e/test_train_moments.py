@@ -175,13 +175,13 @@ def test_seeds_that_were_trained_at_once_and_killed_go_on_to_the_same_numbers(fe
     line = ["train-heads", *features.arguments(killed, *EVENTFUL), "--seeds", "2", "--jobs", "2", "-q"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     ended = subprocess.run(
-        [sys.executable, "tests/train_until.py", "10", *line], cwd=CHECKOUT, env=env, capture_output=True, timeout=120,
+        [sys.executable, "tests/train_until.py", "10", *line], cwd=CHECKOUT, env=env, capture_output=True, timeout=600,
         check=False,
     )  # fmt: skip
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     left = set()
     for number in range(2):
-        with FileLock(killed / f"seed-{number}" / LOCK_FILE).acquire(timeout=20):
+        with FileLock(killed / f"seed-{number}" / LOCK_FILE).acquire(timeout=600):
             left |= {path.name for path in (killed / f"seed-{number}").glob("checkpoints/*")}
     assert left >= {"step-00000007"}
     asked = replace(features.request(killed, *EVENTFUL), num_seeds=2, num_jobs=1)

@@ -62,11 +62,11 @@ def test_killed_at_once_they_go_on_to_the_numbers_of_one_after_another(planted, 
     line = ["train-heads", *planted.arguments(out, *SHORT), "--seeds", "2", "--jobs", "2", "--track", "none"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     killed = [sys.executable, "tests/train_until.py", "2", *line]
-    ended = subprocess.run(killed, cwd=CHECKOUT, env=env, capture_output=True, timeout=120, check=False)
+    ended = subprocess.run(killed, cwd=CHECKOUT, env=env, capture_output=True, timeout=600, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     for number in range(2):  # nobody trains on without the parent: the locks are free at once
         (out / f"seed-{number}").mkdir(parents=True, exist_ok=True)
-        with FileLock(out / f"seed-{number}" / LOCK_FILE).acquire(timeout=20):
+        with FileLock(out / f"seed-{number}" / LOCK_FILE).acquire(timeout=600):
             assert not (out / f"seed-{number}" / "config.json").exists()
     app([*line, "--json"], standalone_mode=False)
     shown = capsys.readouterr()

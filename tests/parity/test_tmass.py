@@ -1,7 +1,8 @@
 """T-MASS: official weights give the official numbers; where the official evaluation leaks, so does what bears that name."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,40 +11,41 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qle.compat.tmass import LOG_SCALE, UNUSED, head_from_official, left_out, official_state
+from qle.compat.tmass import LOG_SCALE, UNUSED, head_from_official, left_out, official_options, official_state
 from qle.errors import CheckpointError
 from qle.eval.retrieval import CUTS, Ranks, both_ways, dual_softmax, metrics_of, published_leak_ranks
 from qle.heads.retrieval import RetrievalBatch, RetrievalOutput
 from qle.heads.tmass.head import TmassHead
 from qle.heads.tmass.sampled_text import all_frame_cosines, cosines_of_trials, frame_cosines, sampled_texts
 from qle.text.base import Words
+from tests.golden_sets import golden_cases, golden_sets, read_config
 
 NAMES = {"num_attention_heads": "num_mha_heads", "stochastic_trials": "stochasic_trials"}
 """Names of the fixtures for options that the official code calls otherwise."""
 OFFICIAL = {f"r@{cut}": f"R{cut}" for cut in CUTS} | {"medr": "MedR", "meanr": "MeanR"}
-LOSSES = ("loss-batch", "loss-pair", "loss-single")
-RETRIEVALS = ("retrieval-paired", "retrieval-captions", "retrieval-ragged-captions", "retrieval-distractors")
-LEAKS = RETRIEVALS[:3]
 
 
-@pytest.fixture(scope="module")
-def state(golden: Path) -> dict[str, Tensor]:
-    return load_file(golden / "tmass" / "weights.safetensors")
+@dataclass(frozen=True)
+class Golden:
+    """One case and its set."""
+
+    given: dict[str, Tensor]
+    state: dict[str, Tensor]
+    settings: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "Golden":
+        return cls(load_file(path), *read_set(path.parent))
+
+    @property
+    def head(self) -> TmassHead:
+        return head_from_official(self.state, self.settings)
 
 
-@pytest.fixture(scope="module")
-def settings(golden: Path) -> dict:
-    found = json.loads((golden / "tmass" / "config.json").read_text())
-    return {NAMES.get(name, name): value for name, value in found.items()}
-
-
-@pytest.fixture
-def head(state: dict[str, Tensor], settings: dict) -> TmassHead:
-    return head_from_official(state, settings)
-
-
-def case(golden: Path, name: str) -> dict[str, Tensor]:
-    return load_file(golden / "tmass" / f"case-{name}.safetensors")
+def read_set(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Official weights and options."""
+    settings = {NAMES.get(name, name): value for name, value in read_config(folder).items()}
+    return load_file(folder / "weights.safetensors"), settings
 
 
 def words_of(text: Tensor) -> Words:
@@ -69,14 +71,10 @@ def close(found: Tensor, expected: Tensor, what: str) -> None:
     )
 
 
-def test_no_case_is_left_out(golden: Path) -> None:
-    names = {path.stem.removeprefix("case-") for path in (golden / "tmass").glob("case-*.safetensors")}
-    assert names == {"modules", "single", "pooling-rectangular", *LOSSES, *RETRIEVALS}
-
-
-@pytest.mark.parametrize("name", ["modules", "single"])
-def test_modules(golden: Path, head: TmassHead, name: str) -> None:
-    given = case(golden, name)
+@golden_cases("tmass", has=["out.radius"])
+def test_modules(golden_case: Path) -> None:
+    golden = Golden.read(golden_case)
+    given, head = golden.given, golden.head
     text, frames, noise = given["in.text"], given["in.frames"], given["in.noise"]
     with torch.no_grad():
         radius = head.radius(frame_cosines(text, frames))
@@ -91,8 +89,10 @@ def test_modules(golden: Path, head: TmassHead, name: str) -> None:
         close(plain, given["out.similarity_plain_text"], "similarity of the text itself")
 
 
-def test_pooling_of_other_numbers_of_texts_and_frames(golden: Path, head: TmassHead) -> None:
-    given = case(golden, "pooling-rectangular")
+@golden_cases("tmass", has=["out.pooled", "out.similarity_plain_text"])
+def test_pooling_of_any_numbers_of_texts_and_frames(golden_case: Path) -> None:
+    golden = Golden.read(golden_case)
+    given, head = golden.given, golden.head
     with torch.no_grad():
         pooled = head.pooling(given["in.text"], given["in.frames"])
     close(pooled, given["out.pooled"], "pooled")
@@ -102,9 +102,10 @@ def test_pooling_of_other_numbers_of_texts_and_frames(golden: Path, head: TmassH
     )
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_losses_and_gradients(golden: Path, head: TmassHead, name: str) -> None:
-    given = case(golden, name)
+@golden_cases("tmass", has=["loss.total"])
+def test_losses_and_gradients(golden_case: Path) -> None:
+    golden = Golden.read(golden_case)
+    given, head = golden.given, golden.head
     batch = batch_of(given)
     output = head.compare(given["in.text"], given["in.frames"], given["in.noise"])
     losses = head.loss(output, batch)
@@ -128,9 +129,10 @@ def test_losses_and_gradients(golden: Path, head: TmassHead, name: str) -> None:
         torch.testing.assert_close(parameter.grad.norm(), expected, rtol=1e-4, atol=1e-5, msg=f"gradient of {key}")
 
 
-@pytest.mark.parametrize("name", RETRIEVALS)
-def test_every_pair_is_scored_by_itself(golden: Path, head: TmassHead, name: str) -> None:
-    given = case(golden, name)
+@golden_cases("tmass", has=["out.correct_similarity_all_trials"])
+def test_every_pair_is_scored_by_itself(golden_case: Path) -> None:
+    golden = Golden.read(golden_case)
+    given, head = golden.given, golden.head
     with torch.no_grad():
         trials = head.sampled_similarity(words_of(given["in.text"]), given["in.frames"], noise=given["in.noise"])
     close(trials, given["out.correct_similarity_all_trials"], "all trials")
@@ -139,10 +141,11 @@ def test_every_pair_is_scored_by_itself(golden: Path, head: TmassHead, name: str
     assert torch.equal(chosen, given["out.correct_selected_trial"])
 
 
-@pytest.mark.parametrize("name", RETRIEVALS)
-def test_the_fast_way_with_shared_noise_is_the_plain_way(golden: Path, head: TmassHead, name: str) -> None:
+@golden_cases("tmass", has=["out.correct_similarity_all_trials"])
+def test_the_fast_way_with_shared_noise_is_the_plain_way(golden_case: Path) -> None:
     """`similarity` never makes a sampled text; what it computes instead must be the same number."""
-    given = case(golden, name)
+    golden = Golden.read(golden_case)
+    given, head = golden.given, golden.head
     text, frames = given["in.text"], given["in.frames"]
     with torch.no_grad():
         found = head.similarity(words_of(text), frames)
@@ -154,9 +157,10 @@ def test_the_fast_way_with_shared_noise_is_the_plain_way(golden: Path, head: Tma
     close(shared[0, 0], given["out.correct_similarity_all_trials"][0, 0], "recorded noise")
 
 
-@pytest.mark.parametrize("name", LEAKS)
-def test_the_published_evaluation_leaks_here_too(golden: Path, head: TmassHead, name: str) -> None:
-    given = case(golden, name)
+@golden_cases("tmass", has=["out.official_leaky_similarity"])
+def test_the_published_evaluation_leaks_here_too(golden_case: Path) -> None:
+    golden = Golden.read(golden_case)
+    given, head = golden.given, golden.head
     text, frames, noise = given["in.text"], given["in.frames"], given["in.noise"]
     video = given["in.text_video_index"]
     with torch.no_grad():
@@ -176,17 +180,30 @@ def test_the_published_evaluation_leaks_here_too(golden: Path, head: TmassHead, 
     close(table, expected, "leaking similarity")
 
 
-def test_what_is_exported_is_what_was_imported(state: dict[str, Tensor], settings: dict, head: TmassHead) -> None:
+@golden_sets("tmass")
+def test_what_is_exported_is_what_was_imported(golden_set: Path) -> None:
+    state, settings = read_set(golden_set)
+    head = head_from_official(state, settings)
     exported = official_state(head)
     assert exported.keys() == state.keys()
     for name in state.keys() - {UNUSED}:
         assert torch.equal(exported[name], state[name]), name
     again = head_from_official(exported, settings)
     assert again.config == head.config
-    assert (head.config.num_heads, head.config.trials, head.config.num_frames) == (2, 5, 6)
+    assert head_from_official(exported, official_options(head)).config == head.config
+    names = {
+        "num_mha_heads": "num_heads", "stochasic_trials": "trials", "num_frames": "num_frames",
+        "support_loss_weight": "support_weight", "stochastic_prior": "prior", "stochastic_prior_std": "prior_std",
+    }  # fmt: skip
+    assert {name: getattr(head.config, ours) for name, ours in names.items()} == {
+        name: settings[name] for name in names
+    }
+    assert len(head.radius.linear.bias) == settings["embed_dim"]
 
 
-def test_whole_training_files_are_told_apart_by_name(state: dict[str, Tensor], settings: dict) -> None:
+@golden_sets("tmass")
+def test_whole_training_files_are_told_apart_by_name(golden_set: Path) -> None:
+    state, settings = read_set(golden_set)
     towers = {
         "clip.text_model.final_layer_norm.bias": torch.zeros(3),
         "clip.visual_projection.weight": torch.zeros(2, 2),
@@ -205,30 +222,32 @@ def test_whole_training_files_are_told_apart_by_name(state: dict[str, Tensor], s
         head_from_official({"a": torch.zeros(1)}, settings)
 
 
-@pytest.mark.parametrize(
-    ("score", "name"),
-    [("correct", name) for name in RETRIEVALS] + [("official_leaky", name) for name in LEAKS],
-)
-def test_ranks_and_metrics(golden: Path, score: str, name: str) -> None:
-    given = {key: tensor.numpy() for key, tensor in case(golden, name).items()}
+@golden_cases("tmass", has=["out.correct_t2v.ranks"])
+def test_ranks_and_metrics(golden_case: Path) -> None:
+    """Of the right score, and of the leaking one where the official program gives it."""
+    given = {key: tensor.numpy() for key, tensor in load_file(golden_case).items()}
     video = given["in.text_video_index"]
     slot = np.tril(video[:, None] == video, -1).sum(1)
-    if score == "correct":
-        ranks = both_ways(given["out.correct_similarity"], video)
-    else:
-        ranks = published_leak_ranks(given["out.official_leaky_similarity"][video, slot], video)
+    scores = {"correct": both_ways(given["out.correct_similarity"], video)}
+    if "out.official_leaky_similarity" in given:
+        scores["official_leaky"] = published_leak_ranks(given["out.official_leaky_similarity"][video, slot], video)
     order = np.lexsort([video, slot])  # theirs: first captions of all videos, then second ones
-    _same_ranks(given, f"out.{score}_t2v", ranks["text_to_video"], order)
-    if f"out.{score}_v2t.ranks" in given:
-        _same_ranks(given, f"out.{score}_v2t", ranks["video_to_text"], np.arange(len(ranks["video_to_text"].video)))
+    for score, ranks in scores.items():
+        _same_ranks(given, f"out.{score}_t2v", ranks["text_to_video"], order)
+        if f"out.{score}_v2t.ranks" in given:
+            to_text = ranks["video_to_text"]
+            _same_ranks(given, f"out.{score}_v2t", to_text, np.arange(len(to_text.video)))
 
 
-def test_dual_softmax(golden: Path) -> None:
-    given = {key: tensor.numpy() for key, tensor in case(golden, "retrieval-paired").items()}
+@golden_cases("tmass", has=["out.correct_similarity_dsl"])
+def test_dual_softmax(golden_case: Path) -> None:
+    given = {key: tensor.numpy() for key, tensor in load_file(golden_case).items()}
+    video = given["in.text_video_index"]
     dual = dual_softmax(given["out.correct_similarity"])
     np.testing.assert_allclose(dual, given["out.correct_similarity_dsl"], rtol=1e-4, atol=1e-7)
-    ranks = both_ways(dual, given["in.text_video_index"])["text_to_video"]
-    _same_ranks(given, "out.correct_dsl_t2v", ranks, np.arange(len(dual)))
+    ranks = both_ways(dual, video)["text_to_video"]
+    slot = np.tril(video[:, None] == video, -1).sum(1)
+    _same_ranks(given, "out.correct_dsl_t2v", ranks, np.lexsort([video, slot]))
 
 
 def _same_ranks(given: dict[str, np.ndarray], name: str, ranks: Ranks, order: np.ndarray) -> None:

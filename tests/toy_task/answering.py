@@ -9,8 +9,8 @@ import torch
 from qle.data.rows import choose_rows
 from qle.runs.videos import CachedVideo
 from qle.tasks.answering import Answerer
-from qle.tasks.scoring import OnProgress, scoring
-from qle.types import Moment, Prediction, Query, ScoreTrack
+from qle.tasks.scoring import scoring
+from qle.types import Moment, OnProgress, Prediction, Query, ScoreTrack
 from tests.toy_task.head import ToyHead
 
 

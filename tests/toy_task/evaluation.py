@@ -4,12 +4,12 @@ import numpy as np
 
 from qle.data.annotations import read_annotations
 from qle.eval.report import Metric, Report
-from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, Runs
 from qle.runs.load import load_run
 from qle.runtime import resolve_device
 from qle.tasks.answering import AnsweringOptions, answerer_of
 from qle.tasks.evaluation import RunToMeasure, missing_of, open_runs
-from qle.types import Query
+from qle.types import OnProgress, Query
 
 
 def evaluate_toy(request: EvaluationRequest, runs: Runs, on_progress: OnProgress | None = None) -> Evaluation:

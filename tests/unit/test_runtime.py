@@ -2,13 +2,26 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from qle import runtime
 from qle.errors import ConfigError
-from qle.runtime import cache_folder, environment, has_fast_bfloat16, num_threads, resolve_device, resolve_dtype
+from qle.runtime import (
+    cache_folder,
+    environment,
+    free_cores,
+    has_fast_bfloat16,
+    num_cores,
+    num_threads,
+    resolve_device,
+    resolve_dtype,
+    use_free_threads,
+)
 
 
 def test_devices() -> None:
@@ -38,6 +51,113 @@ def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
             num_threads()
 
 
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """A machine of eight cores whose files the test writes: how many of them idle, and what the container may use and uses."""
+    monkeypatch.setattr(runtime, "_cores", lambda: set(range(8)))
+    monkeypatch.setattr(runtime, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(runtime, "CGROUPS", tmp_path / "cgroup")
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+
+    def describe(*, idle: float, files: dict[str, str] | None = None, used: dict[str, str] | None = None) -> None:
+        """`used`: what some of the files say a second later."""
+        clock = SimpleNamespace(now=0.0)
+
+        def write(told: dict[str, str]) -> None:
+            ticks = int(idle / 8 * clock.now * 100)
+            stat = [f"cpu{core} 10 0 10 {ticks} 0 0 0 0 0 0" for core in range(16)]
+            (tmp_path / "proc" / "stat").write_text("\n".join(["cpu 1 2 3 4 5", *stat, "intr 5"]))
+            for name, text in told.items():
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_text(text)
+
+        def sleep(seconds: float) -> None:
+            clock.now += 1.0
+            write(used or {})
+
+        monkeypatch.setattr(runtime, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock.now))
+        write(files or {})
+
+    return describe
+
+
+NEW_GROUP = {
+    "proc/self/cgroup": "0::/job",
+    "cgroup/job/cpu.max": "300000 100000",
+    "cgroup/job/cpu.stat": "usage_usec 0\nuser_usec 0",
+}
+OLD_GROUP = {
+    "proc/self/cgroup": "3:cpuset:/\n2:cpu,cpuacct:/outside/of/the/container",
+    "cgroup/cpu,cpuacct/cpu.cfs_quota_us": "250000",
+    "cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+    "cgroup/cpu,cpuacct/cpuacct.usage": "0",
+}
+NO_QUOTA = {"proc/self/cgroup": "0::/job", "cgroup/job/cpu.max": "max 100000"}
+
+
+@pytest.mark.parametrize(("idle", "files", "used", "cores", "free"), [
+    (8, {}, {}, 8, 8),
+    (5.3, {}, {}, 8, 5),
+    (0, {}, {}, 8, 1),  # whoever comes has a share all the same
+    (8, NO_QUOTA, {}, 8, 8),
+    (8, NEW_GROUP, {}, 3, 3),
+    (8, NEW_GROUP, {"cgroup/job/cpu.stat": "usage_usec 1900000\nuser_usec 0"}, 3, 1),  # a neighbour in the container
+    (8, OLD_GROUP, {}, 3, 2),
+    (8, OLD_GROUP, {"cgroup/cpu,cpuacct/cpuacct.usage": "1000000000"}, 3, 2),
+])  # fmt: skip
+def test_free_cores_are_idle_and_within_the_quota(machine, idle, files, used, cores, free) -> None:
+    machine(idle=idle, files=files, used=used)
+    assert (num_cores(), free_cores()) == (cores, free)
+
+
+def test_cores_that_others_use_are_seen() -> None:
+    """Real ones. On a machine with one core, or where all are busy anyway, one is what remains."""
+    spin = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(num_cores())]
+    try:
+        assert free_cores() <= max(1, num_cores() // 2)
+    finally:
+        for process in spin:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    monkeypatch.setattr(runtime, "_has_chosen", False)
+    for name in ("QLE_THREADS", "OMP_NUM_THREADS", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_as_many_threads_as_cores_are_free_are_chosen_once_and_said(machine) -> None:
+    said: list[str] = []
+    machine(idle=2)
+    use_free_threads(said.append)
+    assert torch.get_num_threads() == 2
+    machine(idle=1)
+    use_free_threads(said.append)  # the next stage of the same command
+    assert torch.get_num_threads() == 2
+    assert said == ["threads: 2 of 4, the other cores are busy (QLE_THREADS=4 takes them all the same)"]
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(("given", "threads"), [
+    ({}, 4), ({"OMP_NUM_THREADS": "4"}, 4), ({"QLE_THREADS": "3"}, 3), ({"RANK": "0"}, 4),
+])  # fmt: skip
+def test_who_has_said_how_many_threads_gets_them(machine, monkeypatch, given: dict[str, str], threads: int) -> None:
+    """And where all cores are free nothing changes and nothing is said."""
+    machine(idle=0 if given else 8)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    use_free_threads(said.append)
+    assert (torch.get_num_threads(), said) == (threads, [])
+
+
 def test_only_listed_variables_are_read() -> None:
     with pytest.raises(KeyError):
         environment("HOME")
@@ -63,7 +183,7 @@ except KeyboardInterrupt:
 def test_an_interrupt_inside_a_destructor_is_not_lost() -> None:
     """Python drops it there; once a device process worked on to the end of its list, and its parent waited."""
     ended = subprocess.run(
-        [sys.executable, "-c", IN_A_DESTRUCTOR], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", IN_A_DESTRUCTOR], capture_output=True, text=True, timeout=600, check=True
     )
     assert (ended.stdout, ended.stderr) == ("interrupted\n", "")
 

@@ -5,13 +5,15 @@ A contiguous dataset without filters is its plain C-order rows at one place of t
 map the rows ourselves; any HDF5 reader opens the result. One writer a file, no SWMR, no appends.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qle.cache.records import RawRows
+from qle.cache.records import RawRows, StreamRecord
+from qle.inputs import refuse_bomb
 from qle.types import Stream
 
 FILE_NAME = "tokens.h5"
@@ -58,7 +60,55 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
     import h5py
 
     with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
-        return np.asarray(file[name][start:stop])
+        return np.asarray(_own_dataset(file, name)[start:stop])
+
+
+def array_shape(folder: Path, name: str) -> tuple[int, ...]:
+    """Layout of a dataset, as its own description says."""
+    import h5py
+
+    with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
+        return tuple(_own_dataset(file, name).shape)
+
+
+def misplaced(folder: Path, streams: Sequence[StreamRecord]) -> str:
+    """What a record says of the arrays in the file of a video that the file itself does not say; empty where nothing is."""
+    import h5py
+
+    try:
+        with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
+            for stream in streams:
+                dataset = file.get(stream.name)
+                if not isinstance(dataset, h5py.Dataset) or dataset.shape != stream.shape:
+                    return f"stream {stream.name!r}: the file has no such array of {stream.shape}"
+                if stream.raw is not None and dataset.id.get_offset() != stream.raw.offset:
+                    begin = dataset.id.get_offset()
+                    return f"stream {stream.name!r}: its rows begin at byte {begin}, not at {stream.raw.offset}"
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"{FILE_NAME} cannot be read: {error}"
+    return ""
+
+
+def _own_dataset(file: Any, place: str) -> Any:
+    """A dataset whose numbers lie in this very file; ValueError for one that would be read out of another.
+
+    Links to other places, datasets in external files and virtual ones over other files give whatever the reader may read.
+    """
+    import h5py
+
+    parts = place.split("/")
+    for depth in range(1, len(parts) + 1):
+        path = "/".join(parts[:depth])
+        if path not in file and file.get(path, getlink=True) is None:
+            raise KeyError(f"no array {place!r}")
+        if not isinstance(file.get(path, getlink=True), h5py.HardLink):
+            raise ValueError(f"{path} is a link to another place, which is not followed")
+    dataset = file[place]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{place} is no array")
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{place} takes its numbers out of other files, which are not read")
+    return dataset
 
 
 def list_arrays(path: Path, array: str) -> list[tuple[str, str]]:
@@ -73,11 +123,19 @@ def list_arrays(path: Path, array: str) -> list[tuple[str, str]]:
     def visit(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset) or item.ndim < 2:
             return
+        add(name)
+
+    def visit_link(name: str, link: Any) -> None:
+        if not isinstance(link, h5py.HardLink) and not name.endswith("pts"):
+            add(name)  # nobody follows it, which is said when it is read
+
+    def add(name: str) -> None:
         folder, _, last = name.rpartition("/")
         found.append((folder if last == array else name, name))
 
     with h5py.File(path, "r", locking=False) as file:
         file.visititems(visit)
+        file.visititems_links(visit_link)
     return sorted(found)
 
 
@@ -86,12 +144,16 @@ def read_array(path: Path, place: str) -> tuple[np.ndarray, np.ndarray | None]:
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
-        dataset = file[place]
+        dataset = _own_dataset(file, place)
+        refuse_bomb(dataset.id.get_storage_size(), math.prod(dataset.shape) * dataset.dtype.itemsize)
         values = np.asarray(dataset[()])
         if "pts" in dataset.attrs:
             return values, np.asarray(dataset.attrs["pts"])
-        neighbour = dataset.parent.get("pts")
-        return values, np.asarray(neighbour[()]) if isinstance(neighbour, h5py.Dataset) else None
+        neighbour = "/".join([*place.split("/")[:-1], "pts"])
+        is_there = (
+            file.get(neighbour, getlink=True) is not None and file.get(neighbour, getclass=True) is not h5py.Group
+        )
+        return values, np.asarray(_own_dataset(file, neighbour)[()]) if is_there else None
 
 
 def peek_array(path: Path, place: str) -> tuple[tuple[int, ...], np.dtype, bool]:
@@ -99,7 +161,7 @@ def peek_array(path: Path, place: str) -> tuple[tuple[int, ...], np.dtype, bool]
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
-        dataset = file[place]
+        dataset = _own_dataset(file, place)
         return dataset.shape, dataset.dtype, "pts" in dataset.attrs or "pts" in dataset.parent
 
 

@@ -127,6 +127,13 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
     return np.asarray(array[start:stop])
 
 
+def array_shape(folder: Path, name: str) -> tuple[int, ...]:
+    """Layout of an array, as its own description says."""
+    import zarr
+
+    return tuple(zarr.open_array(folder, path=name, mode="r").shape)
+
+
 def _chunk_rows(stream: Stream) -> int:
     return SMALL_CHUNK_ROWS if stream.row_bytes < SMALL_ROW_BYTES else CHUNK_ROWS
 

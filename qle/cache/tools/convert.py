@@ -12,19 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qle.cache import leftovers
 from qle.cache.claims import whole_space
 from qle.cache.files.quantise import SCALE
 from qle.cache.integrity import is_whole
-from qle.cache.layout import STORE_SUFFIXES, TMP, VIDEOS, video_folder
+from qle.cache.layout import STORE_SUFFIXES, TMP, VIDEOS, space_hash, video_folder
+from qle.cache.leftovers import CONVERT
 from qle.cache.reader import Space, Video
 from qle.cache.records import CommitRecord, SpaceRecord, is_same_source
-from qle.cache.spaces import SpaceFolder, create_space, read_commit
+from qle.cache.spaces import SpaceFolder, create_space, read_commit, refuse_links
 from qle.cache.tools.removal import remove_folder
 from qle.cache.tools.rewrite import rewrite_video
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
+from qle.cache.tools.selection import chosen_spaces, no_progress
 from qle.durable import remove_tree, sync_file
 from qle.errors import CacheCorruptError, ConfigError
-from qle.types import SpaceSpec, StoreDtype, StoreKind, Stream
+from qle.types import OnProgress, SpaceSpec, StoreDtype, StoreKind, Stream
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,21 +55,45 @@ def convert(
     """Convert every video of a space, here or into another cache; progress in videos. Packed videos come out single."""
     if store is None and dtype is None and grid is None:
         raise ConfigError("nothing to convert: pass --store, --dtype or --grid")
-    if space is None and len(chosen_spaces(root)) != 1:
-        names = ", ".join(folder.path.name for folder in chosen_spaces(root))
-        raise ConfigError(f"{root} has several spaces; choose one with --space: {names}")
-    (source,) = chosen_spaces(root, [space] if space else ())
-    is_derived = dtype is not None or grid is not None
-    into = create_space(target or root, derived_spec(source.record, dtype, grid) if is_derived else source.record.spec)
+    source = _chosen_source(root, space, dtype, grid)
+    into = create_space(target or root, _spec(source.record, dtype, grid))
     report = ConvertReport(space=into.path.name)
     with whole_space(into):
+        leftovers.clear(into.path)
         reader = Space(source)
         for done, key in enumerate(reader.keys(), start=1):
             _convert_video(reader, key, into, store, report)
             on_progress(done, len(reader), key)
         if store is not None:
-            remove_tree(source.path / TMP / f"convert-{store}")
+            remove_tree(into.path / TMP / f"{CONVERT}{store}")
     return report
+
+
+def _chosen_source(root: Path, name: str | None, dtype: StoreDtype | None, grid: int | None) -> SpaceFolder:
+    """The space of that name; without one the only space that is not itself what this very conversion makes of another.
+
+    So that the same command, given again after a kill or for videos that have come since, means what it meant before.
+    """
+    spaces = chosen_spaces(root, [name] if name else ())
+    if len(spaces) > 1 and (dtype is not None or grid is not None):
+        made = {_made_hash(space.record, dtype, grid) for space in spaces}
+        spaces = [space for space in spaces if space.record.hash not in made] or spaces
+    if len(spaces) != 1:
+        names = ", ".join(space.path.name for space in spaces)
+        raise ConfigError(f"{root} has several spaces; choose one with --space: {names}")
+    return spaces[0]
+
+
+def _made_hash(record: SpaceRecord, dtype: StoreDtype | None, grid: int | None) -> str:
+    """Hash of the space that the conversion would make of this one; empty where it cannot be converted so."""
+    try:
+        return space_hash(derived_spec(record, dtype, grid).hashed)
+    except ConfigError:
+        return ""
+
+
+def _spec(record: SpaceRecord, dtype: StoreDtype | None, grid: int | None) -> SpaceSpec:
+    return record.spec if dtype is None and grid is None else derived_spec(record, dtype, grid)
 
 
 def _convert_video(reader: Space, key: str, into: SpaceFolder, store: StoreKind | None, report: ConvertReport) -> None:
@@ -95,11 +121,13 @@ def _change_format(video: Video, space: SpaceFolder, store: StoreKind) -> Commit
 
     The old one is all there is, so unlike in an extraction it may not be moved away first. None where nothing was to do.
     """
-    aside = SpaceFolder(space.path / TMP / f"convert-{store}", space.record)
+    aside = SpaceFolder(space.path / TMP / f"{CONVERT}{store}", space.record)
     target = video_folder(space.path, video.key, store)
     is_there = target.exists() and is_whole(target, video.key, space.record)
     if not is_there:
-        (aside.path / TMP).mkdir(parents=True, exist_ok=True)
+        refuse_links(aside.path, aside.path / TMP, aside.path / VIDEOS, target.parent)
+        leftovers.own(aside.path)
+        (aside.path / TMP).mkdir(exist_ok=True)
         (aside.path / VIDEOS).mkdir(exist_ok=True)
         rewrite_video(video, aside, store=store)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,11 @@ Nothing is unpickled here: numpy is told not to, and .pt files go through the lo
 layer knows no torch.
 """
 
+import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 from qle.cache.files import hdf5_store
 from qle.cache.layout import safe_name
 from qle.errors import CacheError, InputError, MissingDependencyError
+from qle.inputs import refuse_bomb
 
 _PLAIN_PART = re.compile(r"(?!\.)[^\x00-\x1f\x7f\\%~:]{1,60}")
 """What every file system takes, what hides nothing, and what no escaped part looks like."""
@@ -81,16 +83,44 @@ def read_features(
         if entry.form == "h5":
             return hdf5_store.read_array(entry.path, entry.place)
         if entry.form == "npy":
-            return np.load(entry.path, allow_pickle=False), None
+            return read_array(entry.path), None
         if entry.form == "npz":
-            # Opened here, since numpy leaves a file open that turns out to be no archive.
-            with open(entry.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return _choose(entry.path, {name: file[name] for name in file.files}, array)
+            arrays = read_archive(entry.path, lambda names: (_chosen(entry.path, names, array), "pts"))
+            times = arrays.pop("pts", None)
+            return next(iter(arrays.values())), times
     except UNREADABLE as error:
         raise InputError(f"{entry.path} cannot be read: {next(iter(str(error).splitlines()), repr(error))}") from error
     if load_tensors is None:
         raise MissingDependencyError(f"{entry.path} needs torch to be read\npip install torch")
-    return _choose(entry.path, load_tensors(entry.path), array)
+    loaded = load_tensors(entry.path)
+    return loaded[_chosen(entry.path, list(loaded), array)], loaded.get("pts")
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an .npy file. Raises one of UNREADABLE."""
+    with open(path, "rb") as file:
+        shape, dtype = _npy_header(file)
+        if math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size:
+            raise ValueError(f"claims to be {shape} of {dtype}, and the file is too short for it")
+        file.seek(0)
+        values: np.ndarray = np.load(file, allow_pickle=False)
+    return values
+
+
+def read_archive(path: Path, choose: Callable[[list[str]], Iterable[str]]) -> dict[str, np.ndarray]:
+    """Those arrays of an .npz file that `choose` picks of their names, and that are there. Raises one of UNREADABLE."""
+    with ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        chosen = [name for name in choose(list(members)) if name in members]
+        for name in chosen:
+            refuse_bomb(members[name].compress_size, members[name].file_size)
+            with archive.open(members[name]) as member:
+                shape, dtype = _npy_header(member)
+            if math.prod(shape) * dtype.itemsize > members[name].file_size:
+                raise ValueError(f"{name} claims to be {shape} of {dtype}, and the file is too short for it")
+    # Opened here, since numpy leaves a file open that turns out to be no archive.
+    with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return {name: file[name] for name in chosen}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +142,14 @@ def peek_features(entry: FeatureEntry, array: str = FEATURES) -> Header | None:
                 return Header(*_npy_header(opened), has_times=False)
         if entry.form == "npz":
             with ZipFile(entry.path) as archive:
-                names = {name.removesuffix(".npy") for name in archive.namelist()}
-                others = names - {"pts"}
-                chosen = array if array in names else others.pop() if len(others) == 1 else None
-                if chosen is not None:
-                    with archive.open(f"{chosen}.npy") as member:
-                        return Header(*_npy_header(member), has_times="pts" in names)
-    except (*UNREADABLE, AttributeError):  # said when it is read; AttributeError: a group where a dataset should be
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                with archive.open(f"{_chosen(entry.path, names, array)}.npy") as member:
+                    return Header(*_npy_header(member), has_times="pts" in names)
+    except (
+        *UNREADABLE,
+        InputError,
+        AttributeError,
+    ):  # said when it is read; AttributeError: a group where a dataset should be
         return None
     return None
 
@@ -127,6 +158,8 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
+    if any(type(size) is not int or size < 0 for size in shape):  # (True, 4) passes for numpy
+        raise ValueError(f"a shape of {shape}, expected whole numbers")
     return shape, dtype
 
 
@@ -158,7 +191,8 @@ def write_features(
 
 def safe_path(key: str) -> Path:
     """A key as a relative path that cannot leave the folder that it is put into; ordinary keys stay as they are."""
-    return Path(*(part if _PLAIN_PART.fullmatch(part) else safe_name(part) for part in key.split("/") if part))
+    parts = [part if _PLAIN_PART.fullmatch(part) else safe_name(part) for part in key.split("/") if part]
+    return Path(*parts) if parts else Path(safe_name(key))
 
 
 def _files(given: Path) -> Iterator[Path]:
@@ -187,10 +221,11 @@ def _entries(path: Path, stem: str, array: str) -> Iterator[FeatureEntry]:
         yield FeatureEntry(key=name or stem, path=path, form=form, place=place)
 
 
-def _choose(path: Path, arrays: dict[str, np.ndarray], array: str) -> tuple[np.ndarray, np.ndarray | None]:
-    others = [name for name in arrays if name != "pts"]
-    if array in arrays:
-        return arrays[array], arrays.get("pts")
+def _chosen(path: Path, names: Collection[str], array: str) -> str:
+    """The name of the array that holds the features of a file: as asked, or the only one."""
+    others = [name for name in names if name != "pts"]
+    if array in names:
+        return array
     if len(others) == 1:
-        return arrays[others[0]], arrays.get("pts")
-    raise InputError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; choose one of them with --array")
+        return others[0]
+    raise InputError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}; choose one of them with --array")

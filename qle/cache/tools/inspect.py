@@ -15,6 +15,7 @@ import numpy as np
 from qle.cache import packs
 from qle.cache.index import Index, load_index
 from qle.cache.layout import FORMAT
+from qle.cache.leftovers import beside, leftovers, size_of
 from qle.cache.reader import Rows, Video, open_cache
 from qle.cache.spaces import SpaceFolder
 from qle.cache.states import claimed_names
@@ -51,12 +52,17 @@ class SpaceFacts:
     num_packed: int
     num_rows: int
     num_valid: int
+    faults: dict[str, str]
+    """Videos that are partial or have damaged rows -> what is wrong with them."""
     hours: float
     """Hours of video in the space."""
     token_bytes: int
     """Bytes of all rows."""
     disk_bytes: int
     """Bytes of the files, metadata and padding included."""
+    num_leftovers: int
+    """Files and folders that killed commands left; `prune` removes them."""
+    leftover_bytes: int
     provenance: dict[str, Any]
     """What the hash is made of."""
     recorded: dict[str, Any]
@@ -70,6 +76,9 @@ class CacheFacts:
     uuid: str
     format: int
     spaces: list[SpaceFacts]
+    num_leftovers: int
+    """Beside the spaces: of spaces that were being deleted, and files that were about to be named."""
+    leftover_bytes: int
 
     @property
     def disk_bytes(self) -> int:
@@ -108,6 +117,8 @@ class VideoFacts:
     size_bytes: int
     num_files: int
     source: dict[str, Any]
+    faults: str
+    """Where the video broke off, how many rows are damaged; empty where it is whole."""
     versions: dict[str, str]
     timings_s: dict[str, float]
     streams: list[StreamStatistics]
@@ -117,7 +128,15 @@ def inspect_cache(root: Path, spaces: Sequence[str] = ()) -> CacheFacts:
     """Facts about some or all spaces."""
     record = open_cache(root).record
     facts = [_space_facts(space) for space in chosen_spaces(root, spaces)]
-    return CacheFacts(path=str(root), uuid=record.uuid, format=FORMAT, spaces=facts)
+    left = [size_of(found.path) for found in beside(root.resolve())]
+    return CacheFacts(
+        path=str(root),
+        uuid=record.uuid,
+        format=FORMAT,
+        spaces=facts,
+        num_leftovers=len(left),
+        leftover_bytes=sum(left),
+    )
 
 
 def inspect_video(root: Path, key: str, spaces: Sequence[str] = ()) -> list[VideoFacts]:
@@ -141,6 +160,7 @@ def find_video(root: Path, key: str, spaces: Sequence[str] = ()) -> list[tuple[s
 
 def _space_facts(space: SpaceFolder) -> SpaceFacts:
     index = load_index(space)
+    left = list(leftovers(space.path))
     num_rows = int(index.column("num_rows").sum())
     return SpaceFacts(
         name=space.path.name,
@@ -151,9 +171,12 @@ def _space_facts(space: SpaceFolder) -> SpaceFacts:
         num_packed=sum(map(bool, index.texts("pack"))),
         num_rows=num_rows,
         num_valid=int(index.column("num_valid").sum()),
+        faults={key: faults for key, faults in zip(*map(index.texts, ("key", "faults")), strict=True) if faults},
         hours=_seconds(index) / 3600,
         token_bytes=num_rows * sum(stream.row_bytes for stream in space.streams),
         disk_bytes=_disk_bytes(space, index),
+        num_leftovers=len(left),
+        leftover_bytes=sum(size_of(found.path) for found in left),
         provenance=space.record.hashed,
         recorded=space.record.recorded,
     )
@@ -201,6 +224,7 @@ def _video_facts(space: str, video: Video) -> VideoFacts:
         size_bytes=record.size_bytes,
         num_files=len(record.files),
         source=record.source.model_dump(mode="json"),
+        faults=record.source.faults,
         versions=record.versions,
         timings_s=record.timings_s,
         streams=[_statistics(name, video.streams[name], video.rows_of(name)) for name in names],

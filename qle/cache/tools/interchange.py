@@ -8,6 +8,9 @@ space records it:
     fps f             row i describes the frame shown at i / f
     neither           the file has an array `pts` (files that qle exported do)
 
+A file that has an array `pts` is refused where it says otherwise than --fps. A clip length says what rows describe, which no
+`pts` tells (some stand at the beginning of a clip), so that one goes before.
+
 (rows, dim) becomes the stream `frame`, (rows, grid rows, grid cols, dim) the stream `patch`. Both ways video by video, each
 appearing whole, so a killed run is simply repeated.
 """
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from qle.cache import leftovers
 from qle.cache.files import hdf5_store
 from qle.cache.layout import SPACE_FILE, clean_key, safe_name, space_folder_name
 from qle.cache.reader import Space, Video, open_cache
@@ -42,7 +46,7 @@ from qle.cache.tools.feature_files import (
     safe_path,
     write_features,
 )
-from qle.cache.tools.selection import OnProgress, no_progress
+from qle.cache.tools.selection import no_progress
 from qle.cache.writer import VideoWriter
 from qle.durable import replace_file
 from qle.errors import (
@@ -54,13 +58,16 @@ from qle.errors import (
     InputError,
     QleError,
 )
-from qle.types import RowPlan, SpaceSpec, StoreDtype, StoreKind, Stream
+from qle.types import OnProgress, RowPlan, SpaceSpec, StoreDtype, StoreKind, Stream
 
 NOTES_FILE = ".qle-export.json"
 """In a folder of exported files: which space and stream they are from."""
 
 MOST_PEEKED, MOST_READ = 64, 8
 """Files that are asked for their shape before anything is made: by their headers, and whole where they have none."""
+
+SAME_TIME_S = 1e-3
+"""Times in files are often float32, which keeps a millisecond of a video of hours."""
 
 AXES = {2: ("dim",), 4: ("rows", "cols", "dim")}
 
@@ -93,24 +100,37 @@ class ImportOptions:
         rows = np.arange(num_rows, dtype=np.float64)
         if self.clip_length_s is not None:
             return (rows + 0.5) * self.clip_length_s
-        if self.fps is not None:
-            return rows / self.fps
         if from_file is None:
-            raise InputError("the file has no times for its rows (array `pts`); pass --fps or --clip-length")
-        if from_file.shape != (num_rows,) or from_file.dtype.kind not in "iuf":
+            if self.fps is None:
+                raise InputError("the file has no times for its rows (array `pts`); pass --fps or --clip-length")
+            return rows / self.fps
+        own = _checked_times(num_rows, from_file)
+        if self.fps is None:
+            return own
+        is_near = np.isclose(own, rows / self.fps, rtol=0, atol=SAME_TIME_S)
+        if not is_near.all():
+            row = int(np.argmin(is_near))
             raise InputError(
-                f"array `pts` is {from_file.dtype} {from_file.shape}, expected {num_rows} numbers, one a row"
+                f"the file has times of its own (array `pts`): row {row} is at {own[row]:g} s, with --fps {self.fps:g} it would "
+                f"be at {row / self.fps:g} s; leave --fps out to import the times of the files"
             )
-        times = from_file.astype(np.float64)
-        if not np.isfinite(times).all() or (np.diff(times) < 0).any():
-            raise InputError("array `pts` does not ascend: rows must stand in the order of their times, in seconds")
-        return times
+        return rows / self.fps
 
     def describe_times(self) -> dict[str, Any]:
         """For the description of the space."""
         if self.clip_length_s is not None:
             return {"rule": "(row + 0.5) * clip_length_s", "clip_length_s": self.clip_length_s}
         return {"rule": "row / fps", "fps": self.fps} if self.fps is not None else {"rule": "pts of the file"}
+
+
+def _checked_times(num_rows: int, from_file: np.ndarray) -> np.ndarray:
+    """The times that a file has for its rows, in seconds."""
+    if from_file.shape != (num_rows,) or from_file.dtype.kind not in "iuf":
+        raise InputError(f"array `pts` is {from_file.dtype} {from_file.shape}, expected {num_rows} numbers, one a row")
+    times = from_file.astype(np.float64)
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise InputError("array `pts` does not ascend: rows must stand in the order of their times, in seconds")
+    return times
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,7 +169,10 @@ def import_features(
     for done, entry in enumerate(entries, start=1):
         facts = SourceFacts(path=str(entry.path), fingerprint=prints[entry.path], fps=options.fps or 0.0)
         try:
-            is_new = importer.bring(entry, facts)
+            try:
+                is_new = importer.bring(entry, facts)
+            except MemoryError as error:
+                raise InputError(f"{entry.path} does not fit into the memory of this machine") from error
         except (InputError, CacheError, CheckpointError) as error:  # the last is how a torn .pt file is refused
             if _is_of_all(error):
                 raise
@@ -242,10 +265,10 @@ def _spec(first: Header, options: ImportOptions) -> SpaceSpec:
 
 
 def _check_shape(shape: tuple[int, ...], dtype: np.dtype) -> None:
-    if len(shape) not in AXES or not shape[0] or dtype.kind != "f":
+    if len(shape) not in AXES or not all(type(size) is int and size > 0 for size in shape) or dtype.kind != "f":
         raise InputError(
             f"got an array {shape} of {dtype}, expected floats (rows, dim) or "
-            "(rows, grid rows, grid cols, dim) with at least one row"
+            "(rows, grid rows, grid cols, dim) with at least one of each"
         )
 
 
@@ -262,6 +285,7 @@ class _Importer:
     def __post_init__(self) -> None:
         if (self.root / space_folder_name(self.spec) / SPACE_FILE).exists():
             self.space = create_space(self.root, self.spec)
+            leftovers.clear(self.space.path)
 
     def bring(self, entry: FeatureEntry, facts: SourceFacts) -> bool:
         """False where it is there already, from the same file."""
@@ -313,7 +337,7 @@ def export_features(
     reader = open_cache(root).space(space)
     if stream not in reader.streams:
         raise CacheMissingError(f"{reader.path.name} has no stream {stream!r}; it has {', '.join(reader.streams)}")
-    names = _names(reader)
+    names = _names(reader, is_tree=form == "h5")
     chosen = [reader.video(key).key for key in keys] if keys else list(reader)
     report = ExportReport()
     folder = out.with_name(f"{out.name}.parts") if form == "h5" else out
@@ -333,11 +357,14 @@ def export_features(
     return report
 
 
-def _names(reader: Space) -> dict[str, str]:
-    """Keys without the suffix of their video, as others name feature files, unless two would become one."""
+def _names(reader: Space, *, is_tree: bool) -> dict[str, str]:
+    """Keys without the suffix of their video, as others name feature files, unless two would become one. `is_tree`: they are
+    places in an HDF5 file, where nothing can lie below an array: not `a` and `a/b`."""
     short = {key: str(PurePosixPath(key).with_suffix("")) if PurePosixPath(key).suffix else key for key in reader}
     for names in (short, {key: key for key in reader}):
-        if len({safe_path(name) for name in names.values()}) == len(names):
+        places = {safe_path(name) for name in names.values()}
+        is_below = is_tree and any(parent in places for place in places for parent in place.parents)
+        if len(places) == len(names) and not is_below:
             return names
     return {key: safe_name(key) for key in reader}
 

@@ -7,23 +7,24 @@ killed merge has merged some videos, and the next run does the rest. Sources are
 """
 
 import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from qle.cache import packs
+from qle.cache import leftovers, packs
 from qle.cache.integrity import check_sizes
 from qle.cache.layout import COMMIT_FILE, TMP, video_folder
+from qle.cache.leftovers import COPY
 from qle.cache.reader import Space, Video, open_cache
 from qle.cache.records import CommitRecord, FileRecord, is_same_source
-from qle.cache.spaces import SpaceFolder, create_space
+from qle.cache.spaces import SpaceFolder, create_space, refuse_links
 from qle.cache.tools.rewrite import rewrite_video
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
-from qle.durable import hash_file, remove_tree, sync_file, sync_tree
+from qle.cache.tools.selection import chosen_spaces, no_progress
+from qle.durable import hash_file, owned_name, remove_tree, sync_file, sync_tree
 from qle.errors import CacheCorruptError, CacheError, ConfigError
+from qle.types import OnProgress
 
 Link = Literal["copy", "hard"]
 
@@ -72,6 +73,7 @@ def merge(
     done = 0
     for source, space in chosen:
         reader, into = Space(space), _space_of(target, space)
+        leftovers.clear(into.path)
         whole = _merge_packs(space, into, link, report)
         for key in reader:
             if key not in whole:
@@ -163,7 +165,7 @@ def copy_video(video: Video, into: SpaceFolder, link: Link) -> bool:
 def _copy_folder(
     folder: Path, files: Sequence[FileRecord], record_file: str, target: Path, into: SpaceFolder, link: Link
 ) -> bool:
-    temp = into.path / TMP / f"copy-{secrets.token_hex(8)}"
+    temp = into.path / TMP / owned_name(COPY)
     try:
         for file in files:
             (temp / file.path).parent.mkdir(parents=True, exist_ok=True)
@@ -172,6 +174,7 @@ def _copy_folder(
         shutil.copyfile(folder / record_file, temp / record_file)  # the record comes last
         sync_file(temp / record_file, "full")
         sync_file(temp, "full")
+        refuse_links(target.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(temp, target)
         sync_file(target.parent, "full")

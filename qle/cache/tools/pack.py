@@ -19,21 +19,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qle import __version__
-from qle.cache import packs
+from qle.cache import leftovers, packs
 from qle.cache.claims import whole_space
 from qle.cache.files import zarr_store
 from qle.cache.files.extents import extents
 from qle.cache.index import PLACE_COLUMNS, SCHEMA, load_index, record_row
 from qle.cache.integrity import check_content
 from qle.cache.layout import TMP
+from qle.cache.leftovers import PACK
 from qle.cache.reader import Space, Video
 from qle.cache.records import FileRecord, RawRows, StreamRecord
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.tools.removal import remove_folder
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
-from qle.durable import hash_file, remove_tree, sync_file, sync_tree, write_at, write_file
+from qle.cache.tools.selection import chosen_spaces, no_progress
+from qle.durable import hash_file, owned_name, remove_tree, sync_file, sync_tree, write_at, write_file
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
-from qle.types import Stream
+from qle.types import OnProgress, Stream
 
 MAX_VIDEO_BYTES = 64 << 20
 """A longer video gains nothing: its files are large already."""
@@ -72,6 +73,7 @@ def pack(
 def _pack_space(
     space: SpaceFolder, max_video_bytes: int, max_pack_bytes: int, report: PackReport, on_progress: OnProgress
 ) -> None:
+    leftovers.clear(space.path)
     _remove_packed(space, report)
     keys = _short(space, max_video_bytes)
     done = 0
@@ -119,7 +121,7 @@ def _batches(space: SpaceFolder, keys: Sequence[str], max_bytes: int, report: Pa
 
 
 def _make_pack(space: SpaceFolder, videos: Sequence[Video]) -> None:
-    temp = space.path / TMP / f"pack-{secrets.token_hex(8)}"
+    temp = space.path / TMP / owned_name(PACK)
     try:
         temp.mkdir(parents=True)
         num_rows = sum(video.num_rows for video in videos)

@@ -13,35 +13,29 @@ may have been written for IDLE_HOURS. Videos leave by a rename before they are d
 
 import os
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from qle.cache import packs
-from qle.cache.attempts import ATTEMPT_FILE, RELEASED, AttemptRecord, num_finished
-from qle.cache.index import load_index
+from qle.cache.index import load_index, read_records
 from qle.cache.integrity import find_damage, is_whole
-from qle.cache.layout import CLAIMS, SPACE_FILE, STORE_SUFFIXES, TMP, video_folder
+from qle.cache.layout import SPACE_FILE, STORE_SUFFIXES, video_folder
+from qle.cache.leftovers import IDLE_HOURS, REMOVED, Leftover, beside, leftovers, remove, size_of
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.states import states
-from qle.cache.tools.removal import REMOVED, remove_folder
-from qle.cache.tools.selection import OnProgress, chosen_spaces, no_progress
-from qle.durable import remove_tree
-from qle.errors import CacheError, ConfigError
-from qle.types import VideoSource
+from qle.cache.tools.removal import remove_folder
+from qle.cache.tools.selection import chosen_spaces, no_progress
+from qle.durable import UNNAMED, remove_tree
+from qle.errors import CacheError, CacheMissingError, ConfigError
+from qle.types import OnProgress, VideoSource
 
 Kind = Literal["temp", "duplicates", "damaged", "stale", "orphaned", "space"]
 KINDS: tuple[Kind, ...] = ("temp", "duplicates", "damaged", "stale", "orphaned", "space")
 
 DEFAULT_KINDS: tuple[Kind, ...] = ("temp", "duplicates")
 """Nothing that anybody could miss."""
-
-IDLE_HOURS = 24.0
-CLAIM_HOURS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +66,11 @@ def plan_prune(
     if "space" in kinds:
         if not spaces or len(kinds) > 1:
             raise ConfigError("deleting spaces needs their names and nothing else: qle cache prune CACHE --space NAME")
-        return [_whole_space(space) for space in chosen_spaces(root, spaces)]
+        return [item for name in spaces for item in _named_spaces(root, name)]
     items: list[PruneItem] = []
     for space in chosen_spaces(root, spaces):
+        if space.path.is_symlink():  # what it points to is looked after where it stands
+            continue
         if "temp" in kinds:
             items += _temp(space, idle_hours)
         if "duplicates" in kinds:
@@ -82,7 +78,7 @@ def plan_prune(
         if set(kinds) & {"damaged", "stale", "orphaned"}:
             items += [item for item in _videos(space, deep) if item.kind in kinds]
     if "temp" in kinds:
-        items += _beside(root)
+        items += [_leftover_item(found) for found in beside(root.resolve())]
     return items
 
 
@@ -105,55 +101,26 @@ def _remove(root: Path, item: PruneItem) -> None:
     if item.kind == "space":
         _remove_space(root, item.path)
     elif item.kind == "temp":
-        item.path.unlink(missing_ok=True) if item.path.is_file() else remove_tree(item.path)
+        remove(item.path)
     elif _inode(item.path) == item.inode:
         remove_folder(root / item.space, item.path)
 
 
 def _temp(space: SpaceFolder, idle_hours: float) -> Iterator[PruneItem]:
-    name = space.path.name
-    for path in _children(space.path / TMP):
-        if reason := _why_abandoned(path, idle_hours):
-            yield PruneItem(kind="temp", path=path, size_bytes=_size(path), reason=reason, space=name)
-    for path in _children(space.path / CLAIMS):
-        if _idle_hours(path) > CLAIM_HOURS:
-            reason = f"a claim that nobody has refreshed for {_idle_hours(path):.0f} h"
-            yield PruneItem(kind="temp", path=path, size_bytes=_size(path), reason=reason, space=name)
-    yield from _beside(space.path)
+    for found in leftovers(space.path, idle_hours):
+        yield _leftover_item(found, space.path.name)
 
 
-def _beside(folder: Path) -> Iterator[PruneItem]:
-    """What a killed process left of a file that it was about to name, or of a space that was being deleted."""
-    for path in _children(folder):
-        is_removed = path.name.startswith(f".qle-{REMOVED}")
-        is_unnamed = path.name.startswith(".qle-") and path.name.endswith(".tmp") and _idle_hours(path) > CLAIM_HOURS
-        if is_removed or is_unnamed:
-            yield PruneItem(kind="temp", path=path, size_bytes=_size(path), reason="left by a killed process")
-
-
-def _why_abandoned(path: Path, idle_hours: float) -> str:
-    """Empty where somebody may still be at work there."""
-    if path.name.startswith(REMOVED):
-        return "a deletion that was interrupted"
-    try:
-        record = AttemptRecord.model_validate_json((path / ATTEMPT_FILE).read_bytes())
-    except (OSError, ValidationError):
-        record = None
-    if record is not None and record.is_owner_dead():
-        kept = f"; a resume would go on from its {count} finished files" if (count := num_finished(path)) else ""
-        return f"an attempt at {record.key!r} whose process is gone{kept}"
-    if record is not None and record.is_local and not path.name.endswith(RELEASED):
-        return ""  # alive, however long it has been waiting for a decoder
-    idle = _idle_hours(path)
-    return f"nothing was written there for {idle:.0f} h" if idle > idle_hours else ""
+def _leftover_item(found: Leftover, space: str = "") -> PruneItem:
+    return PruneItem(kind="temp", path=found.path, size_bytes=size_of(found.path), reason=found.reason, space=space)
 
 
 def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
     """deep: a copy is no reason to delete another one before its every byte was looked at."""
-    index = load_index(space)
+    index = read_records(space)
     twins = [key for key, count in _counts(index.texts("key")).items() if count > 1]
     for key in twins:
-        folders = [folder for store in STORE_SUFFIXES if (folder := video_folder(space.path, key, store)).exists()]
+        folders = [folder for store in STORE_SUFFIXES if _is_real(folder := video_folder(space.path, key, store))]
         if folders and is_whole(folders[0], key, space.record, deep=deep):  # else the other one may be all there is
             for other in folders[1:]:
                 yield _item(space, "duplicates", key, other, f"readers take {folders[0].name}")
@@ -180,12 +147,16 @@ def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
                 yield _item(space, "duplicates", key, folder, f"the same is in {pack.path.name}")
 
 
+def _is_real(folder: Path) -> bool:
+    return folder.exists() and not folder.is_symlink() and not folder.parent.is_symlink()
+
+
 def _videos(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
     """Single videos that are damaged, stale or orphaned, as readers see them. Packed ones stay: a pack goes only whole.
 
     Of a video in two formats only the one that readers take is judged: the other may be what is left when that one goes.
     """
-    index = load_index(space)
+    index = read_records(space)
     rows = [row for row, pack in enumerate(index.texts("pack")) if not pack]
     keys, paths = index.texts("key"), index.texts("source_path")
     starts, ends = (index.table[name].to_pylist() for name in ("source_start_s", "source_end_s"))
@@ -220,7 +191,7 @@ def _item(space: SpaceFolder, kind: Kind, key: str, folder: Path, reason: str) -
     return PruneItem(
         kind=kind,
         path=folder,
-        size_bytes=_size(folder),
+        size_bytes=size_of(folder),
         reason=reason,
         space=space.path.name,
         key=key,
@@ -235,18 +206,33 @@ def _inode(folder: Path) -> int:
         return -1
 
 
+def _named_spaces(root: Path, name: str) -> list[PruneItem]:
+    """The space of a name, or what an interrupted deletion has left of it."""
+    begins = f"{UNNAMED}{REMOVED}{name}"
+    half = [_leftover_item(found) for found in beside(root.resolve()) if found.path.name.startswith(begins)]
+    try:
+        return [*map(_whole_space, chosen_spaces(root, [name])), *half]
+    except CacheMissingError:
+        if half:
+            return half
+        raise
+
+
 def _whole_space(space: SpaceFolder) -> PruneItem:
     return PruneItem(
         kind="space",
         path=space.path,
-        size_bytes=_size(space.path),
+        size_bytes=size_of(space.path),
         reason=f"named; {len(load_index(space)):,} videos",
         space=space.path.name,
     )
 
 
 def _remove_space(root: Path, path: Path) -> None:
-    aside = root / f".qle-{REMOVED}{secrets.token_hex(8)}"
+    if path.is_symlink():  # what it points to belongs to somebody else
+        path.unlink(missing_ok=True)
+        return
+    aside = root / f"{UNNAMED}{REMOVED}{path.name}.{secrets.token_hex(8)}"
     try:
         os.rename(path, aside)
     except FileNotFoundError:
@@ -260,31 +246,3 @@ def _counts(keys: Sequence[str]) -> dict[str, int]:
     for key in keys:
         counts[key] = counts.get(key, 0) + bool(key)
     return counts
-
-
-def _children(folder: Path) -> list[Path]:
-    try:
-        return [folder / name for name in sorted(os.listdir(folder))]
-    except FileNotFoundError:
-        return []
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files of a tree."""
-    return sum(stat.st_size for stat in _stats(path))
-
-
-def _idle_hours(path: Path) -> float:
-    """Since anything in a tree was written; 0 where it has just gone."""
-    now_s = time.time()
-    return (now_s - max((stat.st_mtime for stat in _stats(path)), default=now_s)) / 3600
-
-
-def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Facts about the file or folder and everything in it; what vanishes meanwhile is left out."""
-    places = [str(path)] + [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-    for place in places:
-        try:
-            yield os.stat(place)
-        except OSError:
-            continue

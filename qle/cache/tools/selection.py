@@ -1,18 +1,15 @@
 """Which spaces and videos a tool works on, and how it tells how far it is."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS
+from qle.cache.leftovers import children
 from qle.cache.reader import open_cache
 from qle.cache.records import CommitRecord, read_record
 from qle.cache.spaces import SpaceFolder, open_space
 from qle.errors import CacheError
-
-OnProgress = Callable[[int, int, str], None]
-"""Called with what is done, what there is to do, and what it is just at."""
 
 
 def no_progress(done: int, total: int, what: str) -> None:
@@ -40,11 +37,10 @@ def list_folders(space: Path) -> list[Path]:
     """Every folder under videos/ that stands for a video, sorted; their records may be anything."""
     suffixes = tuple(STORE_SUFFIXES.values())
     found: list[Path] = []
-    shelves = os.listdir(space / VIDEOS) if (space / VIDEOS).exists() else []
-    for shelf in shelves:
-        if len(shelf) == 2:
-            found += [Path(space, VIDEOS, shelf, name) for name in os.listdir(space / VIDEOS / shelf)]
-    return sorted(folder for folder in found if folder.name.endswith(suffixes))
+    for shelf in children(space / VIDEOS):
+        if len(shelf.name) == 2:
+            found += children(shelf)
+    return [folder for folder in found if folder.name.endswith(suffixes) and not folder.is_symlink()]
 
 
 def listed(folders: Iterable[Path]) -> Iterator[Listed]:

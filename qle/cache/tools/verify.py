@@ -16,15 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qle.cache import packs
+from qle.cache.files import hdf5_store
 from qle.cache.index import load_index
 from qle.cache.integrity import Damage, find_damage
 from qle.cache.layout import CACHE_FILE, COMMIT_FILE, RUNS, SPACE_FILE, STORE_SUFFIXES, key_from_name, video_folder
+from qle.cache.plausible import commit_contradiction
 from qle.cache.reader import open_cache, space_names
 from qle.cache.records import CommitRecord
 from qle.cache.spaces import SpaceFolder, open_space
-from qle.cache.tools.selection import Listed, OnProgress, chosen_spaces, list_folders, listed, no_progress
+from qle.cache.tools.selection import Listed, chosen_spaces, list_folders, listed, no_progress
 from qle.durable import append_line
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
+from qle.inputs import parse_json
+from qle.types import OnProgress
 
 LEDGER_FILE = "verify.jsonl"
 LEDGER_HOURS = 24
@@ -58,6 +62,8 @@ class VerifyReport:
     num_from_before: int = 0
     """Videos that an interrupted run had found intact."""
     findings: list[Finding] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    """Videos that are as recorded, and recorded as partial or with damaged rows -> what is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,8 @@ def _units(space: SpaceFolder, keys: set[str], report: VerifyReport) -> Iterator
         if record is None:
             continue
         report.num_files += len(record.files)
+        if record.source.faults:
+            report.faults[record.key] = record.source.faults
         units = list(_split(space, found.folder, record, report.is_deep))
         todo = [unit for unit in units if unit.mark not in known]
         report.num_from_before += not todo
@@ -198,6 +206,8 @@ def _record_problem(space: SpaceFolder, found: Listed) -> str:
         return f"made for space {record.space[:12]}, not for {space.record.hash[:12]}"
     if video_folder(space.path, record.key, record.store) != found.folder:
         return f"the folder is not the one of video {record.key!r}"
+    if problem := commit_contradiction(record, space.record):
+        return f"it contradicts itself: {problem}"
     return ""
 
 
@@ -207,7 +217,14 @@ def _finding(space: SpaceFolder, found: Listed, problem: str) -> Finding:
 
 
 def _damage(unit: _Unit, deep: bool) -> list[Damage]:
-    return find_damage(unit.folder, unit.record, deep=deep)
+    damages = find_damage(unit.folder, unit.record, deep=deep)
+    record = unit.record
+    is_asked = deep and not damages and isinstance(record, CommitRecord) and record.store == "hdf5"
+    if is_asked and (problem := hdf5_store.misplaced(unit.folder, record.streams)):
+        return [
+            Damage(COMMIT_FILE, "content", "what the file holds", problem)
+        ]  # of sound bytes the wrong ones are read
+    return damages
 
 
 def _collect(
@@ -242,7 +259,7 @@ def _ledger(space: SpaceFolder) -> set[str]:
         return known
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if time.time() - entry["at_s"] < LEDGER_HOURS * 3600:
                 known.add(entry["mark"])
         except (ValueError, KeyError, TypeError):  # torn by the kill

@@ -42,10 +42,10 @@ def tacos_cg(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Folder or Hugging Face id; none: choose among sentences.")] = None,
     levels: Annotated[
-        str | None, typer.Option(help="Of what is made.  [default: title,sentence,paragraph]", show_default=False)
+        str | None, typer.Option(help="Of what is made.  \\[default: title,sentence,paragraph]", show_default=False)
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Of the model: auto, cpu, cuda, cuda:1...  [default: auto]", show_default=False)
+        str | None, typer.Option(help="Of the model: auto, cpu, cuda, cuda:1...  \\[default: auto]", show_default=False)
     ] = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
@@ -84,8 +84,11 @@ def _summarise(
     check_output("--out", path, inputs=[annotations], suffixes=None)
     summariser: Summariser = Extractive()
     if model is not None:
-        from qle.data.summaries.language_model import LanguageModel
+        from qle.hub import check_available
         from qle.runtime import resolve_device
+
+        check_available(model)
+        from qle.data.summaries.language_model import LanguageModel
 
         summariser = LanguageModel(model, resolve_device(device))
     with console.StepProgress("summarised", is_quiet=is_quiet) as progress:

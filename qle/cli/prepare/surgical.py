@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qle.cli import console
+from qle.cli.arguments import App
 from qle.cli.prepare.benchmarks import MOMENT_COMMANDS
 from qle.cli.prepare.files import FILE_COMMANDS
 from qle.cli.prepare.options import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from qle.data.annotations import Annotation
     from qle.data.readlog import ReadLog
 
-prepare_app = typer.Typer(
+prepare_app = App(
     help="Turn a dataset's own labels into annotation files (JSONL).", no_args_is_help=True, rich_markup_mode="rich"
 )
 
@@ -216,7 +217,7 @@ def synthetic(
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 8.0,
     size: Annotated[int, typer.Option(help="Pixels of a side.")] = 224,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal videos.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Videos made at a time.  [default: one a core]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Videos made at a time.  \\[default: one a core]")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip

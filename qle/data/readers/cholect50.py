@@ -8,7 +8,6 @@ so every triplet that the file knows is annotated for its video: one that never 
 of a picture give one interval and two boxes. Names come from the file's own `categories`, never from a list of ours.
 """
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -23,6 +22,7 @@ from qle.data.readers.concepts import triplet_sentence
 from qle.data.readers.text_rows import read_text
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError, InputError
+from qle.inputs import parse_json
 from qle.segments.spans import spans_of
 
 VECTOR_LENGTH = 15
@@ -55,8 +55,8 @@ def video_number(video: str) -> int:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        labels: dict[str, Any] = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        labels: dict[str, Any] = parse_json(read_text(path))
+    except ValueError as error:
         raise AnnotationError(f"{path}: no JSON: {error}") from error
     for key, kind in (("fps", int | float), ("num_frames", int), ("categories", dict), ("annotations", dict)):
         if not isinstance(labels, dict) or not isinstance(labels.get(key), kind):

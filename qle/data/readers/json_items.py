@@ -12,6 +12,7 @@ from qle.data.annotations import parse_row, raw_lines, refuse_constant
 from qle.data.readers.text_rows import read_text
 from qle.data.readlog import BadRow, ReadLog
 from qle.errors import AnnotationError
+from qle.inputs import refuse_halves
 
 _SPACE = " \t\r\n"
 
@@ -103,7 +104,9 @@ class _Document:
 
     def value(self) -> Any:
         try:
-            value, self._at = self._decoder.raw_decode(self._text, self._at)
+            value, end = self._decoder.raw_decode(self._text, self._at)
+            refuse_halves(self._text[self._at : end], value)
+            self._at = end
         except json.JSONDecodeError as error:
             raise AnnotationError(f"{self._path} line {error.lineno}: no JSON: {error.msg}") from error
         except (ValueError, RecursionError) as error:  # NaN, numbers of thousands of digits, a million brackets

@@ -6,14 +6,14 @@ Also `<qid>.npz`; `.npy` with the words alone; `.pt` or `.pth` with a tensor of 
 often has several qids; their features are the same unless the upstream cut or encoded them apart, which is told.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qle.cache.tools.feature_files import UNREADABLE
+from qle.cache.tools.feature_files import UNREADABLE, read_archive, read_array
 from qle.data.annotations import Annotation
 from qle.errors import InputError
 
@@ -100,12 +100,16 @@ def read_features(path: Path) -> Features:
     except UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), repr(error))
         raise InputError(f"{path}: features cannot be read ({reason})\nfetch the file again") from error
-    if WORDS not in held:
-        raise InputError(f"{path}: no array {WORDS!r} in it, only {', '.join(held) or 'nothing'}")
+    _check_words(path, held)
     states, pooled = _numbers(path, held[WORDS], 2), None
     if SENTENCE in held:
         pooled = _numbers(path, held[SENTENCE], 1)
     return states, pooled
+
+
+def _check_words(path: Path, names: Collection[str]) -> None:
+    if WORDS not in names:
+        raise InputError(f"{path}: no array {WORDS!r} in it, only {', '.join(names) or 'nothing'}")
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -127,12 +131,14 @@ def _held(path: Path) -> Mapping[str, Any]:
 
         loaded = load_file(path)
         return loaded if isinstance(loaded, Mapping) else {WORDS: loaded}
-    with path.open("rb") as file:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {WORDS: loaded}
-        wanted = [name for name in loaded.files if name in (WORDS, SENTENCE)]
-        return {name: loaded[name] for name in wanted} or dict.fromkeys(loaded.files)
+    if path.suffix == ".npy":
+        return {WORDS: read_array(path)}
+
+    def wanted(names: Sequence[str]) -> tuple[str, str]:
+        _check_words(path, names)
+        return WORDS, SENTENCE
+
+    return read_archive(path, wanted)
 
 
 def _numbers(path: Path, values: Any, num_axes: int) -> np.ndarray:

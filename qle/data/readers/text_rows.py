@@ -9,16 +9,17 @@ from pathlib import Path
 
 from qle.data.readlog import BadRow
 from qle.errors import AnnotationError, InputError
+from qle.inputs import decimal_point, decode_text, read_input_bytes
 
 
 def read_text(path: Path) -> str:
-    """A whole file; a byte order mark is dropped."""
+    """A whole file in UTF-8 or UTF-16; a byte order mark is dropped, and every line ends with \\n."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decode_text(read_input_bytes(path)).replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise InputError(f"cannot read annotations {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from error
+    except ValueError as error:
+        raise AnnotationError(f"{path}: {error}") from error
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -31,11 +32,13 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def table_rows(path: Path, delimiter: str | None = None) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and cells by column of a CSV whose first line names the columns and, if not given, shows the delimiter.
 
-    A row with more or fewer cells than columns has a further one, called "", that says so.
+    Decimal commas become points where cells are parted by something else, as spreadsheets save them. A row with more or fewer
+    cells than columns has a further one, called "", that says so.
     """
     text = read_text(path)
     header = text.split("\n", 1)[0]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or max(",;\t", key=header.count), strict=True)
+    delimiter = delimiter or max(",;\t", key=header.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = [name.strip() for name in next(rows, [])]
         if len(set(columns)) < len(columns):
@@ -43,7 +46,8 @@ def table_rows(path: Path, delimiter: str | None = None) -> Iterator[tuple[int, 
         line = rows.line_num + 1
         for cells in rows:
             if any(cell.strip() for cell in cells):
-                row = dict(zip_longest(columns, (cell.strip() for cell in cells[: len(columns)]), fillvalue=""))
+                known = (decimal_point(cell.strip(), delimiter) for cell in cells[: len(columns)])
+                row = dict(zip_longest(columns, known, fillvalue=""))
                 is_right = len(cells) == len(columns)
                 yield line, row if is_right else row | {"": f"{len(cells)} cells for {len(columns)} columns"}
             line = rows.line_num + 1
@@ -78,7 +82,8 @@ def parse_number(key: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise BadRow(key, f"expected a number, got {text!r}") from error
+        hint = ", with a decimal point" if "," in text else ""
+        raise BadRow(key, f"expected a number{hint}, got {text[:80]!r}") from error
     if not math.isfinite(value):
         raise BadRow(key, f"expected a finite number, got {text!r}")
     return value

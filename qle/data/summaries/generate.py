@@ -10,7 +10,7 @@ command again goes on, and further videos or levels are added to what is there.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from qle.data.readlog import BadRow, ReadLog
 from qle.data.summaries.levels import Level, Summariser
 from qle.durable import append_line
 from qle.errors import AnnotationError, ConfigError, InputError
+from qle.types import OnProgress
 
-OnProgress = Callable[[int, int, str], None]
 KEPT_FACTS = ("fps", "num_frames")
 """Facts about a video that a summary keeps, for writers of other formats."""
 

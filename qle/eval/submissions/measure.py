@@ -114,6 +114,7 @@ def _official(truth: Truth, said: Said, request: EvaluationRequest) -> tuple[Map
         names=(str(truth.path), said.name),
         span=said.span,
         seed=request.seed,
+        published=request.published,
         provenance=said.settings,
     )
     return official, replace(report, counts={**report.counts, "absent_left_out": len(truth.absent)})

@@ -5,11 +5,13 @@
 The floors go through the same protocol as predictions: the best constant stretch, the whole video, random stretches.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from qle.errors import AnnotationError
 from qle.eval.floors import best_span
 from qle.eval.report import Metric, Report
 from qle.eval.submissions.qvhighlights import evaluate_submission
@@ -34,11 +36,14 @@ def official_report(
     names: tuple[str, str],
     span: tuple[float, float] | None = None,
     seed: int = 0,
+    published: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Report]:
-    """AnnotationError for what `evaluate_submission` refuses in either mode. `span`: the best one of the training annotations."""
-    honest = evaluate_submission(ground_truth, predictions, match_number=match_number, names=names)
-    official = evaluate_submission(ground_truth, predictions, match_number=match_number, published=True, names=names)
+    """AnnotationError for what `evaluate_submission` refuses in either mode; with `published` only for that at which the official
+    program stops, and then the report has no numbers without its faults. `span`: the best one of the training annotations."""
+    measure = partial(evaluate_submission, ground_truth, predictions, match_number=match_number, names=names)
+    honest = {} if published else _without_faults(measure)
+    official = measure(published=True)
     pairs = _shared(ground_truth, predictions)
     lengths = checked_numbers([true.get("duration") for true, _ in pairs])
     chosen, floors = span or (0.0, 1.0), {}
@@ -46,17 +51,18 @@ def official_report(
         if span is None:
             windows = [true.get("relevant_windows") or () for true, _ in pairs]
             chosen = best_span(list(zip(windows, lengths.tolist(), strict=True)))
-        floors = _floors([true for true, _ in pairs], pairs[0][1].keys() & {WINDOWS, SALIENCY}, chosen, seed)
+        truth = list({row["qid"]: row for row, _ in pairs}.values())
+        floors = _floors(truth, pairs[0][1].keys() & {WINDOWS, SALIENCY}, chosen, seed, published=published)
     groups = {
         "official": _metrics(official["brief"], floors),
         "without_faults": _metrics(
-            {name: value for name, value in honest["brief"].items() if value != official["brief"][name]}, {}
+            {name: value for name, value in honest.get("brief", {}).items() if value != official["brief"][name]}, {}
         ),
     }
     report = Report(
         metrics={name: metrics for name, metrics in groups.items() if metrics},
         per_query=(),
-        counts=_counts(len(ground_truth), len(predictions), pairs),
+        counts=_counts(ground_truth, predictions, pairs),
         protocol={name: text for name, text in PROTOCOL.items() if groups.get(name, True)},
         settings={
             "best_span": list(chosen),
@@ -66,6 +72,20 @@ def official_report(
         },
     )
     return official, report
+
+
+def _without_faults(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """What the default mode says; where it refuses what the official program measures, its error names the way."""
+    try:
+        return measure()
+    except AnnotationError as refusal:
+        try:
+            measure(published=True)
+        except AnnotationError:
+            raise refusal from None
+        raise AnnotationError(
+            f"{refusal}\nor pass --published: the official program measures this file all the same"
+        ) from None
 
 
 def check_truth(ground_truth: Sequence[Row], name: str, *, with_clips: bool) -> None:
@@ -90,7 +110,9 @@ def _shared(ground_truth: Sequence[Row], predictions: Sequence[Row]) -> list[tup
     return [(true[row["qid"]], row) for row in predictions if row["qid"] in true]
 
 
-def _floors(truth: Sequence[Row], keys: Set[str], span: tuple[float, float], seed: int) -> dict[str, dict[str, float]]:
+def _floors(
+    truth: Sequence[Row], keys: Set[str], span: tuple[float, float], seed: int, *, published: bool
+) -> dict[str, dict[str, float]]:
     """The brief of each floor, with the parts that the predictions have."""
     rng = np.random.default_rng(seed)
     answers = {
@@ -100,7 +122,7 @@ def _floors(truth: Sequence[Row], keys: Set[str], span: tuple[float, float], see
     }
     found = {}
     for name, draws in answers.items():
-        briefs = [evaluate_submission(truth, rows)["brief"] for rows in draws]
+        briefs = [evaluate_submission(truth, rows, published=published)["brief"] for rows in draws]
         found[name] = {metric: float(np.mean([brief[metric] for brief in briefs])) for metric in briefs[0]}
     return found
 
@@ -126,17 +148,21 @@ def _random(row: Row, rng: np.random.Generator, keys: Set[str]) -> Row:
     return found
 
 
-def _counts(num_true: int, num_said: int, pairs: Sequence[tuple[Row, Row]]) -> dict[str, int]:
+def _counts(
+    ground_truth: Sequence[Row], predictions: Sequence[Row], pairs: Sequence[tuple[Row, Row]]
+) -> dict[str, int]:
+    asked, said = ({row["qid"] for row in rows} for rows in (ground_truth, predictions))
     found = {
-        "pairs": len(pairs),
+        "pairs": len(asked & said),
         "videos": len({str(true.get("vid", true["qid"])) for true, _ in pairs}),
-        "unanswered": num_true - len(pairs),
-        "unasked": num_said - len(pairs),
+        "unanswered": len(asked - said),
+        "unasked": len(said - asked),
+        "repeated_rows": len(predictions) - len(said),
     }
     first = pairs[0][1]
     if SALIENCY in first:
         found["queries_with_clips_without_score"] = sum(
-            len(said[SALIENCY]) < int(true["duration"] / CLIP_S) for true, said in pairs
+            len(said.get(SALIENCY, ())) < int(true["duration"] / CLIP_S) for true, said in pairs
         )
     if WINDOWS in first:
         windows = (window for _, said in pairs for window in said[WINDOWS][:MOST_WINDOWS])

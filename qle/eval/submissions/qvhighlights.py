@@ -11,12 +11,12 @@ Two ways that agree on clean input. `published=True` repeats the official progra
   - a reversed window enters with a negative length;
   - clips without a score get 0, which puts them in front of all that are negative;
   - queries without prediction drop out where the sets of queries may differ;
-  - a clip number below 0 counts from the end; the first row decides for all what is measured.
-The default counts the first as a miss, refuses reversed windows, targets without length, negative clips and rows that differ
-in their keys, puts clips without score last, and counts unanswered queries as misses. Where the official program stops, both
-are an AnnotationError: other queries than annotated, no target in a class of length, empty lists, windows without score,
-missing keys, clips behind the end; and where it takes one of two silently or computes with NaN: repeated queries, values that
-are no numbers.
+  - a clip number below 0 counts from the end; the first row decides for all what is measured;
+  - of several rows of one query the last counts, but mAP takes the windows of all of them, ten of each.
+The default counts the first as a miss, refuses reversed windows, targets without length, negative clips, repeated queries and
+rows that differ in their keys, puts clips without score last, and counts unanswered queries as misses. Where the official
+program stops, both are an AnnotationError: other queries than annotated, no target in a class of length, empty lists, windows
+without score, missing keys, clips behind the end; and where it computes with NaN: values that are no numbers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,11 +84,7 @@ def _moments(columns: MomentColumns, name: str, *, published: bool) -> dict[str,
                 "cannot be measured\nthis protocol needs targets in all of its classes; --protocol moments does not"
             )
         precision = list_average_precision(hits(overlap[chosen], part, BENCHMARK_TIOU), part.counts)[asked]
-        first = np.full(windows.num_owners, -np.inf)
-        # Of the targets of the class the one that overlaps most (the first of equals), whatever its overlap by the hull is.
-        order = np.lexsort([np.arange(len(part.owner)), -rank1[0, chosen], part.owner])
-        begins = np.flatnonzero(np.diff(part.owner[order], prepend=-1))
-        first[part.owner[order[begins]]] = rank1[1, chosen][order[begins]]
+        first = _first_overlap(columns, rank1, chosen)
         by_level = precision.mean(axis=0)
         found[class_name] = {
             "MR-mAP": {
@@ -98,6 +94,20 @@ def _moments(columns: MomentColumns, name: str, *, published: bool) -> dict[str,
             "MR-R1": {str(level): _percent((first[asked] >= level).mean()) for level in BENCHMARK_TIOU.tolist()},
         }
     return found
+
+
+def _first_overlap(columns: MomentColumns, rank1: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(queries,): overlap by the hull of the first window with the target of the class that it overlaps most, the first of
+    equals; -inf where the class has none. Of several rows of a query, the last that has a target of the class."""
+    owner, row = columns.windows.owner, columns.window_rows
+    last = np.full(columns.windows.num_owners, -1)
+    np.maximum.at(last, owner[chosen], row[chosen])
+    places = np.flatnonzero(chosen & (row == last[owner]))
+    order = places[np.lexsort([places, -rank1[0, places], owner[places]])]
+    begins = order[np.flatnonzero(np.diff(owner[order], prepend=-1))]
+    first = np.full(columns.windows.num_owners, -np.inf)
+    first[owner[begins]] = rank1[1, begins]
+    return first
 
 
 def _rank1_overlap(columns: MomentColumns, undefined: float) -> np.ndarray:

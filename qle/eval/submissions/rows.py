@@ -6,7 +6,6 @@ What the official program would stop at, or count without meaning to, is an Anno
 key. `published` lets through what it merely counts wrongly (qvhighlights.py says what), so that its numbers can be repeated.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +18,7 @@ from qle.errors import AnnotationError, InputError
 from qle.eval.moments.detection import SpanLists
 from qle.eval.moments.highlights import by_length
 from qle.eval.windows import Windows
+from qle.inputs import parse_json, read_input_bytes, utf8_bytes
 
 MOST_WINDOWS = 10
 """Windows of a prediction that count, in the order of the file; the rest is not looked at."""
@@ -27,6 +27,8 @@ CLIP_S = 2.0
 MOST_CLIPS = 1_000_000
 """Clips of one video; more are refused, since arrays of that length are made."""
 WINDOWS, SALIENCY = "pred_relevant_windows", "pred_saliency_scores"
+GUESS = "give at least one: a best guess counts no less than nothing"
+"""What to do about an empty list."""
 
 Row = Mapping[str, Any]
 
@@ -34,7 +36,7 @@ Row = Mapping[str, Any]
 def read_rows(path: Path) -> list[Row]:
     """The objects of a JSONL file, one a line; empty lines are passed over."""
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        lines = utf8_bytes(read_input_bytes(path)).split(b"\n")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     rows: list[Row] = []
@@ -42,8 +44,8 @@ def read_rows(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise AnnotationError(
                 f"{path} line {number}: no JSON ({error})\nexpected one object a line, with keys qid, {WINDOWS}, ..."
             ) from error
@@ -68,19 +70,21 @@ class Side:
 
     def by_qid(self, *, as_text: bool = False) -> dict[Any, int]:
         """Number of the row of each qid. Officially 1 and "1" are two; our annotations know qids as text."""
-        found: dict[Any, int] = {}
+        found = self.all_by_qid(as_text=as_text)
+        for first, *more in found.values():
+            if more:
+                reason = f"stands in row {first + 1} too"
+                self.refuse(more[0], "qid", reason, "keep one row a query: which counts is unclear")
+        return {qid: numbers[0] for qid, numbers in found.items()}
+
+    def all_by_qid(self, *, as_text: bool = False) -> dict[Any, list[int]]:
+        """The same where a query may stand in several rows: all of them, in the order of the file."""
+        found: dict[Any, list[int]] = {}
         for number, row in enumerate(self.rows):
             qid = row.get("qid")
             if isinstance(qid, bool) or not isinstance(qid, int | str):
                 self.refuse(number, "qid", f"expected a number or text, got {qid!r:.80}", "every row names its query")
-            qid = str(qid) if as_text else qid
-            if found.setdefault(qid, number) != number:
-                self.refuse(
-                    number,
-                    "qid",
-                    f"stands in row {found[qid] + 1} too",
-                    "keep one row a query: which counts is unclear",
-                )
+            found.setdefault(str(qid) if as_text else qid, []).append(number)
         return found
 
     def listed(self, number: int, key: str, advice: str, *, may_be_empty: bool = False) -> list[Any]:
@@ -147,23 +151,33 @@ class Pairs:
 
     truth: Side
     predictions: Side
-    truth_rows: tuple[int, ...]
-    prediction_rows: tuple[int, ...]
-    """-1 where a query was not answered; only where that is allowed."""
+    all_truth_rows: tuple[tuple[int, ...], ...]
+    """Rows of each query in the order of the file; several only as the published program takes them."""
+    all_prediction_rows: tuple[tuple[int, ...], ...]
+    """None where a query was not answered; only where that is allowed."""
     has_windows: bool
     has_saliency: bool
 
     @property
     def num_queries(self) -> int:
-        return len(self.truth_rows)
+        return len(self.all_truth_rows)
+
+    @property
+    def truth_rows(self) -> tuple[int, ...]:
+        """The last row of each query, which counts."""
+        return tuple(numbers[-1] for numbers in self.all_truth_rows)
+
+    @property
+    def prediction_rows(self) -> tuple[int, ...]:
+        """The last row of each query, which counts; -1 where it was not answered."""
+        return tuple(numbers[-1] if numbers else -1 for numbers in self.all_prediction_rows)
 
     def truth_values(self, key: str, advice: str) -> list[list[Any]]:
         return [self.truth.listed(number, key, advice) for number in self.truth_rows]
 
     def predicted_values(self, key: str) -> list[list[Any]]:
         """An empty list for a query that was not answered."""
-        advice = "give at least one: a best guess counts no less than nothing"
-        return [self.predictions.listed(number, key, advice) if number >= 0 else [] for number in self.prediction_rows]
+        return [self.predictions.listed(number, key, GUESS) if number >= 0 else [] for number in self.prediction_rows]
 
 
 def pair_rows(
@@ -178,39 +192,44 @@ def pair_rows(
     for side in (true, said):
         if not side.rows:
             raise AnnotationError(f"{side.name}: there are no rows, expected at least one query")
-    true_rows, said_rows = true.by_qid(), said.by_qid()
+    true_rows, said_rows = (
+        side.all_by_qid() if published else {qid: [number] for qid, number in side.by_qid().items()}
+        for side in (true, said)
+    )
     if match_number and true_rows.keys() != said_rows.keys():
         raise AnnotationError(_differences(names, true_rows, said_rows))
     shared = [qid for qid in true_rows if qid in said_rows]
     if not shared:
         raise AnnotationError(_differences(names, true_rows, said_rows))
     kept = shared if published else list(true_rows)
-    has_windows, has_saliency = _parts(
-        said, [number for qid, number in said_rows.items() if qid in true_rows], published
-    )
+    has_windows, has_saliency = _parts(said, [said_rows[qid] for qid in said_rows if qid in true_rows], published)
     return Pairs(
-        truth=true, predictions=said, truth_rows=tuple(true_rows[qid] for qid in kept),
-        prediction_rows=tuple(said_rows.get(qid, -1) for qid in kept),
+        truth=true, predictions=said, all_truth_rows=tuple(tuple(true_rows[qid]) for qid in kept),
+        all_prediction_rows=tuple(tuple(said_rows.get(qid, ())) for qid in kept),
         has_windows=has_windows, has_saliency=has_saliency,
     )  # fmt: skip
 
 
-def _parts(side: Side, numbers: Sequence[int], published: bool) -> tuple[bool, bool]:
-    """Whether there are windows and saliency: the first row decides for all."""
+def _parts(side: Side, rows: Sequence[Sequence[int]], published: bool) -> tuple[bool, bool]:
+    """Whether there are windows and saliency: the first row decides for all. `rows`: of each query."""
+    numbers = sorted(chain.from_iterable(rows))
+    last = {of_query[-1] for of_query in rows}
     first = side.rows[numbers[0]]
     has = WINDOWS in first, SALIENCY in first
     if not any(has):
         side.refuse(numbers[0], WINDOWS, f"missing, and so is {SALIENCY}", "a prediction has one of the two, or both")
     for number in numbers:
         for key, is_there in zip((WINDOWS, SALIENCY), has, strict=True):
-            if (key in side.rows[number]) != is_there and not (published and not is_there):
+            # parity: keys that the first row lacks are not looked at, nor scores of clips in a row that another repeats.
+            is_read = is_there and (key == WINDOWS or number in last)
+            if (key in side.rows[number]) != is_there and (is_read or not published):
                 state = ("missing", "has it") if is_there else ("there", "has none")
                 reason = f"{state[0]}, and row {numbers[0] + 1} {state[1]}"
                 side.refuse(number, key, reason, "the first row decides what is measured: all rows need the same keys")
     return has
 
 
-def _differences(names: tuple[str, str], true: Mapping[Any, int], said: Mapping[Any, int]) -> str:
+def _differences(names: tuple[str, str], true: Mapping[Any, Any], said: Mapping[Any, Any]) -> str:
     unanswered, unasked = [qid for qid in true if qid not in said], [qid for qid in said if qid not in true]
     if {str(qid) for qid in unanswered} & {str(qid) for qid in unasked}:
         return (
@@ -232,30 +251,46 @@ def _differences(names: tuple[str, str], true: Mapping[Any, int], said: Mapping[
 class MomentColumns:
     windows: Windows
     """What is true."""
+    window_rows: np.ndarray
+    """(windows,) int64: the row of the file that each stands in."""
     lists: SpanLists
-    """The first MOST_WINDOWS of each prediction, by falling score (in the order of the file, where equal)."""
+    """The first MOST_WINDOWS of each row, by falling score (in the order of the file, where equal)."""
     first_s: np.ndarray
-    """(queries, 2): the first in the file, whatever its score; NaN where a query was not answered."""
+    """(queries, 2): the first in the last row of a query, whatever its score; NaN where a query was not answered."""
 
 
 def moment_columns(pairs: Pairs, *, published: bool) -> MomentColumns:
     key, advice = "relevant_windows", "only labelled queries that happen can be measured; leave the others out"
-    true = pairs.truth_values(key, advice)
-    said = [some[:MOST_WINDOWS] for some in pairs.predicted_values(WINDOWS)]
-    true_flat = pairs.truth.table(pairs.truth_rows, true, 2, key, "expected [start, end] in seconds")
-    flat = pairs.predictions.table(pairs.prediction_rows, said, 3, WINDOWS, "expected [start, end, score]")
-    true_owner = np.repeat(np.arange(len(true)), [len(some) for some in true])
-    owner = np.repeat(np.arange(len(said)), [len(some) for some in said])
+    true_queries, true_rows = _end_to_end(pairs.all_truth_rows)
+    queries, rows = _end_to_end(pairs.all_prediction_rows)
+    true = [pairs.truth.listed(number, key, advice) for number in true_rows]
+    said = [pairs.predictions.listed(number, WINDOWS, GUESS)[:MOST_WINDOWS] for number in rows]
+    true_flat = pairs.truth.table(true_rows, true, 2, key, "expected [start, end] in seconds")
+    flat = pairs.predictions.table(rows, said, 3, WINDOWS, "expected [start, end, score]")
+    true_place = np.repeat(np.arange(len(true)), [len(some) for some in true])
+    place = np.repeat(np.arange(len(said)), [len(some) for some in said])
     if not published:
-        pairs.truth.forward(pairs.truth_rows, true_owner, true_flat, key, has_length=True)
-        pairs.predictions.forward(pairs.prediction_rows, owner, flat, WINDOWS, has_length=False)
+        pairs.truth.forward(true_rows, true_place, true_flat, key, has_length=True)
+        pairs.predictions.forward(rows, place, flat, WINDOWS, has_length=False)
     first_s = np.full((pairs.num_queries, 2), np.nan)
-    begins = np.flatnonzero(np.diff(owner, prepend=-1))
-    first_s[owner[begins]] = flat[begins, :2]
+    begins = np.flatnonzero(np.diff(place, prepend=-1))
+    first_s[queries] = flat[begins, :2]  # of several rows the last stays
+    owner = queries[place]
     order = np.lexsort([-flat[:, 2], owner])
-    windows = Windows(owner=true_owner, start_s=true_flat[:, 0], end_s=true_flat[:, 1], num_owners=pairs.num_queries)
-    lists = SpanLists.of(owner, flat[order, 0], flat[order, 1], pairs.num_queries, MOST_WINDOWS)
-    return MomentColumns(windows=windows, lists=lists, first_s=first_s)
+    most = MOST_WINDOWS * max(map(len, pairs.all_prediction_rows))
+    return MomentColumns(
+        windows=Windows(
+            owner=true_queries[true_place], start_s=true_flat[:, 0], end_s=true_flat[:, 1], num_owners=pairs.num_queries
+        ),
+        window_rows=np.array(true_rows, dtype=np.int64)[true_place],
+        lists=SpanLists.of(owner, flat[order, 0], flat[order, 1], pairs.num_queries, most),
+        first_s=first_s,
+    )
+
+
+def _end_to_end(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, list[int]]:
+    """(rows,) the query of each row, and the rows themselves, query after query."""
+    return np.repeat(np.arange(len(rows)), [len(some) for some in rows]), list(chain.from_iterable(rows))
 
 
 # Clips

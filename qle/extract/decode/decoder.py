@@ -8,21 +8,19 @@ their stamp in ticks of the container's time base, never by counting, because wh
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from qle.config import load_plugin
-from qle.errors import ConfigError, DecodeError, MissingDependencyError
+from qle.errors import ConfigError
 from qle.extract.sampling import NO_SEEK, decode_runs
 from qle.types import VideoInfo
 
 DECODERS = {
-    "decord": "qle.extract.decode.decord:DecordDecoder",
     "pyav": "qle.extract.decode.pyav:PyavDecoder",
 }
 """name -> "module:Class", imported on look-up. A name with a colon is taken as such a path itself."""
@@ -59,6 +57,10 @@ def no_beat() -> None:
 
 class Decoder(ABC):
     """Gives the requested frames in order, holding a bounded number of them at any time."""
+
+    damaged: Set[int] = frozenset()
+    """Numbers of the frames given so far that the decoder itself calls damaged: they are what a straight decode shows, and
+    still not what was recorded."""
 
     @abstractmethod
     def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
@@ -102,44 +104,15 @@ def upright(rgb: np.ndarray, rotation: int) -> np.ndarray:
 
 
 def choose_decoder(info: VideoInfo, requested: str) -> str:
-    """The decoder for one video. auto is PyAV: it is exact everywhere and was never slower (docs/decisions/0002-decoders.md).
+    """The decoder for one video. auto is PyAV: it is exact everywhere, and no other was faster (docs/decisions/0002-decoders.md).
 
-    decord by name is taken at its word only on files where it was found to agree; on others it gives wrong frames silently.
+    `info` is there for decoders that are right on some files only: they are refused on the others here, with the reason.
     """
     if requested == "auto":
         return "pyav"
     if requested not in DECODERS and ":" not in requested:
         raise ConfigError(f"unknown decoder {requested!r}: choose auto, {', '.join(sorted(DECODERS))}")
-    if requested == "decord" and find_spec("decord") is None:
-        raise MissingDependencyError(
-            "decord is not installed (it exists for Linux on x86 only)\nUse --decoder auto, or: pip install decord"
-        )
-    if requested == "decord" and (reason := _unfit_for_decord(info)):
-        raise DecodeError(
-            f"{info.path}: decord is not exact on this file ({reason}).\nUse --decoder auto or pyav.",
-            kind="decoder",
-            frames_decoded=0,
-            frames_expected=info.num_frames,
-        )
     return requested
-
-
-def _unfit_for_decord(info: VideoInfo) -> str:
-    """Each of these gave wrong, missing or turned pictures with decord 0.6, or none at all."""
-    steps = np.diff(info.pts_s)
-    tick = float(info.time_base)
-    checks = {
-        f"{info.codec}, not h264": info.codec != "h264",
-        f"{info.pixel_format}, not 8-bit 4:2:0": info.pixel_format not in ("yuv420p", "yuvj420p"),
-        "frames without stamps": not info.has_stamps,
-        "an edit list hides frames": info.has_edit_list,
-        f"turned by {info.rotation} degrees": info.rotation != 0,
-        "one frame only": info.num_frames == 1,
-        f"odd size {info.width}x{info.height}": info.width % 2 == 1 or info.height % 2 == 1,
-        f"starts at {info.start_s:g} s": abs(info.start_s) > tick,
-        "variable frame rate": bool(len(steps)) and float(np.ptp(steps)) > 1.5 * tick,
-    }
-    return ", ".join(reason for reason, is_true in checks.items() if is_true)
 
 
 def make_decoder(name: str) -> Decoder:

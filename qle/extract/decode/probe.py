@@ -58,12 +58,17 @@ class _Packets:
         return len(self.ticks) + self.num_hidden
 
 
-def probe(path: Path, beat: Callable[[], None] = no_beat) -> VideoInfo:
-    """All that is known about a video before its frames are wanted. `beat` is called on every packet."""
+def probe(path: Path, beat: Callable[[], None] = no_beat, *, keep_partial: bool = False) -> VideoInfo:
+    """All that is known about a video before its frames are wanted. `beat` is called on every packet.
+
+    A file that broke off fails, as its rows would silently end too early; `keep_partial` takes what is there and says so.
+    """
     print_of_file = _fingerprint(path)
     with open_video(path) as (container, stream):
         packets = _read_packets(container, stream, beat)
-        _check_complete(path, container, stream, packets)
+        expected = _frames_expected(container, stream, packets)
+        if expected is not None and not keep_partial:
+            raise _truncated(path, packets, expected)
         _distrust_invented_stamps(container, stream, packets)
         codec, declared = stream.codec_context.codec.canonical_name, int(stream.frames)
         time_base, rate = Fraction(stream.time_base or 0), stream.average_rate
@@ -93,6 +98,7 @@ def probe(path: Path, beat: Callable[[], None] = no_beat) -> VideoInfo:
         has_edit_list=packets.num_hidden > 0,
         declared_frames=declared,
         has_stamps=packets.has_stamps,
+        frames_expected=expected,
     )
 
 
@@ -182,10 +188,10 @@ def _is_matroska(container: av.container.InputContainer) -> bool:
     return "matroska" in container.format.name
 
 
-def _check_complete(
-    path: Path, container: av.container.InputContainer, stream: av.video.VideoStream, packets: _Packets
-) -> None:
-    """A file that broke off while it was copied or recorded fails here: its rows would silently end too early."""
+def _frames_expected(
+    container: av.container.InputContainer, stream: av.video.VideoStream, packets: _Packets
+) -> int | None:
+    """How many frames a file should have that broke off while it was copied or recorded; None for a whole one."""
     expected = packets.num_stored + packets.num_corrupt
     if "mp4" in container.format.name:
         expected = max(
@@ -198,13 +204,17 @@ def _check_complete(
         end_s = max((float(end * container.streams[i].time_base) for i, end in packets.ends.items()), default=0.0)
         if end_s < declared_s * (1 - LEFT_OVER) - LEFT_OVER_S:
             expected = max(expected + 1, round(packets.num_stored * declared_s / max(end_s, 1e-3)))
-    if packets.num_stored < expected:
-        raise DecodeError(
-            f"{path} is truncated: {packets.num_stored} of {expected} frames are there. Copy or record it again.",
-            kind="truncated",
-            frames_decoded=packets.num_stored,
-            frames_expected=expected,
-        )
+    return expected if packets.num_stored < expected else None
+
+
+def _truncated(path: Path, packets: _Packets, expected: int) -> DecodeError:
+    return DecodeError(
+        f"{path} is truncated: {packets.num_stored} of {expected} frames are there. Copy or record it again,\n"
+        "or take what is there, marked as partial: --keep-partial",
+        kind="truncated",
+        frames_decoded=packets.num_stored,
+        frames_expected=expected,
+    )
 
 
 def _distrust_invented_stamps(

@@ -1,25 +1,20 @@
 """One decode process, seen from the parent: its pipe, its ring, its task, and whether it is well.
 
-The process is started by hand rather than through multiprocessing: the parent's main module is not imported again (a script
-without a main guard works), no resource tracker is needed, and no lock, semaphore or named memory exists that a kill could leave.
+How it is started, and that it ends with its parent, is a matter of `qle.children`; here it gets memory without a name besides.
 """
 
-import json
 import logging
 import mmap
 import os
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from qle.children import start_child
 from qle.errors import DecodeError
 from qle.extract.decode.decoder import request_frames
 from qle.extract.decode.tasks import DecodeTask, Event, Failed, Finished, Frames, Probed, ProbeTask, Ring
@@ -29,20 +24,6 @@ log = logging.getLogger(__name__)
 
 PAGE_BYTES = mmap.PAGESIZE
 
-# Ctrl-C and a job that is ended reach the whole group: a decoder that dies of it before its parent would fail its video.
-# One thread per worker is the unit that the pool counts in, so number libraries must not start their own.
-BOOT = """
-import json, os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-start = json.loads(sys.argv[1])
-sys.path[:] = start.pop("path")
-from qle.extract.decode.tasks import Ring
-from qle.extract.decode.worker import main
-main(start["pipe_fd"], start["memory_fd"], start["parent_pid"], Ring(**start["ring"]))
-"""
-
 
 class WorkerProcess:
     """One process with its pipe and ring, and what it is doing."""
@@ -51,25 +32,26 @@ class WorkerProcess:
         self._ring = ring
         memory_fd = _anonymous_memory(ring.size_bytes)
         self._memory = np.frombuffer(mmap.mmap(memory_fd, ring.size_bytes, access=mmap.ACCESS_READ), np.uint8)
-        ours, theirs = socket.socketpair()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker ends
-        start = {
-            "path": sys.path,
-            "pipe_fd": theirs.fileno(),
-            "memory_fd": memory_fd,
-            "parent_pid": os.getpid(),
-            "ring": {"num_slots": ring.num_slots, "rows_per_slot": ring.rows_per_slot, "frame_bytes": ring.frame_bytes},
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, json.dumps(start)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+        self._child = start_child(
+            "qle.extract.decode.worker:main",
+            {
+                "memory_fd": memory_fd,
+                "ring": {
+                    "num_slots": ring.num_slots,
+                    "rows_per_slot": ring.rows_per_slot,
+                    "frame_bytes": ring.frame_bytes,
+                },
+            },
+            # A job that is ended reaches the whole group: a decoder that dies of it before its parent would fail its video.
+            ignored=(signal.SIGINT, signal.SIGTERM),
+            # One thread per worker is the unit that the pool counts in, so number libraries must not start their own.
+            environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            inherited_fds=(memory_fd,),
             stderr=self._stderr,
-            pass_fds=(theirs.fileno(), memory_fd),
         )
-        theirs.close()
         os.close(memory_fd)
-        self.pipe = Connection(ours.detach())
+        self.process, self.pipe = self._child.process, self._child.pipe
         self.task: ProbeTask | DecodeTask | None = None
         self.is_up = False
         self.last_words = ""
@@ -112,8 +94,8 @@ class WorkerProcess:
             case ("ready",):
                 self.is_up = True
                 return None
-            case ("frames", slot, rows):
-                return self._frames(slot, rows)
+            case ("frames", slot, rows, damaged):
+                return self._frames(slot, rows, damaged)
             case ("probed", info, box):
                 return Probed(tag=self._done(), info=info, content_box=box)
             case ("finished",):
@@ -159,9 +141,7 @@ class WorkerProcess:
 
     def end(self) -> None:
         """Kills the process and keeps the end of what it wrote before it was up."""
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
+        self._child.kill()
         if not self._stderr.closed:
             self._stderr.seek(0)
             self.last_words = self._stderr.read()[-2000:].decode("utf-8", "replace")
@@ -173,7 +153,7 @@ class WorkerProcess:
         tag, self.task = self.task.tag, None
         return tag
 
-    def _frames(self, slot: int, rows: np.ndarray) -> Frames:
+    def _frames(self, slot: int, rows: np.ndarray, damaged: np.ndarray) -> Frames:
         if not isinstance(self.task, DecodeTask):
             raise RuntimeError("a decode process sent frames without a task")
         self._num_out += 1
@@ -181,7 +161,7 @@ class WorkerProcess:
         self._last_frame = int(self.task.frame_index[last_row])
         views = self._ring.images(self._memory, slot, self._shapes)
         images = tuple(view[: len(rows)] for view in views)
-        return Frames(tag=self.task.tag, rows=rows, images=images, release=lambda: self._release(slot))
+        return Frames(tag=self.task.tag, rows=rows, images=images, damaged=damaged, release=lambda: self._release(slot))
 
     def _release(self, slot: int) -> None:
         if self._num_out == self._ring.num_slots:

@@ -1,5 +1,10 @@
 """PyAV: the reference decoder. Exact by construction: a frame is taken for the wanted one only if it carries its stamp.
 
+A stream that shows damage (a decoder that reports errors, frames that it flags) is decoded straight: from the beginning, without
+jumps, without leaving a frame out. What a decoder puts in the place of what is lost depends on every frame before it, so this
+alone gives what a player shows. Wanted frames that are flagged then are given, and named in `damaged`; what follows an error is
+not given before the next key frame.
+
 Colour: swscale's bilinear path with the file's own matrix and range (BT.601 limited where it is silent), 8-bit RGB. It is
 what OpenCV and decord do too, so pre-trained encoders have seen such pixels; against an exact conversion it is 1.3 levels of 255
 off on average (rounding, nearest chroma) and costs half as much. 10-bit and 4:4:4 sources go the same way.
@@ -22,13 +27,16 @@ class PyavDecoder(Decoder):
     """Goes straight through or jumps to key frames as the request says; goes back further when a jump did not lead there."""
 
     def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
+        self.damaged: set[int] = set()
         to_rgb = VideoReformatter()  # keeps its tables from frame to frame
         with ExitStack() as open_files:
             walk = _Walk(request, open_files, beat)
-            for wanted, number in enumerate(request.numbers):
+            for wanted, number in enumerate(request.numbers.tolist()):
                 frame = walk.to(wanted)
+                if frame.is_corrupt:
+                    self.damaged.add(number)
                 rgb = to_rgb.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1)
-                yield int(number), upright(_pixels(rgb), request.rotation)
+                yield number, upright(_pixels(rgb), request.rotation)
 
 
 def _pixels(rgb: av.VideoFrame) -> np.ndarray:
@@ -52,32 +60,45 @@ class _Walk:
         self._num_counted = 0
         self._skips_unwanted = request.has_stamps
         self._trusts_jumps = request.has_stamps
+        self._is_damaged = False
+        """Whether the stream has shown damage: from then on it is decoded straight."""
+        self._is_straight = True
+        """From the beginning to here, without a frame left out."""
+        self._error: av.error.FFmpegError | None = None
+        """What the decoder could not read since the last key frame."""
+        self._first_key_tick = NO_TICK
+        """Stamp of the first key frame since the file was opened or a jump."""
+        self._frames: Iterator[av.VideoFrame] = iter(())
         self._restart()
 
     def to(self, wanted: int) -> av.VideoFrame:
-        """The wanted frame, by the planned way, else from an earlier key frame, else from the beginning."""
+        """The wanted frame, by the planned way, else from an earlier key frame, else straight from the beginning."""
         tick, key_tick = int(self._request.ticks[wanted]), int(self._request.seek_ticks[wanted])
         if key_tick != NO_TICK and self._trusts_jumps:
             self._set_base(key_tick - 1, int(self._request.seek_numbers[wanted]))
             self._jump(key_tick)
-        frame, error = self._advance(tick)
-        if frame is None and self._request.has_stamps:
+        frame = self._advance(tick)
+        if frame is None and self._request.has_stamps and not self._is_damaged:
             # Skipped frames, a container that jumps inexactly, leading pictures: all are left out of the second try.
             self._skips_unwanted = False
             self._jump((key_tick if key_tick != NO_TICK else tick) - 1)
-            frame, error = self._advance(tick)
-        if frame is None and error is None and self._request.has_stamps:
+            frame = self._advance(tick)
+        if frame is None and self._request.has_stamps and not (self._is_damaged and self._is_straight):
+            self._skips_unwanted = False
             self._trusts_jumps = False  # one pass over the whole file is bearable, one for every jump is not
             self._restart()
-            frame, error = self._advance(tick)
+            frame = self._advance(tick)
         if frame is None:
-            raise self._failure(wanted, error)
-        self._skips_unwanted = self._request.has_stamps
+            raise self._failure(wanted)
+        self._is_damaged |= frame.is_corrupt
+        self._trusts_jumps &= not self._is_damaged
+        self._skips_unwanted = self._request.has_stamps and not self._is_damaged
         self._set_base(tick, int(self._request.numbers[wanted]) + 1)
         return frame
 
-    def _advance(self, tick: int) -> tuple[av.VideoFrame | None, av.error.FFmpegError | None]:
-        """Decodes up to the frame with this stamp. None where the decoder passes it by or cannot go on."""
+    def _advance(self, tick: int) -> av.VideoFrame | None:
+        """Decodes up to the frame with this stamp. None where the decoder passes it by or cannot go on, and where damage
+        shows that must be decoded straight."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead.pts >= tick:
             return self._judge(ahead, tick)
@@ -85,42 +106,75 @@ class _Walk:
             for frame in self._frames:
                 if frame.pts is None:
                     continue
-                self._num_since_base += frame.pts > self._base_tick
+                self._num_since_base += frame.pts > self._base_tick and self._error is None
+                # Pictures before the first key frame refer to what lies before it: no wonder that they are flagged.
+                if frame.is_corrupt and frame.pts >= self._first_key_tick:
+                    self._is_damaged, self._skips_unwanted = True, False
+                    if not self._is_straight:
+                        return None
                 if frame.pts >= tick:
                     return self._judge(frame, tick)
         except av.error.FFmpegError as error:
-            return None, error
-        return None, None
+            self._error, self._is_damaged = error, True
+        return None
 
-    def _judge(self, frame: av.VideoFrame, tick: int) -> tuple[av.VideoFrame | None, None]:
+    def _judge(self, frame: av.VideoFrame, tick: int) -> av.VideoFrame | None:
         # A damaged frame on the way straight through is what every player shows; after a jump it may be the jump's fault.
-        if frame.pts == tick and (self._is_straight or not frame.is_corrupt):
-            return frame, None
+        if frame.pts == tick and self._error is None and (self._is_straight or not frame.is_corrupt):
+            return frame
         self._ahead = frame if frame.pts > tick else None
-        return None, None
+        return None
 
     def _decoded(self, is_after_jump: bool = False) -> Iterator[av.VideoFrame]:
-        ticks = self._request.ticks
+        is_before_key = True
         for packet in self._container.demux(self._stream):
-            if is_after_jump and packet.size and not packet.is_keyframe:
-                continue  # some containers land between key frames: what comes out before one is not to be trusted
-            is_after_jump = False
+            if is_before_key and packet.size:
+                if packet.is_keyframe:
+                    is_before_key = False
+                    self._first_key_tick = NO_TICK if packet.pts is None else packet.pts
+                elif is_after_jump:
+                    continue  # some containers land between key frames: what comes out before one is not to be trusted
             self._beat()
-            if self._request.has_stamps and packet.pts is not None:
-                place = int(np.searchsorted(ticks, packet.pts))
-                is_wanted = place < len(ticks) and ticks[place] == packet.pts
-                # Nothing refers to a "nonref" frame, so leaving it out changes no other frame.
-                skip = "DEFAULT" if is_wanted or not self._skips_unwanted else "NONREF"
-                if self._stream.codec_context.skip_frame != skip:
-                    self._stream.codec_context.skip_frame = skip
-            for frame in packet.decode():
+            self._choose_skipping(packet)
+            for frame in self._frames_of(packet):
                 if not self._request.has_stamps:
                     frame.pts, self._num_counted = self._num_counted, self._num_counted + 1
+                if frame.key_frame:
+                    self._error = None
                 yield frame
+
+    def _choose_skipping(self, packet: av.Packet) -> None:
+        """Nothing refers to a "nonref" frame, so leaving it out changes no other frame of a stream without damage."""
+        if not self._request.has_stamps or packet.pts is None:
+            return
+        ticks = self._request.ticks
+        place = int(np.searchsorted(ticks, packet.pts))
+        is_wanted = place < len(ticks) and ticks[place] == packet.pts
+        is_skipping = not is_wanted and self._skips_unwanted
+        self._is_straight &= not is_skipping
+        skip = "NONREF" if is_skipping else "DEFAULT"
+        if self._stream.codec_context.skip_frame != skip:
+            self._stream.codec_context.skip_frame = skip
+
+    def _frames_of(self, packet: av.Packet) -> list[av.VideoFrame]:
+        """What comes out for a packet. On the straight way an error is passed over, as players do it: the frame is lost."""
+        try:
+            frames: list[av.VideoFrame] = packet.decode()
+            return frames
+        except av.error.FFmpegError as error:
+            if (
+                not self._is_straight or not self._request.has_stamps
+            ):  # counted frames would be numbered wrongly from here on
+                raise
+            self._is_damaged, self._skips_unwanted = True, False
+            if not packet.is_corrupt:  # cut off by the end of the file: the probe has not counted its frame either
+                self._error = error
+            return []
 
     def _jump(self, tick: int) -> None:
         """To the last key frame that is not after `tick`, or to the beginning where there is none."""
         self._ahead = None
+        self._error = None
         self._num_since_base = 0
         self._is_straight = False
         try:
@@ -134,17 +188,19 @@ class _Walk:
         self._open_files.close()
         self._container, self._stream = self._open_files.enter_context(open_video(self._request.path))
         self._ahead = None
+        self._error = None
         self._num_since_base = 0
         self._num_counted = 0
+        self._first_key_tick = NO_TICK
         self._is_straight = True
         self._frames = self._decoded()
 
     def _set_base(self, tick: int, number: int) -> None:
         self._base_tick, self._base_number, self._num_since_base = tick, number, 0
 
-    def _failure(self, wanted: int, error: av.error.FFmpegError | None) -> DecodeError:
+    def _failure(self, wanted: int) -> DecodeError:
         num_good = self._base_number + self._num_since_base
-        reason = error.strerror if error is not None else "it never comes out of the decoder"
+        reason = self._error.strerror if self._error is not None else "it never comes out of the decoder"
         return DecodeError(
             f"{self._request.path}: the frame at {self._request.pts_s[wanted]:.3f} s cannot be decoded: {reason}\n"
             f"{num_good} of {self._request.num_frames} frames are good. Repair or re-encode the file.",

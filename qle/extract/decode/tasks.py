@@ -27,6 +27,8 @@ class ProbeTask:
     source: VideoSource
     needs_content_box: bool = False
     """Decode a few frames too, and find the black borders."""
+    keep_partial: bool = False
+    """Take a file that broke off for what is there of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,8 @@ class Frames:
     """(n,) int64 row numbers."""
     images: tuple[np.ndarray, ...]
     """One (n, height, width, 3) uint8 view for each geometry of the task, read-only."""
+    damaged: np.ndarray
+    """Those of `rows` whose frame the decoder calls damaged."""
     release: Callable[[], None] = field(repr=False)
     """Gives the slot back; call once, do not look at `images` afterwards."""
 

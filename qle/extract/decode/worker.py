@@ -1,19 +1,17 @@
 """One decode process: takes tasks from a pipe, puts prepared frames into its ring, and may die at any time.
 
     ("probe", ProbeTask) -> ("probed", info, box)
-    ("decode", Order)    -> ("frames", slot, rows) ... ("finished",)       any task -> ("failed", DecodeError)
+    ("decode", Order)    -> ("frames", slot, rows, damaged rows) ... ("finished",)    any task -> ("failed", DecodeError)
     ("release", slot)       the receiver has copied a slot
     ("cancel",)             stop the task in hand, answered by ("finished",)
 
-Started by process.py with an interpreter of its own, so that nothing of the parent (locks, CUDA, threads) is inherited.
+Started by process.py with an interpreter of its own; it ends with its parent (qle.children), also while a decoder hangs.
 torch is never imported here, which makes the start fast and keeps a worker small.
 """
 
 import ctypes
 import mmap
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -30,7 +28,6 @@ from qle.types import Box, VideoInfo
 
 BORDER_FRAMES = 9
 """Frames over the whole video that are looked at for black borders."""
-PARENT_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +46,12 @@ class _CancelledError(Exception):
     """The receiver does not want the rest."""
 
 
-def main(pipe_fd: int, memory_fd: int, parent_pid: int, ring: Ring) -> None:
-    """Runs until the pipe closes."""
-    threading.Thread(target=_die_with, args=(parent_pid,), daemon=True).start()
-    memory = mmap.mmap(memory_fd, ring.size_bytes)
+def main(pipe: Connection, memory_fd: int, ring: dict[str, int]) -> None:
+    """Runs until the pipe closes. `ring`: the fields of the Ring that the memory is divided by."""
+    slots = Ring(**ring)
+    memory = mmap.mmap(memory_fd, slots.size_bytes)
     os.close(memory_fd)
-    worker = _Worker(Connection(pipe_fd), np.frombuffer(memory, np.uint8), ring)
+    worker = _Worker(pipe, np.frombuffer(memory, np.uint8), slots)
     _silence_stderr()
     try:
         worker.run()
@@ -108,9 +105,9 @@ class _Worker:
         self._life[0] += 1
 
     def _probe(self, task: ProbeTask) -> tuple[Any, ...]:
-        from qle.extract.decode.probe import probe  # loads the video library: not needed where only decord runs
+        from qle.extract.decode.probe import probe  # loads the video library
 
-        info = probe(task.source.path, self._beat)
+        info = probe(task.source.path, self._beat, keep_partial=task.keep_partial)
         box = content_box(self._border_frames(info)) if task.needs_content_box else None
         return ("probed", info, box)
 
@@ -125,8 +122,9 @@ class _Worker:
         shapes = tuple(geometry.output_shape for geometry in order.geometries)
         slot, num_filled, done = -1, 0, 0
         views: tuple[np.ndarray, ...] = ()
-        frames = make_decoder(order.decoder).frames(order.request, self._beat)
-        for number, rgb in frames:
+        decoder = make_decoder(order.decoder)
+        damaged: list[int] = []
+        for number, rgb in decoder.frames(order.request, self._beat):
             boxes = [order.content_box if geometry.crop_borders else None for geometry in order.geometries]
             images = [geometry.geometry(rgb, box) for geometry, box in zip(order.geometries, boxes, strict=True)]
             while done < len(order.rows) and order.frame_index[done] == number:
@@ -135,11 +133,14 @@ class _Worker:
                     views = self._ring.images(self._memory, slot, shapes)
                 for view, image in zip(views, images, strict=True):
                     view[num_filled] = image
+                if number in decoder.damaged:
+                    damaged.append(int(order.rows[done]))
                 num_filled += 1
                 done += 1
                 if num_filled == self._ring.rows_per_slot or done == len(order.rows):
-                    self._pipe.send(("frames", slot, order.rows[done - num_filled : done]))
-                    slot, num_filled = -1, 0
+                    rows = order.rows[done - num_filled : done]
+                    self._pipe.send(("frames", slot, rows, np.array(damaged, np.int64)))
+                    slot, num_filled, damaged = -1, 0, []
             self._read_messages()
         if done < len(order.rows):  # nobody downstream would notice, and the video would be waited for for ever
             raise DecodeError(f"{order.request.path}: the decoder ended after {done} of {len(order.rows)} rows")
@@ -160,14 +161,6 @@ class _Worker:
     def _raise_if_cancelled(self) -> None:
         if self._is_cancelled:
             raise _CancelledError
-
-
-def _die_with(parent_pid: int) -> None:
-    """Ends this process soon after its parent, also while a decoder hangs. (A death signal would already fire when the
-    thread ends that started us.)"""
-    while os.getppid() == parent_pid:
-        time.sleep(PARENT_CHECK_S)
-    os._exit(1)
 
 
 def _give_back_memory() -> None:

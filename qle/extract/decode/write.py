@@ -24,7 +24,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float, *, is_repr
 
     Reproducible: equal frames give equal bytes, however many cores there are; a little larger, and encoded faster.
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = _beside(path)
     rate = Fraction(fps).limit_denominator(90_000)
     try:
         with av.open(str(beside), "w", format="mp4") as container:
@@ -42,8 +42,23 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float, *, is_repr
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
         beside.replace(path)
+    except av.error.FFmpegError as error:
+        if not isinstance(error, OSError):
+            raise
+        raise OSError(
+            error.errno, error.strerror, str(path)
+        ) from error  # such as a full disk: of the file that was asked for
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Delete what `write_video` leaves beside this file when its process is killed."""
+    _beside(path).unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _encoder() -> str:

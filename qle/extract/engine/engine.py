@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from qle.cache.records import ErrorRecord
-from qle.errors import DecodeError
+from qle.errors import CacheError, DecodeError
 from qle.extract.decode.pool import DecodePool
 from qle.extract.decode.tasks import DecodeTask, Event, Failed, Frames, Probed, ProbeTask, bytes_per_row
 from qle.extract.engine.assembly import Batch
-from qle.extract.engine.job import Job, JobTarget
+from qle.extract.engine.job import Job, JobTarget, out_of_memory
 from qle.extract.engine.mailbox import CancelledError
 from qle.extract.engine.opening import EngineOptions, Opener
-from qle.extract.engine.stages import ForwardStage, Outcome, WriteStage
+from qle.extract.engine.stages import ForwardStage, Outcome, WriteStage, ended_by
 from qle.extract.engine.worklist import WorkList
 from qle.extract.plan import size_and_time
 from qle.extract.progress import Progress
@@ -125,7 +125,13 @@ class Engine:
         while self._pool.num_idle and self._probes:
             job = self._probes.popleft()
             needs_box = any(target.backbone.preprocess.crop_borders for target in job.targets)
-            self._submit(job, ProbeTask(tag=next(self._tags), source=job.source, needs_content_box=needs_box))
+            task = ProbeTask(
+                tag=next(self._tags),
+                source=job.source,
+                needs_content_box=needs_box,
+                keep_partial=self._options.keep_partial,
+            )
+            self._submit(job, task)
         for job in self._jobs:
             while self._pool.num_idle and job.tasks:
                 self._submit(job, job.tasks.popleft())
@@ -148,7 +154,10 @@ class Engine:
     def _handle(self, event: Event) -> None:
         job = self._owners[event.tag]
         if isinstance(event, Frames):
-            self._place(job, event)
+            try:
+                self._place(job, event)
+            except MemoryError as error:
+                self._fail(job, out_of_memory(job.source, error))
             event.release()
             return
         del self._owners[event.tag]
@@ -160,16 +169,28 @@ class Engine:
                 self._begin(job, event)
         except DecodeError as error:
             self._fail(job, error)
+        except MemoryError as error:
+            self._fail(job, out_of_memory(job.source, error))
         self._forget_if_done(job)
 
     def _place(self, job: Job, frames: Frames) -> None:
         for part in job.parts:
-            if part.is_closed:
+            if part.is_closed or not self._note_damaged(part, frames.damaged):
                 continue
             images = frames.images[self._geometries.index(part.target.backbone.preprocess)]
             for row, image in zip(frames.rows.tolist(), images, strict=True):
                 for clip, clip_frames in part.assembler.add(row, image):
                     self._add_clip(part, clip, clip_frames)
+
+    def _note_damaged(self, part: JobTarget, rows: np.ndarray) -> bool:
+        """Whether the video is still in our hands."""
+        try:
+            if len(rows):
+                part.note_damaged(rows)
+        except CacheError as error:
+            self._outcomes.put(ended_by(error, part))
+            return False
+        return True
 
     def _add_clip(self, part: JobTarget, clip: int, frames: np.ndarray) -> None:
         if part.target not in self._batches:
@@ -201,6 +222,8 @@ class Engine:
                 self._settle(part.job, part.target)
                 is_last = not part.job.targets and not part.job.is_failed
                 self._progress.videos_done += is_last and outcome.record is not None
+                if outcome.record is not None and (faults := outcome.record.source.faults):
+                    self._progress.notes.append(f"{part.job.source.key}: {faults}")
             self._forget_if_done(part.job)
 
     def _fail(self, job: Job, error: DecodeError) -> None:

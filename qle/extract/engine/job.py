@@ -83,6 +83,12 @@ class JobTarget:
         """Whether another process is at this video now: this one stood still for so long that it seemed dead."""
         return self._writer.is_taken_over
 
+    def note_damaged(self, rows: np.ndarray) -> None:
+        """These rows are made of frames that the decoder calls damaged; to be said before their frames are used."""
+        with self._lock:
+            if not self.is_closed:
+                self._writer.note_damaged(rows)
+
     def write(self, rows: np.ndarray, places: np.ndarray, values: dict[str, np.ndarray], is_finite: np.ndarray) -> None:
         """Stores `values[places]` as these rows. A row that cannot be stored fails the video: never NaN in a cache."""
         if not is_finite[places].all():
@@ -128,3 +134,8 @@ class JobTarget:
             if not self.is_closed:
                 self.is_closed = True
                 self._writer.abandon(keep_shards=True)
+
+
+def out_of_memory(source: VideoSource, error: MemoryError) -> DecodeError:
+    """One video that needs more memory than there is costs itself alone."""
+    return DecodeError(f"{source.path}: not enough memory for this video: {error or 'no more is given'}", kind="memory")

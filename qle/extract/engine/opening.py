@@ -23,7 +23,7 @@ from qle.types import StoreKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How the work is done. Nothing here changes a stored number."""
+    """How the work is done. Nothing here changes a stored token."""
 
     sampling: Sampling
     store: StoreKind = "zarr"
@@ -35,6 +35,10 @@ class EngineOptions:
     batch_frames: int = 32
     """Frames in a forward pass."""
     durability: Durability = "full"
+    keep_partial: bool = False
+    """Commit what is there of a file that broke off; else it fails."""
+    keep_damaged: bool = False
+    """Count rows of damaged frames as valid."""
     stall_limit_s: float = 120.0
     """A decoder that gives nothing for so long is killed, and its video fails."""
     decode_memory_bytes: int = 4 << 30
@@ -59,9 +63,14 @@ class Opener:
     def open(self, job: Job, event: Probed) -> None:
         """Fills `job.opened`, its parts and its tasks; DecodeError when there is nothing to get from the file."""
         info, source = event.info, job.source
-        rows = plan_rows(
-            info.pts_s, info.end_s, info.time_base, self._options.sampling, from_s=source.start_s, until_s=source.end_s
-        )
+        try:
+            rows = plan_rows(
+                *(info.pts_s, info.end_s, info.time_base, self._options.sampling),
+                from_s=source.start_s,
+                until_s=source.end_s,
+            )
+        except DecodeError as error:
+            raise DecodeError(f"{source.path}: {error}", kind=error.kind) from error
         if rows.num_rows == 0:
             raise DecodeError(
                 f"{source.path}: no frame between {source.start_s} and {source.end_s} s; "
@@ -88,7 +97,9 @@ class Opener:
             duration_s=info.duration_s,
             fps=info.average_fps,
             num_frames=info.num_frames,
+            frames_expected=info.frames_expected,
             decoder=decoder,
+            keeps_damaged=self._options.keep_damaged,
         )
         writer = VideoWriter.open(
             target.folder,

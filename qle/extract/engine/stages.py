@@ -21,7 +21,7 @@ import torch
 from qle.cache.records import CommitRecord
 from qle.errors import CacheError, DecodeError, QleError
 from qle.extract.engine.assembly import Batch
-from qle.extract.engine.job import JobTarget
+from qle.extract.engine.job import JobTarget, out_of_memory
 from qle.extract.engine.mailbox import CancelledError, Mailbox
 from qle.extract.target import Target
 from qle.extract.tokens import finite_rows, to_numpy, to_stored
@@ -233,8 +233,8 @@ class WriteStage:
             )
             try:
                 job_target.write(rows, places, values, is_finite)
-            except (DecodeError, CacheError) as error:
-                self._on_outcome(_ended_by(error, job_target))
+            except (DecodeError, CacheError, MemoryError) as error:
+                self._on_outcome(ended_by(error, job_target))
                 continue
             self.rows_done += len(rows)
             if job_target.is_complete:
@@ -252,12 +252,14 @@ class WriteStage:
 def _committed(job_target: JobTarget) -> Outcome:
     try:
         return Outcome(job_target, job_target.commit())
-    except (DecodeError, CacheError) as error:
-        return _ended_by(error, job_target)
+    except (DecodeError, CacheError, MemoryError) as error:
+        return ended_by(error, job_target)
 
 
-def _ended_by(error: DecodeError | CacheError, job_target: JobTarget) -> Outcome:
+def ended_by(error: DecodeError | CacheError | MemoryError, job_target: JobTarget) -> Outcome:
     """A video that cannot be stored fails; one that was taken over is left to its new owner; all else ends the run."""
+    if isinstance(error, MemoryError):
+        error = out_of_memory(job_target.job.source, error)
     if isinstance(error, CacheError) and not job_target.is_taken_over:
         raise error
     job_target.close()

@@ -167,7 +167,7 @@ class CgDetrHead(MomentHead):
     def loss(self, output: MomentOutput, batch: MomentBatch) -> Losses:
         targets, config = batch.targets, self.config
         assert targets is not None
-        terms, _ = set_losses(output.logits, output.spans, targets, config.losses)
+        terms, _ = set_losses(output.logits, output.spans, targets, config.losses, aux_loss=config.aux_loss)
         terms |= saliency_terms(output, batch, config.losses, published=config.published)
         terms |= attention_terms(output, batch, config.losses, published=config.published)
         terms |= alignment_terms(output.extras, batch, self.token.prompts, published=config.published)

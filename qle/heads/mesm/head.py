@@ -223,7 +223,7 @@ class MesmHead(MomentHead):
     def loss(self, output: MomentOutput, batch: MomentBatch) -> Losses:
         targets, config = batch.targets, self.config
         assert targets is not None
-        terms, _ = set_losses(output.logits, output.spans, targets, config.losses)
+        terms, _ = set_losses(output.logits, output.spans, targets, config.losses, aux_loss=config.aux_loss)
         if config.has_margin:
             terms["saliency_margin"] = pair_term(output.saliency, targets, config.losses)
         terms |= order_terms(

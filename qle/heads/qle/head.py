@@ -30,12 +30,12 @@ from qle.heads.rows import HeadOutput, RowBatch, RowHead, RowReading, RowScores
 from qle.nn.attention import grid_band
 from qle.nn.losses import binary_cross_entropy, evidential_cross_entropy, misleading_evidence, smoothness
 from qle.nn.positions import grid_positions
-from qle.nn.temporal.mixers import MixerKind, build_mixer
+from qle.nn.temporal.mixers import MixerKind, StateSizes, build_mixer
 from qle.text.base import Words
 
 _LEAST = {
     "dim": 4, "num_layers": 1, "num_heads": 1, "hidden": 1, "stem": 0, "look_reach": 0, "temporal_layers": 1,
-    "temporal_heads": 1, "temporal_hidden": 1, "reach_rows": 1, "state_dim": 1,
+    "temporal_heads": 1, "temporal_hidden": 1, "reach_rows": 1, "state_dim": 1, "state_kernel": 1, "state_expand": 1,
 }  # fmt: skip
 """Smallest whole numbers that make a head; None, where it is allowed, has a meaning of its own."""
 
@@ -78,7 +78,11 @@ class QleConfig:
     """How far a row looks to either side in each layer of the transformer. Training shows no more than `data.window_rows`,
     so let the two be about alike: a row that looks further than it was taught to sees what it has never seen."""
     state_dim: int = 16
-    """Numbers of state of each channel of the state space mixer."""
+    """Numbers of state of each channel of the state space mixers."""
+    state_kernel: int = 4
+    """Rows of the short convolution in front of the published state space mixer."""
+    state_expand: int = 2
+    """Width inside the published state space mixer, in widths of the head."""
     output: Literal["logit", "evidence"] = "logit"
     """evidence: for and against, from which a probability and its uncertainty follow."""
     confidence: Literal["none", "gate", "published"] = "none"
@@ -335,7 +339,7 @@ class _Refinement(nn.Module):
             hidden=config.temporal_hidden or 2 * width,
             dropout=config.dropout,
             reach=config.reach_rows,
-            state_dim=config.state_dim,
+            state=StateSizes(dim=config.state_dim, kernel=config.state_kernel, expand=config.state_expand),
         )
         num_outputs = 2 if config.output == "evidence" else 1
         # Our mixers are told the raw logits too and only correct them; the published ones begin from nothing.

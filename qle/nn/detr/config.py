@@ -38,6 +38,8 @@ class DetrConfig:
     """Most word pieces of a query that have a place; it only matters with word_positions."""
     normalise_words: bool = True
     """Word vectors are scaled to unit length, x / (|x| + 1e-5), as the published features were."""
+    aux_loss: bool = True
+    """Every layer of the decoder is taught (published so); else the last one alone, whose answer is the head's."""
     published: bool = False
     """parity: the faults of the published code are kept, so that its weights give its numbers."""
     losses: SetLossConfig = field(default_factory=SetLossConfig)

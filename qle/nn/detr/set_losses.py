@@ -73,9 +73,12 @@ def set_losses(
     spans: Float[Tensor, "layers items queries 2"],
     targets: SpanTargets,
     config: SetLossConfig,
+    *,
+    aux_loss: bool = True,
 ) -> tuple[dict[str, Tensor], Matches]:
-    """Terms are not weighted."""
-    logits, spans = logits.float(), spans.float()
+    """Terms are not weighted. Without `aux_loss` only the last layer has any, and the matches are of it alone."""
+    first = 0 if aux_loss else len(logits) - 1
+    logits, spans = logits[first:].float(), spans[first:].float()
     num_layers = len(logits)
     matches = match(logits, spans, targets.spans, targets.counts, config.costs)
     found = spans[matches.layer, matches.item, matches.query].unflatten(0, (num_layers, -1))

@@ -21,8 +21,7 @@ from qle.runs.videos import CachedVideo
 from qle.segments.ranked import Candidates, Ranking, shown_moments
 from qle.tasks.answering import Answerer, AnsweringOptions
 from qle.tasks.moments.scoring import MomentScorer, predict_moments
-from qle.tasks.scoring import OnProgress
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 
 class MomentAnswerer(Answerer):

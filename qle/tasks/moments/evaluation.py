@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from qle.data.annotations import Annotation
 from qle.eval.moments.report import evaluate_ranked
-from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, Runs
 from qle.eval.submissions.measure import read_truth
 from qle.heads.moments import MomentHead
 from qle.runs.load import load_run
@@ -16,6 +16,7 @@ from qle.runtime import resolve_device
 from qle.segments.ranked import Ranking
 from qle.tasks.evaluation import RunToMeasure, check_measurable, missing_of, open_runs
 from qle.tasks.moments.scoring import MomentScorer, score_matched
+from qle.types import OnProgress
 
 
 def evaluate_moments(request: EvaluationRequest, runs: Runs, on_progress: OnProgress | None = None) -> Evaluation:

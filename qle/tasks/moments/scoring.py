@@ -21,10 +21,10 @@ from qle.errors import CacheCorruptError, CheckpointError
 from qle.eval.moments.ranked import RankedQuery
 from qle.heads.moments import MomentBatch, MomentHead, MomentScores
 from qle.segments.ranked import Candidates, Ranking, presence_of, probability_of, rank
-from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision, scoring
+from qle.tasks.scoring import MEMORY_BYTES, Precision, scoring
 from qle.text.bank import QueryBank
 from qle.text.base import Words
-from qle.types import Prediction, ScoreTrack
+from qle.types import OnProgress, Prediction, ScoreTrack
 
 CLIP_COPIES = 4
 """Copies of the features of a clip that are alive at a time: the batch, its norm, the projection at work."""

@@ -12,7 +12,7 @@ from qle.cache.reader import open_cache
 from qle.data.annotations import Annotation, read_annotations
 from qle.data.pairs import pair_table
 from qle.errors import AnnotationError, CheckpointError
-from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, Runs
 from qle.eval.retrieval import retrieval_report
 from qle.heads.retrieval import RetrievalHead
 from qle.runs.load import load_run
@@ -21,6 +21,7 @@ from qle.runtime import resolve_device
 from qle.tasks.evaluation import novelty_of, provenance_of
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.scoring import VideoRanker
+from qle.types import OnProgress
 
 
 def evaluate_retrieval(request: EvaluationRequest, runs: Runs, on_progress: OnProgress | None = None) -> Evaluation:

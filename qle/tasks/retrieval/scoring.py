@@ -15,8 +15,9 @@ from qle.heads.retrieval import RetrievalHead
 from qle.heads.tmass.head import TmassHead
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.sentences import sentences_of
-from qle.tasks.scoring import OnProgress, scoring
+from qle.tasks.scoring import scoring
 from qle.text.bank import QueryBank
+from qle.types import OnProgress
 
 VIDEOS_PER_READ = 512
 """Whose frames are in memory at a time."""

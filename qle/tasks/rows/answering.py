@@ -10,8 +10,7 @@ from qle.runs.load import LoadedRun
 from qle.runs.videos import CachedVideo
 from qle.tasks.answering import Answerer, AnsweringOptions
 from qle.tasks.rows.scoring import RowScorer, predict
-from qle.tasks.scoring import OnProgress
-from qle.types import Prediction, Query
+from qle.types import OnProgress, Prediction, Query
 
 
 class RowAnswerer(Answerer):

@@ -6,13 +6,14 @@ run + space + annotations --(scoring.py)--> ScoredQuery --(eval/rows/report.py)-
 from collections.abc import Sequence
 
 from qle.data.annotations import Annotation, read_annotations
-from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, OnProgress, Runs
+from qle.eval.request import EvaluatedRun, Evaluation, EvaluationRequest, Runs
 from qle.eval.rows.report import evaluate
 from qle.heads.rows import RowHead
 from qle.runs.load import load_run
 from qle.runtime import resolve_device
 from qle.tasks.evaluation import RunToMeasure, missing_of, open_runs, provenance_of
 from qle.tasks.rows.scoring import RowScorer, score_matched
+from qle.types import OnProgress
 
 
 def evaluate_rows(request: EvaluationRequest, runs: Runs, on_progress: OnProgress | None = None) -> Evaluation:

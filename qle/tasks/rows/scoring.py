@@ -25,10 +25,10 @@ from qle.errors import CacheCorruptError, CheckpointError
 from qle.eval.rows.scored import ScoredQuery
 from qle.heads.rows import RowHead, RowReading, RowScores
 from qle.segments.tracks import Localization, best_moment, moments_of, presence_of, probability_of
-from qle.tasks.scoring import MEMORY_BYTES, OnProgress, Precision, scoring
+from qle.tasks.scoring import MEMORY_BYTES, Precision, scoring
 from qle.text.bank import QueryBank
 from qle.text.base import Words
-from qle.types import Prediction, ScoreTrack
+from qle.types import OnProgress, Prediction, ScoreTrack
 
 READING_COPIES = 12
 """Numbers of one width that a head holds for each token, row and query while it reads (projections, a feed-forward layer)."""

@@ -1,7 +1,7 @@
 """What a killed training goes on from: a folder for each of the last two checkpoints, complete or not there at all.
 
     checkpoints/step-00000200/
-        state.json            position, best validation so far, length of the history, names of the other files
+        state.json            position, best validation so far, length of the history, names of the other files, CPU threads
         weights.safetensors   trained tensors of head and text encoder
         optimiser.safetensors ema.safetensors best.safetensors   where there are any
         random-<process>.safetensors
@@ -13,20 +13,22 @@ Written beside, fsynced, renamed; safetensors and JSON only, so that no file is 
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from qle.durable import remove_tree, sync_file, sync_tree
 from qle.errors import CheckpointError
+from qle.inputs import parse_json, read_record_bytes
 from qle.weights import load_file
 
 KEPT = 2
 """The newest, and the one before it."""
 STATE_FILE = "state.json"
-BEST_FILE = "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,17 @@ class Checkpoint:
     tensors: Mapping[str, Mapping[str, Tensor]]
 
 
+def threads_of(folder: Path) -> int | None:
+    """CPU threads of the training whose checkpoints lie there; None where there is none yet, or none that says so."""
+    steps = CheckpointFolder(folder).steps()
+    if not steps:
+        return None
+    with suppress(OSError, ValueError, AttributeError):
+        found = json.loads((steps[-1] / STATE_FILE).read_bytes()).get("num_threads")
+        return found if isinstance(found, int) and found > 0 else None
+    return None
+
+
 class CheckpointFolder:
     """The checkpoints of one run. One process writes, all read."""
 
@@ -73,12 +86,12 @@ class CheckpointFolder:
             remove_tree(target)
         os.rename(beside, target)
         sync_file(self.path, "full")
-        for old in self._steps()[:-KEPT]:
+        for old in self.steps()[:-KEPT]:
             remove_tree(old)
 
     def newest(self) -> Checkpoint | None:
         """None where no checkpoint was written yet."""
-        steps = self._steps()
+        steps = self.steps()
         return self._read(steps[-1]) if steps else None
 
     def remove(self) -> None:
@@ -95,17 +108,18 @@ class CheckpointFolder:
                 whole = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
                 (folder / f"{name}.safetensors").write_bytes(save(whole))
                 files.append(name)
-        state = {"position": asdict(checkpoint.position), "files": files}
+        # With another number of threads sums add up in another order, and the numbers are not those of an undisturbed run.
+        state = {"position": asdict(checkpoint.position), "files": files, "num_threads": torch.get_num_threads()}
         (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
         sync_tree(folder)
 
-    def _steps(self) -> list[Path]:
+    def steps(self) -> list[Path]:
         """Oldest first."""
         return sorted(path for path in self.path.glob("step-*") if (path / STATE_FILE).exists())
 
     def _read(self, folder: Path) -> Checkpoint:
         try:
-            state = json.loads((folder / STATE_FILE).read_bytes())
+            state = parse_json(read_record_bytes(folder / STATE_FILE))
             position, files = Position(**state["position"]), [folder / f"{name}.safetensors" for name in state["files"]]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise _damaged(folder / STATE_FILE, f"damaged ({error})") from error

@@ -12,7 +12,7 @@ import pytest
 from qle.cache.index import INDEX_FILE, Index, load_index
 from qle.cache.layout import COMMIT_FILE, VIDEOS, video_folder
 from qle.cache.spaces import SpaceFolder, create_space
-from tests.tiny_cache import commit_video, tiny_spec
+from tests.tiny_cache import commit_video, edit_record, tiny_spec
 
 ROWS = 4
 
@@ -146,7 +146,7 @@ def test_unusable_records_are_rows_with_a_problem(space: SpaceFolder) -> None:
     torn, without, swapped = (folder / COMMIT_FILE for folder in folders if folder)
     torn.write_text(torn.read_text()[:200])
     without.unlink()
-    swapped.write_text(swapped.read_text().replace("ward 0/2.mp4", "ward 0/9.mp4"))
+    edit_record(swapped, key="ward 0/9.mp4")
     index = load_index(space)
     problems = {
         key: problem for key, problem in zip(index.texts("key"), index.texts("problem"), strict=True) if problem
@@ -165,7 +165,7 @@ def test_of_two_formats_readers_take_zarr(space: SpaceFolder) -> None:
     original = space.folder("ward 0/0.mp4")
     assert original is not None
     shutil.copytree(original, copy)
-    (copy / COMMIT_FILE).write_text((copy / COMMIT_FILE).read_text().replace("ward 0/0.mp4", "both.mp4"))
+    edit_record(copy / COMMIT_FILE, key="both.mp4")
     index = load_index(space)
     assert index.folder(index.row_of_key["both.mp4"]) == copy
 

@@ -29,7 +29,7 @@ def test_a_commit_record_survives_the_disk(commit: CommitRecord) -> None:
 
 
 def test_fields_of_the_future_are_ignored_and_formats_of_the_future_are_refused(commit: CommitRecord) -> None:
-    found = json.loads(commit.to_json())
+    found = json.loads(commit.model_dump_json())
     assert parse_record(CommitRecord, json.dumps({**found, "mood": "fine"}).encode(), WHERE) == commit
     with pytest.raises(CacheMismatchError, match=r"format 2, this qle reads format 1; install a newer qle"):
         parse_record(CommitRecord, json.dumps({**found, "format": 2}).encode(), WHERE)
@@ -42,7 +42,7 @@ def test_what_is_no_record_is_damage(text: bytes) -> None:
 
 
 def test_a_wrong_field_is_named(commit: CommitRecord) -> None:
-    found = json.loads(commit.to_json()) | {"num_rows": -4}
+    found = json.loads(commit.model_dump_json()) | {"num_rows": -4}
     with pytest.raises(CacheCorruptError, match=r"CommitRecord: num_rows: "):
         parse_record(CommitRecord, json.dumps(found).encode(), WHERE)
 
@@ -51,7 +51,7 @@ def test_a_wrong_field_is_named(commit: CommitRecord) -> None:
 @pytest.mark.parametrize("place", ["files", "streams"])
 def test_a_record_names_no_file_outside_of_its_folder(commit: CommitRecord, place: str, path: str) -> None:
     """Merging a stranger's cache copies what its records name, to the same place beside the target."""
-    found = json.loads(commit.to_json())
+    found = json.loads(commit.model_dump_json())
     (found["files"][0] if place == "files" else found["streams"][0]["raw"])["path"] = path
     with pytest.raises(CacheCorruptError, match="inside the folder"):
         parse_record(CommitRecord, json.dumps(found).encode(), WHERE)

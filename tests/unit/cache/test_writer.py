@@ -276,7 +276,7 @@ assert writer.commit() == space.committed(tiny.KEY)
 def test_a_real_disk_runs_full(tmp_path: Path) -> None:
     """A disk of 148 kB takes the metadata and one shard of both streams; given more room, the rest follows."""
     command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, str(tmp_path), "148k"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=CHECKOUT)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=CHECKOUT)
     assert ended.returncode == 0, ended.stderr  # the script asserts what is kept and what follows
 
 

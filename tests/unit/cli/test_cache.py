@@ -43,7 +43,9 @@ def test_importing_the_commands_is_cheap() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == ""
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify", "convert", "merge", "prune", "pack", "import", "export"])
+@pytest.mark.parametrize(
+    "command", ["inspect", "verify", "convert", "merge", "prune", "pack", "relink", "import", "export"]
+)
 def test_every_command_has_help_with_examples(command: str) -> None:
     result = _run(command, "--help")
     assert result.exit_code == 0
@@ -147,6 +149,16 @@ def test_prune_deletes_only_with_yes(space: SpaceFolder) -> None:
 def test_pack(space: SpaceFolder) -> None:
     assert _json("pack", space.path.parent)["num_packed"] == 2
     assert "2 videos packed" in _run("inspect", space.path.parent).stdout
+
+
+def test_relink_ends_with_4_while_films_are_missing(space: SpaceFolder, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    result = _json("relink", space.path.parent, "--films", tmp_path / "films", "--dry-run", code=4)
+    assert set(result["missing"]) == {"ward [3]/a.mp4", "b.mp4"}
+    shown = _run("relink", space.path.parent, "--films", tmp_path / "films")
+    assert "0 films are where they were, 0 were found elsewhere, 2 were not found" in shown.stdout
+    with pytest.raises(ConfigError, match="--films FOLDER"):
+        _run("relink", space.path.parent)
 
 
 def test_export_and_import(space: SpaceFolder, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -90,6 +92,38 @@ def test_what_the_disk_says_is_one_error(number: int, path: str | None, capsys: 
     assert end.value.code == 3
     assert lines[0] == f"error: {path or 'writing failed'}: {os.strerror(number)}"
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "error: the memory does not suffice"),
+        (
+            RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 25600000000 bytes."
+            ),
+            "error: the memory does not suffice: 25600000000 bytes were asked for at once",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ..."),
+            "error: the memory does not suffice: 20.00 GiB were asked for at once",
+        ),
+        (RuntimeError("can't start new thread"), "error: can't start new thread: this machine gives no more"),
+        (OSError(errno.EMFILE, "Too many open files", "/a"), "error: /a: Too many open files"),
+        (BlockingIOError(errno.EAGAIN, "no process"), "error: the system refuses: no process"),
+    ],
+    ids=["memory", "tensor", "card", "threads", "files", "processes"],
+)
+def test_what_the_machine_does_not_have_is_one_error(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        console.run(app)
+    lines = capsys.readouterr().err.splitlines()
+    assert (end.value.code, lines[0], len(lines)) == (3, said, 2)
 
 
 def test_other_errors_of_the_system_keep_their_traceback() -> None:
@@ -223,3 +257,47 @@ def test_step_progress_is_one_line_off_a_terminal(capsys: pytest.CaptureFixture[
         for done in range(1000):
             progress.update(done * 10**6, 10**9, "a.mp4")
     assert capsys.readouterr() == ("", "verified 0 B/1 GB  a.mp4\n")
+
+
+COMMAND = "a\x1b[31m\x07\x9b2J\x7f\r.mp4"
+"""A name that colours the terminal, rings its bell, clears it and goes back to the beginning of the line."""
+SHOWN = r"a\x1b[31m\x07\x9b2J\x7f\x0d.mp4"
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        console.note,
+        console.print_text,
+        lambda text: console.show_error(ConfigError(text)),
+        lambda text: console.table(["key"], [(text,)], title=text),
+        lambda text: console.facts({text: text}, title=text),
+        lambda text: console.show_checks([Check(name=text, status="warn", found=text, fix=text)]),
+        lambda text: console.StepProgress("verified").update(1, 2, text),
+    ],
+    ids=["note", "text", "error", "table", "facts", "checks", "progress"],
+)
+def test_no_name_gives_commands_to_the_terminal(
+    show: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(COMMAND)
+    out = "".join(capsys.readouterr())
+    assert SHOWN in out
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", out)
+
+
+def test_json_gives_no_commands_either_and_stays_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json({COMMAND: COMMAND})
+    out = capsys.readouterr().out
+    assert json.loads(out) == {COMMAND: COMMAND}
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out)
+
+
+def test_a_format_of_its_own_is_escaped_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.print_plain(f"{COMMAND}\n")
+    assert capsys.readouterr().out == f"{COMMAND}\n"
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    console.print_plain(f"{COMMAND}\n")
+    assert terminal.getvalue() == f"{SHOWN}\n"

@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -224,3 +225,40 @@ def test_streams_of_the_wrong_width_are_told(tmp_path: Path, golden: Path, cache
         import_checkpoint(request)
     with pytest.raises(ConfigError, match="go together"):
         ImportRequest(upstream="qd-detr", file=path, out=tmp_path / "run", cache=cache)
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+@pytest.mark.parametrize("is_bound_at_once", [True, False])
+def test_an_exported_file_imports_as_the_same_run(
+    tmp_path: Path, golden: Path, cache: Path, suffix: str, is_bound_at_once: bool
+) -> None:
+    """How many clips the head sees at once was lost (75 for 32), and with .safetensors every option; fitted constants too. A run
+    that is bound only the second time keeps what its official options said."""
+    path = official_file(tmp_path, golden, "qd-detr", max_v_l=32, aux_loss=False)
+    bound = {"cache": cache, "streams": ("slow", "clip")}
+    first = ImportRequest(upstream="qd-detr", file=path, out=tmp_path / "run", published=True)
+    import_checkpoint(replace(first, **bound) if is_bound_at_once else first)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    settings["ranking"] |= {"temperature": 2.5, "round_s": 2.0}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings | {"is_calibrated": True}))
+    export_checkpoint(tmp_path / "run", tmp_path / f"exported.{suffix}")
+    again = ImportRequest(upstream="qd-detr", file=tmp_path / f"exported.{suffix}", out=tmp_path / "again", **bound)
+    assert "the checkpoint" in import_checkpoint(again).options_from
+    found, was = (read_run(tmp_path / name) for name in ("again", "run"))
+    assert found.recipe is not None
+    assert (found.recipe.window_clips, found.ranking.temperature, found.is_calibrated) == (32, 2.5, True)
+    assert (found.head_config, found.ranking) == (was.head_config, was.ranking)
+    assert (found.head_config["aux_loss"], found.head_config["published"]) == (False, True)
+    if is_bound_at_once:
+        assert (found.recipe, found.spaces) == (was.recipe, was.spaces)
+
+
+def test_odd_options_of_our_own_are_one_error(tmp_path: Path, golden: Path, cache: Path) -> None:
+    for own, told in (("text", "to hold names and values"), ({"long_videos": "burn"}, "long_videos = 'burn'")):
+        request = ImportRequest(
+            upstream="qd-detr", file=official_file(tmp_path, golden, "qd-detr", max_v_l=32, qle=own),
+            out=tmp_path / "run", cache=cache, streams=("slow", "clip"),
+        )  # fmt: skip
+        with pytest.raises((CheckpointError, ConfigError), match=told):
+            import_checkpoint(request)
+    assert not (tmp_path / "run").exists()

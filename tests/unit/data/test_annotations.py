@@ -133,7 +133,7 @@ def test_keys_that_mean_nothing_are_told(written: Callable[..., Path]) -> None:
         (GOOD | {"duration": 10**400}, "duration", "expected a finite number, got 1000"),
         ('{"qid": 1, "query": "a", "vid": "v", "relevant_windows": [[NaN, 1]]}', "row", "NaN is no number"),
         ('{"qid": 1, "query": "a", "vid": "v", "relevant_windows": [[0, 1e999]]}', "relevant_windows", "got inf"),
-        ('{"qid": 1, "query": "\\ud800", "vid": "v", "relevant_windows": []}', "query", "is no Unicode text"),
+        ('{"qid": 1, "query": "\\ud800", "vid": "v", "relevant_windows": []}', "row", "half of a character"),
         ({"query": "a", "vid": "v", "relevant_windows": []}, "qid", "missing"),
         (GOOD | {"qid": True}, "qid", "expected words, got True"),
         (GOOD | {"qid": 1.5}, "qid", "expected words, got 1.5"),

@@ -84,7 +84,7 @@ def test_a_manifest_gives_paths_keys_and_clips(tmp_path):
         ("path,start\nx.mp4,soon\n", r"list\.csv:2: start is 'soon'"),
         ("path,start\nx.mp4,nan\n", r"list\.csv:2: start is 'nan'"),
         ("path,start,end\nx.mp4,5,2\n", "not after start"),
-        ("path,key\nx.mp4,one\nx.mp4,caf\xe9\n", r"list\.csv:3: not UTF-8"),
+        ("path,key\nx.mp4,one\nx.mp4,caf\xe9\n", r"list\.csv: line 3 is not UTF-8"),
     ],
 )
 def test_a_bad_manifest_names_the_line(tmp_path, text, message):
@@ -115,3 +115,28 @@ def test_nothing_found_says_what_to_give(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="give a folder"):
         discover([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_manifest_is_read_as_spreadsheets_save_it(tmp_path, encoding):
+    touch(tmp_path / "x, 1.mp4")
+    (tmp_path / "list.csv").write_bytes("path;key;start;end\r\nx, 1.mp4;Köln;1,5;2\r\n".encode(encoding))
+    (source,) = discover([str(tmp_path / "list.csv")])
+    assert (source.key, source.path.name, source.start_s, source.end_s) == ("Köln", "x, 1.mp4", 1.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('path,key\nx.mp4,"' + "k" * 131_073, r"list\.csv:2: no CSV \(field larger than"),
+        ("path\ns3://bucket/x.mp4\n", r"list\.csv:2: s3://bucket/x.mp4: expected a path on this machine"),
+        ("path\n" + "x.mp4\n" * 2000 + "x\0.mp4\n", r"list\.csv:2002: a zero byte"),
+        ("path\nx\0.mp4\n", "zero bytes"),
+    ],
+    ids=["long", "address", "late zero", "zero"],
+)
+def test_a_manifest_that_cannot_be_used_is_one_error(tmp_path, text, message):
+    touch(tmp_path / "x.mp4")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        discover([str(tmp_path / "list.csv")])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qle.errors import ConfigError
+from qle.errors import ConfigError, DecodeError
 from qle.extract.sampling import (
     NO_SEEK,
     SEEK_COST_FRAMES,
@@ -191,3 +191,44 @@ def test_parts_of_a_long_video_are_even_and_waste_little():
     assert sum(frame_index[start] % 250 for start, _ in parts) == 0
     assert max(stop - start for start, stop in parts) <= 1.05 * 1000
     assert max(costs) < 2 * min(costs)
+
+
+def test_a_gap_of_a_day_costs_its_frames_and_not_its_seconds():
+    """Behind two minutes of a hole there are no rows, since they could only repeat one frame; then the grid goes on."""
+    frames = np.arange(100) / 25
+    pts_s = np.concatenate([frames, 1e5 + frames])
+    plan = plan_rows(pts_s, 1e5 + 4, FINE, ONE_FPS)
+    assert plan.num_rows < 150
+    assert plan.is_valid.sum() == 9  # the fifth is taken as the last frame goes, within half a frame
+    assert plan.pts_s[-4:].tolist() == [100_000.0, 100_001.0, 100_002.0, 100_003.0]
+    assert plan.frame_index[-4:].tolist() == [100, 125, 150, 175]
+
+
+@pytest.mark.parametrize("pts_s", [[0.0, 1e5], [0.0, 1e5, 2e5, 3e5], [0.0, 0.04, 1e5]])
+def test_one_picture_is_not_believed_to_stay_for_a_day(pts_s):
+    """Also where no neighbours tell how long a picture usually stays."""
+    plan = plan_rows(np.array(pts_s), pts_s[-1] + 0.04, FINE, Sampling(mode="fps", fps=10.0))
+    assert plan.num_rows < 1300 * len(pts_s)
+    assert set(plan.frame_index[plan.is_valid].tolist()) == set(range(len(pts_s)))
+
+
+@pytest.mark.parametrize(("pts_s", "end_s", "message"), [
+    ([0.0, 0.04, 1e9], 1e9 + 0.04, "frame 2 is stamped 1000000000.000 s, 1000000000 s after"),
+    ([0.0, 0.04], 1e9, "the last frame, stamped 0.040 s, is said to stay for 1000000000 s"),
+    (np.arange(1000) * 20_000.0, 2e7, "rows at 30 fps from 1000 frames"),
+])  # fmt: skip
+def test_stamps_that_mean_nothing_are_named_before_anything_is_allocated(pts_s, end_s, message):
+    with pytest.raises(DecodeError, match=message) as caught:
+        plan_rows(np.array(pts_s), end_s, FINE, Sampling(mode="fps", fps=30.0))
+    assert caught.value.kind == "timestamps"
+
+
+@given(videos(), st.floats(0.05, 30), st.floats(0, 3e5))
+def test_rows_outside_of_long_holes_are_as_they_would_be_without_one(video, fps, hole_s):
+    """Rows before and after lie on the same grid, however long the hole is."""
+    pts_s, end_s, time_base = video
+    late = pts_s + (end_s - pts_s[0]) + hole_s
+    plan = plan_rows(np.concatenate([pts_s, late]), float(late[-1]) + 0.04, time_base, Sampling(mode="fps", fps=fps))
+    before = plan_rows(pts_s, end_s, time_base, Sampling(mode="fps", fps=fps))
+    np.testing.assert_array_equal(plan.frame_index[: before.num_rows - 1], before.frame_index[:-1])
+    assert plan.num_rows <= (2 * (end_s - pts_s[0]) + min(hole_s, 200 * (1 + end_s - pts_s[0])) + 400) * fps + 4

@@ -208,9 +208,16 @@ def test_query_file_that_holds_nothing_is_an_error(tmp_path: Path) -> None:
         read_queries(empty)
     with pytest.raises(InputError, match="cannot be read"):
         read_queries(tmp_path / "missing.txt")
-    empty.write_bytes(b"\xff\xfe")
+    empty.write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match="not UTF-8"):
         read_queries(empty)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_queries_are_read_as_windows_programs_save_them(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "queries.txt"
+    path.write_bytes("ein grüner Polyp\r\na stent\r\n".encode(encoding))
+    assert [query.text for query in read_queries(path)] == ["ein grüner Polyp", "a stent"]
 
 
 def test_a_csv_moves_no_cursor() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from qle.cache.reader import open_cache
 from qle.cache.spaces import create_space
 from qle.config import config_to_dict
 from qle.data.streams.recipe import FeaturePart, FeatureRecipe
+from qle.durable import fits_digest
 from qle.errors import CacheMismatchError, CheckpointError
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
@@ -24,6 +26,7 @@ from qle.segments.tracks import Localization
 from qle.text import TextRequest, build_text_encoder
 from qle.text.base import TextEncoder
 from tests.planted import planted_spec
+from tests.running import record_fields
 
 CPU = torch.device("cpu")
 STREAMS = {"patch": (2, 2, 8), "frame": (8,)}
@@ -131,7 +134,7 @@ def test_weights_that_are_missing_cut_or_changed_are_refused(run, name):
 
 def test_a_trained_text_encoder_never_loads_without_its_numbers(run):
     """A record that does not name them got fresh ones: a run that finds nothing."""
-    record = json.loads((run / "config.json").read_text())
+    record = record_fields(run / "config.json")
     del record["digests"]["text.safetensors"]
     (run / "config.json").write_text(json.dumps(record))
     (run / "text.safetensors").unlink()
@@ -141,7 +144,7 @@ def test_a_trained_text_encoder_never_loads_without_its_numbers(run):
 
 @pytest.mark.parametrize("shape", [[2], [10**12, 10**12, 8], [2, 2, -8]])
 def test_shapes_that_no_head_can_have_are_one_error(run, shape):
-    record = json.loads((run / "config.json").read_text())
+    record = record_fields(run / "config.json")
     record["space"]["streams"]["patch"] = shape
     (run / "config.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match=r"config.json: no head can be built|tensors do not fit"):
@@ -149,7 +152,7 @@ def test_shapes_that_no_head_can_have_are_one_error(run, shape):
 
 
 def test_the_record_decides_which_head_it_is(run):
-    changed = json.loads((run / "config.json").read_text())
+    changed = record_fields(run / "config.json")
     (run / "config.json").write_text(json.dumps(changed | {"head": "clairvoyant"}))
     with pytest.raises(CheckpointError, match=r"config\.json: no head .*unknown head 'clairvoyant'"):
         load_run(run, CPU)
@@ -160,15 +163,41 @@ def test_the_record_decides_which_head_it_is(run):
 
 
 def test_a_record_without_digests_does_not_switch_their_check_off(run):
-    record = json.loads((run / "config.json").read_text())
+    record = record_fields(run / "config.json")
     (run / "config.json").write_text(json.dumps(record | {"digests": {}}))
     with pytest.raises(CheckpointError, match="not the weights that"):
         load_run(run, CPU)
 
 
+def test_every_flipped_bit_of_a_record_is_named_or_changes_nothing(run):
+    """A gain of 2.1 instead of 2.0 gave other answers, without a word."""
+    path = run / "config.json"
+    text, whole = bytearray(path.read_bytes()), read_run(run)
+    unnoticed = []
+    for place in range(len(text)):
+        text[place] ^= 1 << place % 8
+        if fits_digest(bytes(text)):
+            unnoticed.append(place)
+            path.write_bytes(text)
+            with suppress(CheckpointError):
+                assert read_run(run) == whole
+        text[place] ^= 1 << place % 8
+    assert len(unnoticed) < 30  # of the name of that field itself, and what stands behind it
+    path.write_bytes(text.replace(b"0.6", b"0.7", 1))
+    with pytest.raises(CheckpointError, match=r"config\.json is not as it was written(?s:.*)take the last field"):
+        read_run(run)
+
+
+def test_a_run_of_an_older_version_is_read_as_before(run):
+    """Its record carries no digest."""
+    before = read_run(run)
+    (run / "config.json").write_text(json.dumps(record_fields(run / "config.json")))
+    assert read_run(run) == before
+
+
 def test_records_that_cannot_be_read_are_one_error(run):
     path = run / "config.json"
-    good = json.loads(path.read_text())
+    good = record_fields(path)
     path.write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match="is no JSON"):
         read_run(run)

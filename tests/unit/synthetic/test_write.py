@@ -117,7 +117,7 @@ def test_a_killed_run_leaves_whole_videos_and_goes_on(made: Path, tmp_path: Path
     """Dies in the middle of the second video; the next run, in two processes, makes the very same files."""
     folder = tmp_path / "out"
     code = KILLED.format(folder=str(folder), config=CONFIG)
-    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=600)
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in folder.rglob("*.mp4")] == ["000.mp4"]
     assert write_synthetic(folder, CONFIG, num_processes=2).num_made == 3

@@ -22,7 +22,7 @@ from qle.cache.tools.rewrite import pool_grid
 from qle.cache.tools.verify import verify
 from qle.errors import CacheError, ConfigError
 from qle.types import StoreDtype, StoreKind
-from tests.tiny_cache import PROCESSES, commit_video, tiny_spec
+from tests.tiny_cache import PROCESSES, commit_video, nothing_left, tiny_spec
 
 
 def _fill(root: Path, dtype: str = "float16", store: StoreKind = "zarr") -> SpaceFolder:
@@ -151,6 +151,18 @@ def test_nonsense_is_refused(tmp_path: Path, options: dict[str, int], message: s
     assert len(open_cache(tmp_path).spaces) == 1
 
 
+@pytest.mark.parametrize("options", [{"dtype": "int8"}, {"grid": 1}, {"dtype": "float32", "store": "hdf5"}])
+def test_the_same_command_goes_on_where_its_own_result_stands_beside(tmp_path: Path, options: dict[str, Any]) -> None:
+    """After a kill, or for videos that came later, the command without --space said that there were several spaces."""
+    space = _fill(tmp_path)
+    report = convert(tmp_path, **options)
+    commit_video(space, "later.mp4", num_rows=5)
+    again = convert(tmp_path, **options)
+    assert (again.space, again.num_converted, again.num_already) == (report.space, 1, 2)
+    with pytest.raises(ConfigError, match="several spaces"):  # here it is open which one is meant
+        convert(tmp_path, dtype="bfloat16")
+
+
 def test_several_spaces_need_a_choice(tmp_path: Path) -> None:
     _fill(tmp_path)
     _fill(tmp_path, "float32")
@@ -188,7 +200,7 @@ def test_killed_conversion_goes_on(tmp_path: Path, step: str, count: int) -> Non
     assert {video.key: video.patch[:].tobytes() for video in _videos(tmp_path)} == before
     assert {video.record.store for video in _videos(tmp_path)} == {"hdf5"}
     assert len(list(space.path.glob("videos/*/*.zarr"))) == 0
-    assert os.listdir(space.path / "tmp") == []
+    assert nothing_left(tmp_path)
 
 
 @pytest.mark.parametrize("wanted", ["zarr", "hdf5"])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import h5py
@@ -66,7 +67,7 @@ def test_an_hdf5_file_keyed_by_id(tmp_path: Path) -> None:
         file["v_1"] = _features(1)
         file["ward/v_2"] = _features(2)
         file["v_3/features"] = _features(3)
-        file["v_3/pts"] = np.arange(5) * 7.0
+        file["v_3/pts"] = np.arange(5, dtype=np.float32) / 4
         file["about"] = "no features"
     import_features([tmp_path / "all.hdf5"], tmp_path / "cache", ImportOptions(name="x", fps=4))
     space = _space(tmp_path / "cache")
@@ -74,6 +75,50 @@ def test_an_hdf5_file_keyed_by_id(tmp_path: Path) -> None:
     for number, key in ((1, "v_1"), (2, "ward/v_2"), (3, "v_3")):
         np.testing.assert_array_equal(space.video(key).frame[:], _features(number))
         assert space.video(key).pts.tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_a_file_with_other_times_than_fps_says_is_refused(tmp_path: Path) -> None:
+    """--fps beside times in the file won, and every row got a time that nobody had measured."""
+    np.savez(tmp_path / "a.npz", features=_features(0), pts=np.arange(5) * 0.3)
+    np.save(tmp_path / "b.npy", _features(1))
+    report = import_features([tmp_path], tmp_path / "cache", ImportOptions(name="x", fps=2))
+    assert (report.num_imported, list(report.failed)) == (1, ["a"])
+    assert "row 1 is at 0.3 s, with --fps 2 it would be at 0.5 s; leave --fps out" in report.failed["a"]
+    with pytest.raises(InputError, match="leave --fps out"):
+        import_features([tmp_path / "a.npz"], tmp_path / "other", ImportOptions(name="x", fps=2))
+    import_features([tmp_path / "a.npz"], tmp_path / "other", ImportOptions(name="x"))
+    assert _space(tmp_path / "other").video("a").pts.tolist() == (np.arange(5) * 0.3).tolist()
+
+
+@pytest.mark.parametrize(
+    "place", ["external file", "external link", "soft link", "virtual", "linked group", "linked pts"]
+)
+def test_an_hdf5_file_brings_no_bytes_of_other_files(tmp_path: Path, place: str) -> None:
+    """Features that lie elsewhere were copied into the cache, whatever file of the user they were."""
+    secret = tmp_path / "home" / "secret.h5"
+    secret.parent.mkdir()
+    with h5py.File(secret, "w") as file:
+        file["v"], file["pts"] = _features(7), np.arange(5.0)
+    with h5py.File(tmp_path / "sent.h5", "w") as file:
+        file["good"] = _features(1)
+        if place == "external file":
+            file.create_dataset("bad", (5, 8), "f4", external=[(str(secret), 0, 160)])
+        elif place == "external link":
+            file["bad"] = h5py.ExternalLink(str(secret), "/v")
+        elif place == "soft link":
+            file["bad"] = h5py.SoftLink("/good")
+        elif place == "virtual":
+            layout = h5py.VirtualLayout((5, 8), "f4")
+            layout[:] = h5py.VirtualSource(str(secret), "v", (5, 8))
+            file.create_virtual_dataset("bad", layout)
+        elif place == "linked group":
+            file["bad"] = h5py.ExternalLink(str(secret), "/")
+        else:
+            file["bad/features"] = _features(2)
+            file["bad/pts"] = h5py.ExternalLink(str(secret), "/pts")
+    report = import_features([tmp_path / "sent.h5"], tmp_path / "cache", ImportOptions(name="x", fps=1))
+    assert (report.num_imported, list(report.failed)) == (1, ["bad"])
+    assert re.search("not followed|out of other files", report.failed["bad"])
 
 
 def test_the_rule_of_times_is_part_of_the_space(tmp_path: Path) -> None:

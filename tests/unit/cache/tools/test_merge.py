@@ -18,7 +18,7 @@ from qle.cache.tools.pack import pack
 from qle.cache.tools.prune import plan_prune, prune
 from qle.cache.tools.verify import verify
 from qle.errors import ConfigError
-from tests.tiny_cache import PROCESSES, commit_video, contents, tiny_spec
+from tests.tiny_cache import PROCESSES, commit_video, contents, nothing_left, tiny_spec
 
 
 def _cache(root: Path, **seeds: int) -> SpaceFolder:
@@ -155,3 +155,4 @@ def test_killed_merge_goes_on(tmp_path: Path) -> None:
     assert (report.num_merged, report.num_already) == (2, 1)
     assert verify(tmp_path / "all", deep=True).findings == []
     assert len(load_index(create_space(tmp_path / "all", space.record.spec))) == 3
+    assert nothing_left(tmp_path / "all")

@@ -20,11 +20,12 @@ from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.states import states
 from qle.cache.tools import removal
 from qle.cache.tools.convert import convert
+from qle.cache.tools.inspect import inspect_cache
 from qle.cache.tools.pack import pack
 from qle.cache.tools.verify import verify
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import VideoSource
-from tests.tiny_cache import PROCESSES, commit_video, tiny_spec
+from tests.tiny_cache import PROCESSES, commit_video, nothing_left, tiny_spec
 
 NUM_ROWS = {"a.mp4": 7, "b/c.mp4": 1, "b/d.mp4": 600, "e.mp4": 30}
 STREAMS = ("patch", "frame", "pts", "index", "valid")
@@ -182,7 +183,7 @@ def test_reading_single_videos_imports_no_pyarrow(tmp_path: Path) -> None:
         "import sys, qle; qle.open_cache(sys.argv[1]).space().read_windows('patch', [('a.mp4', 0, 4)]); "
         "print([name for name in sys.modules if name.startswith(('pyarrow', 'zarr', 'h5py', 'torch'))])"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=600)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
@@ -228,10 +229,12 @@ def test_killed_packing_goes_on(tmp_path: Path, place: str, call: int) -> None:
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     _assert_equal(before, _read(tmp_path / "cache"))
+    assert bool(list((space.path / "tmp").iterdir())) == bool(inspect_cache(tmp_path / "cache").spaces[0].num_leftovers)
     pack(tmp_path / "cache")
     _assert_equal(before, _read(tmp_path / "cache"))
     assert list((space.path / "videos").rglob("*.zarr")) == []
     assert verify(tmp_path / "cache", deep=True).findings == []
+    assert nothing_left(tmp_path / "cache")
 
 
 @pytest.mark.parametrize("other", [pack, lambda root: convert(root, store="hdf5")])

@@ -10,7 +10,7 @@ from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.tools import verify as verify_module
 from qle.cache.tools.verify import LEDGER_FILE, verify
 from qle.errors import CacheCorruptError, CacheMissingError
-from tests.tiny_cache import commit_video, tiny_spec
+from tests.tiny_cache import commit_video, edit_record, tiny_spec
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_sizes_and_records_are_checked_without_deep(space: SpaceFolder, tmp_path
 
 def test_a_record_in_the_wrong_place_is_found(space: SpaceFolder, tmp_path: Path) -> None:
     record = _folder(space, "a.mp4") / COMMIT_FILE
-    record.write_text(record.read_text().replace('"a.mp4"', '"c.mp4"'))
+    edit_record(record, key="c.mp4")
     (finding,) = verify(tmp_path).findings
     assert "not the one of video 'c.mp4'" in finding.problem
 

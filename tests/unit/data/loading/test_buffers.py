@@ -89,5 +89,5 @@ def test_who_still_asks_after_the_end_gets_one_and_does_not_wait_for_ever() -> N
     ahead.close()
     asking = threading.Thread(target=lambda: list(ahead), daemon=True)
     asking.start()
-    asking.join(timeout=30)
+    asking.join(timeout=600)
     assert not asking.is_alive()

@@ -132,5 +132,27 @@ def test_no_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read annotations .*none"):
         read(tmp_path / "none", ReadLog())
     (tmp_path / "latin.csv").write_bytes(b"video,query,start,end\na,caf\xe9,1,2\n")
-    with pytest.raises(AnnotationError, match="is no UTF-8 text"):
+    with pytest.raises(AnnotationError, match=r"line 2 is not UTF-8 text.*\n.*CSV UTF-8"):
         read(tmp_path / "latin.csv", ReadLog())
+
+
+SPREADSHEET = 'video;query;start;end\r\nop 1;grüner Polyp;0:01,5;83,25\r\nop 1;"Clip, blau";2;4,0\r\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_a_table_is_read_as_spreadsheets_save_it(encoding: str, sign: str, tmp_path: Path) -> None:
+    """Semicolons or tabs between cells, decimal commas, UTF-16 or UTF-8 with a mark, lines that end with two signs."""
+    path = tmp_path / "events.csv"
+    path.write_bytes(SPREADSHEET.replace(";", sign).encode(encoding))
+    first, second = read(path, ReadLog())
+    assert (first.query, first.windows, second.query, second.windows) == (
+        "grüner Polyp", ((1.5, 83.25),), "Clip, blau", ((2.0, 4.0),)
+    )  # fmt: skip
+
+
+def test_a_decimal_comma_between_commas_names_the_fix(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text('video,query,start,end\na,b,"1,5",2\n')
+    with pytest.raises(AnnotationError, match=r"line 2, start: expected a number, with a decimal point, got '1,5'"):
+        read(path, ReadLog())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def run(pool: DecodePool, tasks: list[ProbeTask | DecodeTask]) -> dict[int, list
             if isinstance(event, Frames):
                 copies = tuple(image.copy() for image in event.images)
                 event.release()
-                event = Frames(tag=event.tag, rows=event.rows, images=copies, release=lambda: None)
+                event = replace(event, images=copies, release=lambda: None)
             else:
                 ended += 1
             events[event.tag].append(event)
@@ -235,7 +236,7 @@ def test_a_cancelled_task_ends_soon(pool):
 
 
 def test_a_pool_that_cannot_start_says_why(monkeypatch):
-    monkeypatch.setattr("qle.extract.decode.process.BOOT", "raise ImportError('no numpy here')")
+    monkeypatch.setattr("qle.children.BOOT", "raise ImportError('no numpy here')")
     with DecodePool(1, frame_bytes=bytes_per_row((SMALL,))) as pool, pytest.raises(RuntimeError, match="no numpy here"):
         run(pool, [task_for("Endless", tag=0)])
 

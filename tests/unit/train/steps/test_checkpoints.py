@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from qle.errors import CheckpointError
-from qle.train.steps.checkpoints import Checkpoint, CheckpointFolder, Position
+from qle.train.run import _keep_threads
+from qle.train.steps.checkpoints import Checkpoint, CheckpointFolder, Position, threads_of
 from qle.train.steps.randomness import random_state, set_random_state
 
 CPU = torch.device("cpu")
@@ -97,3 +98,28 @@ def test_a_checkpoint_that_finds_no_room_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="too long"):
         folder.write(unwritable)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_training_goes_on_with_the_threads_that_it_had_unless_told_otherwise(tmp_path, monkeypatch):
+    """When it began cores may have been busy, and with other threads the last bits of its numbers would be others."""
+    for name in ("QLE_THREADS", "OMP_NUM_THREADS", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    before, notes = torch.get_num_threads(), []
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    assert threads_of(checkpoints.path) is None
+    try:
+        torch.set_num_threads(3)
+        checkpoints.write(checkpoint(1))
+        torch.set_num_threads(2)
+        _keep_threads(tmp_path, notes.append)
+        assert (torch.get_num_threads(), notes) == (3, ["threads: 3, as this training had before"])
+        monkeypatch.setenv("QLE_THREADS", "2")
+        torch.set_num_threads(2)
+        _keep_threads(tmp_path, notes.append)
+        assert (torch.get_num_threads(), len(notes)) == (2, 1)
+    finally:
+        torch.set_num_threads(before)
+    state = checkpoints.path / "step-00000001" / "state.json"
+    state.write_text(state.read_text().replace('"num_threads"', '"of an earlier version"'))
+    assert threads_of(checkpoints.path) is None
+    assert checkpoints.newest().position.step == 1

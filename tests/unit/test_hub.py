@@ -1,0 +1,133 @@
+"""Models of the hub where it is out of reach: asked for once, briefly; what was downloaded is used, the rest is one line.
+
+The hub here is a server of the test on this machine, and the library that asks it is the real one.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from huggingface_hub import constants
+
+from qle import hub
+from qle.backbones import BackboneRequest, build_backbone, check_request
+from qle.errors import ConfigError
+from tests.small_models import vit_folder
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers everything with one status code, and remembers what it was asked."""
+
+    status = 503
+    asked: list[str]
+
+    def do_HEAD(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served() -> Iterator[type[Hub]]:
+    handler = type("ThisHub", (Hub,), {"asked": []})
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    handler.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub._silence.cache_clear()
+
+
+def _hub_lies_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@pytest.mark.parametrize("arguments", [
+    ("extract", "--videos", ".", "--cache", "cache", "--backbone", "owner/model"),
+    ("train-heads", "--cache", "cache", "--annotations", "a", "--val", "b", "--out", "c", "--text-encoder", "owner/model"),
+], ids=lambda arguments: arguments[0])  # fmt: skip
+def test_a_hub_that_is_down_is_asked_once_and_the_command_ends_with_one_line(
+    served: type[Hub], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """The library by itself asks six times and more, 25 s long. torch is not imported for this: it would take seconds."""
+    program = "import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))\nfrom qle.cli.app import main\nmain()"
+    env = os.environ | {"HF_ENDPOINT": served.url, "HF_HOME": str(tmp_path)}  # type: ignore[attr-defined]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments], env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True,
+        timeout=600, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (2, "False\n"), ended.stderr
+    assert [path for path in served.asked if "owner" in path] == ["/owner/model/resolve/main/config.json"]
+    assert len(ended.stderr.splitlines()) == 1
+    assert ended.stderr.startswith(
+        "error: owner/model: no such folder, not among the downloaded models, and http://127"
+    )
+    assert "answers 503" in ended.stderr
+
+
+def test_a_hub_that_cannot_be_reached(closed_port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _hub_lies_at(closed_port, monkeypatch)
+    with pytest.raises(ConfigError, match=rf"^owner/model: .* {closed_port} cannot be reached .*pass a folder$"):
+        check_request(BackboneRequest(name="owner/model"))
+
+
+def test_a_hub_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that swallows what is sent, or a proxy that hangs."""
+    monkeypatch.setattr(hub, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        _hub_lies_at(f"http://127.0.0.1:{server.getsockname()[1]}", monkeypatch)
+        with pytest.raises(ConfigError, match=r"has not answered within 0.2 s"):
+            hub.check_available("owner/model")
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_an_answer_that_there_is_no_such_model_is_left_to_the_library(
+    served: type[Hub], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    served.status = status
+    _hub_lies_at(served.url, monkeypatch)  # type: ignore[attr-defined]
+    assert hub.hub_options("owner/model") == {"local_files_only": False, "trust_remote_code": False}
+    with pytest.raises(ConfigError, match="owner/model: no vision model could be loaded from there"):
+        build_backbone(BackboneRequest(name="owner/model", device="cpu"))
+
+
+def test_what_was_downloaded_is_used_without_the_hub(
+    closed_port: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _hub_lies_at(closed_port, monkeypatch)
+    downloaded = tmp_path / "hub" / "models--owner--model"
+    shutil.copytree(vit_folder(tmp_path / "vit"), downloaded / "snapshots" / ("0" * 40))
+    (downloaded / "refs").mkdir()
+    (downloaded / "refs" / "main").write_text("0" * 40)
+    assert hub.hub_options("owner/model")["local_files_only"]
+    assert build_backbone(BackboneRequest(name="owner/model", device="cpu")).streams[0].name == "patch"
+
+
+def test_a_path_that_does_not_exist_is_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"^models/vit/base: no such folder.* it is no id of a model"):
+        check_request(BackboneRequest(name="models/vit/base"))
