@@ -5,7 +5,8 @@
 The parts, from the one that everybody may use to the one that uses all; none imports a part below it in this list:
 
 errors.py, types.py     every error that is raised on purpose; the values that pass between stages
-durable.py              files that survive a kill or a power cut
+durable.py, children.py files that survive a kill or a power cut; processes that never outlive their command
+inputs.py               files of users and strangers, read bounded, with clear errors
 config.py, runtime.py, weights.py   settings and presets; what this machine is; foreign weight files, opened safely
 hub.py, outputs.py      models of the Hugging Face library; where results may be written
 segments/               arithmetic of spans of time: from scores to moments

@@ -8,6 +8,7 @@ preprocess.py   how a picture becomes the input of a model
 tiny.py         built in, with fixed numbers: for trying things out
 hf.py           any vision transformer of the transformers library; hf_load.py finds and opens it
 m2crl.py        the video transformer of M2CRL and Endo-FM; m2crl_files.py reads the files that it comes in
+trial.py        whether a backbone will work on this machine
 vit.py          the layers of vision transformers, for inference only
 
 Adding one: a file with a final class that implements `qle.backbones.base.Backbone`, and one line in BACKBONES. Importing

@@ -24,7 +24,7 @@ MODEL_FILES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class BackboneTrial:
     """A backbone that was loaded and has encoded one clip."""
 
     name: str
@@ -57,7 +57,7 @@ def missing_files(folder: Path) -> list[str]:
     ]
 
 
-def try_backbone(request: BackboneRequest) -> Trial:
+def try_backbone(request: BackboneRequest) -> BackboneTrial:
     """Load and use it; a QleError says why it will not work."""
     started_s = time.perf_counter()
     try:
@@ -80,7 +80,7 @@ def try_backbone(request: BackboneRequest) -> Trial:
                 f"{request.name}: its {stream.name} stream holds numbers that are not finite in {backbone.compute_dtype}\n"
                 "pass --compute-dtype float32; where that does not help, the weights are damaged: fetch them again"
             )
-    return Trial(
+    return BackboneTrial(
         name=backbone.name, streams=backbone.streams, picture=backbone.preprocess.output_shape, context=backbone.context,
         device=str(backbone.device), compute_dtype=str(backbone.compute_dtype).removeprefix("torch."),
         load_s=loaded_s - started_s, forward_s=time.perf_counter() - loaded_s,

@@ -18,6 +18,8 @@ index.py        the commit records of a space as one table
 states.py       what has become of each wanted video
 sources.py      fingerprints of video files, so that a changed one is noticed
 integrity.py    whether files are still what their record says
+plausible.py    whether what a record claims can be true
+leftovers.py    what killed commands left in a space
 differences.py  in what two descriptions of spaces differ
 files/          the two kinds of files that hold rows
 tools/          what looks after a cache: `qle cache ...`

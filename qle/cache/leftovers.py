@@ -154,7 +154,7 @@ def idle_for(path: Path) -> float:
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Of the file or folder and everything in it; what vanishes meanwhile is left out."""
+    """Facts about the file or folder and everything in it; what vanishes meanwhile is left out."""
     places = [str(path)] + [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
     for place in places:
         try:

@@ -8,6 +8,7 @@ train.py, eval.py, localize.py, explain.py, search.py   the main job after extra
 cache.py        `qle cache ...`: inspect, verify, convert, merge, pack, import, export, prune
 checkpoint.py   `qle checkpoint ...`: official weights in and out
 prepare/        `qle prepare ...`: annotations of datasets, words, made-up videos
+arguments.py    what every argument must be before a command sees it
 checks.py       what `qle doctor` finds out about this machine
 console.py      what a user sees: tables, progress, errors, exit codes. The only file that imports rich
 """

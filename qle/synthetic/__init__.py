@@ -10,8 +10,9 @@ things.py, motions.py, distractors.py   things on the wall; what acts; what pass
 sprites.py       small pictures that are drawn into a frame
 film.py          a script drawn: frames, and where its events can be seen
 annotate.py      a script as annotations, boxes and masks
+pool.py          made-up videos by several processes
 write.py         all of it as files: `qle prepare synthetic`
 demo.py          `qle demo`: the main job from end to end on such videos
 
-All but write.py and demo.py is a pure function of a seed: numpy and PIL only, no torch, no video library.
+All but write.py, pool.py and demo.py is a pure function of a seed: numpy and PIL only, no torch, no video library.
 """

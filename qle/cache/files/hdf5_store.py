@@ -64,7 +64,7 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
 
 
 def array_shape(folder: Path, name: str) -> tuple[int, ...]:
-    """Of a dataset, as its own description says."""
+    """Shape of a dataset, as its own description says."""
     import h5py
 
     with h5py.File(folder / FILE_NAME, "r", locking=False) as file:

@@ -128,7 +128,7 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
 
 
 def array_shape(folder: Path, name: str) -> tuple[int, ...]:
-    """Of an array, as its own description says."""
+    """Shape of an array, as its own description says."""
     import zarr
 
     return tuple(zarr.open_array(folder, path=name, mode="r").shape)

@@ -9,6 +9,7 @@ convert.py        another file format, number type or grid, from stored tokens
 merge.py          several caches into one
 relink.py         where films lie that have moved, found by what they hold
 pack.py           many short videos into few arrays
+relink.py         films that have moved, found by what they hold
 interchange.py    feature files of other tools into a space, and back; feature_files.py reads and writes them
 rewrite.py        one committed video as the same rows in another form
 removal.py        deletes a video so that it is never half there

@@ -85,7 +85,7 @@ def _chosen_source(root: Path, name: str | None, dtype: StoreDtype | None, grid:
 
 
 def _made_hash(record: SpaceRecord, dtype: StoreDtype | None, grid: int | None) -> str:
-    """Of the space that the conversion would make of this one; empty where it cannot be converted so."""
+    """Hash of the space that the conversion would make of this one; empty where it cannot be converted so."""
     try:
         return space_hash(derived_spec(record, dtype, grid).hashed)
     except ConfigError:

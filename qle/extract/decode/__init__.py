@@ -10,7 +10,6 @@ tasks.py     what passes between them: tasks, events, the ring of pixels
 probe.py     what a video file holds: key frames and exact times
 decoder.py   the interface of decoders, and which one is chosen
 pyav.py      the reference decoder
-decord.py    a decoder for files where its frame numbers were checked
 doctor.py    what the decoders of this machine can do
 write.py     frames to a small mp4, for the demo and the tests
 """
