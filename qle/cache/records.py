@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from qle.cache.layout import FORMAT, clean_key, space_hash
 from qle.durable import fits_digest, with_digest
 from qle.errors import CacheCorruptError, CacheMismatchError, CacheMissingError
-from qle.inputs import parse_json
+from qle.inputs import NotARecordError, parse_json, read_record_bytes
 from qle.types import SourceFingerprint, SpaceSpec, StoreKind, Stream
 
 Count = Annotated[int, Field(ge=0)]

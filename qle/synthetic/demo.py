@@ -23,7 +23,7 @@ NUM_TRAIN, NUM_VAL, NUM_TEST, NUM_COMPOSITION = 240, 16, 24, 16
 LEAST_VIDEOS = 2
 """Least videos of a split: intervals are over videos."""
 SECONDS, FPS, SIZE = 20, 2, 224
-"""Of a video: length, frames a second, pixels of a side."""
+"""A video's length, its frames a second, and pixels of a side."""
 ROWS_PER_S, GRID = 1, 14
 """What is extracted."""
 PRESET = "qle/demo"
