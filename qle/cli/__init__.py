@@ -3,12 +3,14 @@
     words typed -> app.py -> the function of a command -> a request -> the library
         -> console.py (results on stdout, the rest on stderr)
 
-app.py          the program `qle`, and its commands extract, doctor and demo
-train.py, eval.py, localize.py, explain.py, search.py   the main job after extracting, in the order of a project
+app.py          the program `qle`: which commands there are
+extract.py, train.py, eval.py, localize.py, explain.py, search.py   the main job, in the order of a project
+demo.py         `qle demo`: the main job on made-up videos
 cache.py        `qle cache ...`: inspect, verify, convert, merge, pack, import, export, prune
 checkpoint.py   `qle checkpoint ...`: official weights in and out
 prepare/        `qle prepare ...`: annotations of datasets, words, made-up videos
 arguments.py    what every argument must be before a command sees it
-checks.py       what `qle doctor` finds out about this machine
+doctor.py       `qle doctor`; checks.py finds out what it shows about this machine
+options.py      options that mean the same in every command
 console.py      what a user sees: tables, progress, errors, exit codes. The only file that imports rich
 """

@@ -13,6 +13,7 @@ import typer
 
 from qle.cli import console
 from qle.cli.arguments import App
+from qle.cli.options import Json, Quiet, examples
 from qle.errors import ConfigError
 from qle.runtime import cache_folder
 
@@ -32,16 +33,14 @@ CacheArgument = Annotated[
 Spaces = Annotated[
     list[str] | None, typer.Option("--space", help="Only this space, by any beginning of its name; may be repeated.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 FOUND_DAMAGE_EXIT = 3
 SOME_FAILED_EXIT = 4
 
 
 def example(*lines: str) -> str:
-    """The end of a help text."""
-    return "\n\n[bold]Examples[/bold]\n\n" + "\n\n".join(f"  qle cache {line}" for line in lines)
+    """The end of a help text of `qle cache`."""
+    return examples("qle cache", *lines)
 
 
 @cache_app.command(

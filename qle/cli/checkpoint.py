@@ -7,6 +7,7 @@ import typer
 
 from qle.cli import console
 from qle.cli.arguments import App
+from qle.cli.options import Json
 
 checkpoint_app = App(
     no_args_is_help=True,
@@ -18,7 +19,6 @@ is accounted for.
 """,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 IMPORT_HELP = """Make a run of an official checkpoint (moment-detr, qd-detr, cg-detr, mesm, tmass).
 

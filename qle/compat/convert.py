@@ -28,6 +28,7 @@ from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import FeatureRecipe, StreamChoice, with_endpoints
 from qle.durable import replace_file
 from qle.errors import CheckpointError, ConfigError
+from qle.heads import task_of
 from qle.heads.base import Head
 from qle.heads.retrieval import RetrievalHead
 from qle.runs.load import load_head
@@ -225,7 +226,8 @@ def _features(
     if request.cache is None:
         return None, ()
     cache, choices = open_cache(request.cache), tuple(StreamChoice.parse(text) for text in request.streams)
-    if isinstance(head, RetrievalHead):
+    if task_of(head.name).ranks_videos:
+        assert isinstance(head, RetrievalHead), head.name
         if len(choices) > 1:
             raise ConfigError("--stream: heads that rank videos read one stream of frames")
         source = FrameSource.open(cache, choices[0], head.num_frames)
@@ -284,7 +286,7 @@ def _record(
         space=first,
         more_spaces=tuple(more),
         recipe=recipe,
-        ranking=ranking if head.task == "moments" else None,
+        ranking=None if task_of(head.name).ranks_videos else ranking,
         is_calibrated=own.get("is_calibrated") is True,
         priors=None,
         settings={"imported": imported},

@@ -99,6 +99,8 @@ class RunRecord(BaseModel):
     """Constants of heads that score rows; not written for others."""
     ranking: Ranking | None = None
     """Constants of heads that answer with spans."""
+    constants: dict[str, Any] = {}
+    """Constants that a task of another kind has fitted, by name; JSON that its own folder reads."""
     known: KnownLimit | None = None
     """How far from its training texts its knowledge reaches; None in runs that do not know."""
     is_calibrated: bool = True

@@ -92,6 +92,8 @@ def test_one_more_task_goes_through_every_command(
     assert answer["video"] == "val6.mp4"
     assert 0 < answer["moments"][0]["score"] <= 1
 
+    assert json.loads((run / "config.json").read_text())["constants"] == {"hit_rate": metrics["validation"]["hit"]}
+
     page = tmp_path / "page.html"
     command(
         "explain",

@@ -27,7 +27,7 @@ class ToyAnswerer(Answerer):
         return [self._prediction(cached, query, logit) for query, logit in zip(queries, logits, strict=True)]
 
     def constants(self) -> Mapping[str, Mapping[str, Any]]:
-        return {}
+        return {"constants": self.run.record.constants}
 
     def _own_provenance(self) -> dict[str, Any]:
         return {"frames": "all"}

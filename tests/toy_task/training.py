@@ -109,7 +109,11 @@ class ToyTraining(Training):
 
     def finish(self, model: TrainedModel, scored: list[bool], position: Position, folder: Path) -> Kept:
         priors = self._annotations.priors(lambda key: choose_rows(self._space.video(key), None).duration_s)
-        record = {"space": space_use(self._space, None), "priors": priors.to_json()}
+        record = {
+            "space": space_use(self._space, None),
+            "priors": priors.to_json(),
+            "constants": {"hit_rate": float(np.mean(scored))},
+        }
         return Kept(record=record, metrics={"hit": float(np.mean(scored))})
 
     def _of(self, annotations: Mapping[str, Sequence[Annotation]]) -> ToyBatches:

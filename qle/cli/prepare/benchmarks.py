@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from qle.cli.prepare.options import Json, OutParts, Overwrite, SkipBad, Source, Sources, example, prepare_files, write
+from qle.cli.options import Json
+from qle.cli.prepare.options import OutParts, Overwrite, SkipBad, Source, Sources, example, prepare_files, write
 
 QVHIGHLIGHTS_HELP = (
     "Check JSONL files in the keys of QVHighlights (also Charades, TACoS, ActivityNet in that form) and write them anew."

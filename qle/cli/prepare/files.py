@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from qle.cli import console
-from qle.cli.prepare.options import Json, OutFile, Overwrite, Quiet, SkipBad, Source, example, prepare_files
+from qle.cli.options import Json, Quiet
+from qle.cli.prepare.options import OutFile, Overwrite, SkipBad, Source, example, prepare_files
 from qle.errors import ConfigError
 
 LEVELS = "title,sentence,paragraph"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qle.cli import console
+from qle.cli.options import examples
 from qle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,16 +23,14 @@ OutFile = Annotated[Path, typer.Option("--out", help="The file to write (.jsonl)
 OutParts = Annotated[Path, typer.Option("--out", help="The file to write (.jsonl), or a folder for one a part.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave wrong rows out and list them, instead of stopping.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 MOST_SHOWN = 10
 """Wrong rows that are listed on the screen; --json has all."""
 
 
 def example(*lines: str) -> str:
-    """The end of a help text."""
-    return "\n\n[bold]Examples[/bold]\n\n" + "\n\n".join(f"  qle prepare {line}" for line in lines)
+    """The end of a help text of `qle prepare`."""
+    return examples("qle prepare", *lines)
 
 
 def prepare_files(

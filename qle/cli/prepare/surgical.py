@@ -13,21 +13,10 @@ import typer
 
 from qle.cli import console
 from qle.cli.arguments import App
+from qle.cli.options import Json, Quiet
 from qle.cli.prepare.benchmarks import MOMENT_COMMANDS
 from qle.cli.prepare.files import FILE_COMMANDS
-from qle.cli.prepare.options import (
-    Json,
-    Out,
-    OutFile,
-    Overwrite,
-    Quiet,
-    Root,
-    SkipBad,
-    Source,
-    example,
-    positive,
-    write,
-)
+from qle.cli.prepare.options import Out, OutFile, Overwrite, Root, SkipBad, Source, example, positive, write
 from qle.errors import ConfigError
 
 if TYPE_CHECKING:

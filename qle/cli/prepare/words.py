@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from qle.cli import console
-from qle.cli.prepare.options import Json, Overwrite, Quiet, example
+from qle.cli.options import Json, Quiet
+from qle.cli.prepare.options import Overwrite, example
 from qle.errors import ConfigError
 
 WORDS_HELP = (

@@ -138,7 +138,7 @@ def test_other_errors_of_the_system_keep_their_traceback() -> None:
 @pytest.mark.parametrize("buffered", ["console.print_text('a')", "print('a')"])
 def test_a_result_that_finds_no_room_is_an_error(buffered: str) -> None:
     with open("/dev/full", "wb") as full:
-        done = _python(f"from qle.cli.app import console\nconsole.run(lambda: {buffered})", stdout=full.fileno())
+        done = _python(f"from qle.cli import console\nconsole.run(lambda: {buffered})", stdout=full.fileno())
     assert done.returncode == 3
     assert b"No space left" in done.stderr
     assert b"Traceback" not in done.stderr
@@ -171,9 +171,7 @@ def _python(code: str, stdout: int = subprocess.PIPE, **environment: str) -> sub
 def test_a_closed_pipe_ends_quietly() -> None:
     read, write = os.pipe()
     os.close(read)
-    done = _python(
-        "from qle.cli.app import console\nconsole.run(lambda: console.table(['a'], [(1,)] * 9))", stdout=write
-    )
+    done = _python("from qle.cli import console\nconsole.run(lambda: console.table(['a'], [(1,)] * 9))", stdout=write)
     os.close(write)
     assert done.returncode == console.BROKEN_PIPE_EXIT
     assert done.stderr == b""
@@ -181,7 +179,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
 
 def test_a_narrow_encoding_escapes_what_it_cannot_show() -> None:
     done = _python(
-        "from qle.cli.app import console\n"
+        "from qle.cli import console\n"
         "console.run(lambda: (console.table(['key'], [('m\\u00fcller \\u4e2d.mp4',)]), console.print_json('\\u4e2d')))",
         PYTHONIOENCODING="ascii",
     )
