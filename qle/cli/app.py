@@ -35,9 +35,6 @@ app = App(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command(help=EXTRACT_HELP)(extract)
-app.command()(doctor)
-app.command(help=DEMO_HELP)(demo)
 app.add_typer(cache_app, name="cache")
 app.add_typer(prepare_app, name="prepare")
 prepare_app.command("words", help=WORDS_HELP)(words)
@@ -47,6 +44,9 @@ app.command(help=LOCALIZE_HELP)(localize)
 app.command(help=SEARCH_HELP)(search)
 app.command(help=EXPLAIN_HELP)(explain)
 app.command("eval", help=EVAL_HELP)(eval_)
+app.command(help=EXTRACT_HELP)(extract)
+app.command()(doctor)
+app.command(help=DEMO_HELP)(demo)
 
 
 @app.callback(invoke_without_command=True)
