@@ -1,7 +1,7 @@
 """Caches and runs that an earlier commit (5747efb) wrote open today, and give the numbers that they gave then.
 
-`tests/before` holds one small cache in each of its forms (zarr, hdf5, packed), a run of a head of rows and one of a head of spans, and
-what `qle localize` and `qle eval` of that commit said with them.
+`tests/before` holds one small cache in each of its forms (zarr, hdf5, packed), a run of a head of rows and one of a head of
+spans, and what `qle localize` and `qle eval` of that commit said with them.
 """
 
 import json
