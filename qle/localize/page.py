@@ -6,7 +6,7 @@ from typing import Any
 
 from qle.errors import InputError
 from qle.explain.explained import ExplainedPrediction
-from qle.explain.report import write_report
+from qle.explain.page.report import write_report
 from qle.inputs import parse_json, read_record_bytes
 from qle.runs.record import METRICS_FILE
 from qle.tasks.answering import Answerer

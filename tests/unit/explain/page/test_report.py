@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from qle.explain import timeline as drawing
-from qle.explain.clock import clock, ticks
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction, ShownFilm, TemporalAttribution
-from qle.explain.lanes import lanes_of
 from qle.explain.overlay import overlay
-from qle.explain.page import text
-from qle.explain.report import report, write_report
-from qle.explain.timeline import curve, letters
+from qle.explain.page import timeline as drawing
+from qle.explain.page.clock import clock, ticks
+from qle.explain.page.document import text
+from qle.explain.page.lanes import lanes_of
+from qle.explain.page.report import report, write_report
+from qle.explain.page.timeline import curve, letters
 from qle.types import Moment, Prediction, ScoreTrack
 from tests.pages import Page
 

@@ -18,13 +18,12 @@ from urllib.parse import quote
 import numpy as np
 
 from qle.durable import replace_file
-from qle.explain.clock import clock
 from qle.explain.explained import ExplainedFrame, ExplainedPrediction, ShownFilm
-from qle.explain.lanes import lanes_of
 from qle.explain.overlay import LEGEND_GREY, legend, tint
-from qle.explain.page import page
-from qle.explain.pictures import data_uri, shrunk
-from qle.explain.timeline import (
+from qle.explain.page.clock import clock
+from qle.explain.page.document import page
+from qle.explain.page.lanes import lanes_of
+from qle.explain.page.timeline import (
     attribution_bars,
     axis,
     curve,
@@ -34,6 +33,7 @@ from qle.explain.timeline import (
     side_by_side,
     strongest,
 )
+from qle.explain.pictures import data_uri, shrunk
 from qle.types import Prediction
 
 PRESENT = 0.5

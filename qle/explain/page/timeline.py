@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from qle.explain.clock import clock, ticks
 from qle.explain.explained import TemporalAttribution
+from qle.explain.page.clock import clock, ticks
 from qle.types import Prediction, ScoreTrack
 
 WIDTH, HEIGHT = 1000, 100
