@@ -94,7 +94,7 @@ def attribute(
     head.eval()  # with dropout every step would explain another mixer
 
     def logits_of(features: Tensor, raw_logit: Tensor) -> Tensor:
-        """Of each reading the mean logit of the moment; readings do not know of each other."""
+        """The mean logit of the moment in each reading; readings do not know of each other."""
         scores = head.refine(RowReading(features=features, raw_logit=raw_logit), times_s, usable)
         return scores.logit[:, wanted].mean(1)
 

@@ -16,7 +16,7 @@ LEAST_APART_S = 1.5
 MOST_APART_S = 5.0
 """The same in long videos, where moments are long too."""
 APART_SHARE = 1 / 60
-"""Of the length of the video, between these two."""
+"""Part of the length of the video that lies between two shown rows, where it is between these two numbers of seconds."""
 
 
 def best_rows(prediction: Prediction, most: int) -> np.ndarray:

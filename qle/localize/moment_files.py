@@ -19,7 +19,7 @@ from qle.outputs import one_line
 from qle.types import Prediction
 
 OUTSIDE = "outside what this run has heard"
-"""Of a query whose words are far from every training text."""
+"""What is said of a query whose words are far from every training text."""
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\n")
 
 

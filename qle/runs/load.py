@@ -25,7 +25,7 @@ class LoadedRun:
     text: "QueryBank"
     record: RunRecord
     known: "KnownTexts | None" = None
-    """Of runs that know where their knowledge ends."""
+    """How far the knowledge of the run reaches; None in runs that do not know."""
 
 
 def load_head(folder: Path) -> "tuple[Head, RunRecord]":

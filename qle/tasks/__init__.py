@@ -9,5 +9,6 @@ answering.py (-> predictions, where the task finds moments) and evaluation.py (-
 
 answering.py    the interface of answerers: what a run says about a video, whatever its task is
 evaluation.py   protocols that measure predictions, for runs of any task that makes some
+known.py        how far a query is from everything that a run was trained on
 scoring.py      heads and text encoders put into evaluation mode on their device
 """

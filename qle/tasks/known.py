@@ -29,9 +29,9 @@ MOST_TEXTS = 8192
 """Kept of more distinct texts; drawn once and for all."""
 MOST_GARBLED = 512
 LEAST_AUROC = 0.9
-"""Of nonsense against new concepts, for a limit to be drawn between them."""
+"""Least AUROC of nonsense against new concepts for a limit to be drawn between them."""
 RIDGE = 0.05
-"""Of the logistic fit, in units of the spread of the distances: the classes are often separable."""
+"""Strength of the ridge in the logistic fit, in units of the spread of the distances: the classes are often separable."""
 
 
 @torch.no_grad()

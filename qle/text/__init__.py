@@ -13,6 +13,7 @@ stored.py        encodings of known queries; words_file.py reads and writes the 
 lora.py          LoRA on a frozen tower
 bank.py          each distinct query is encoded once
 queries.py       what every encoder refuses
+known.py         sentence vectors of the training texts, and how far a query is from them
 spelling.py      which pieces of a tokenizer are whole words, and which of those say little
 
 Adding one: a file with a final class that implements `qle.text.base.TextEncoder` and a function that builds it, and one line in

@@ -26,7 +26,7 @@ class KnownTexts:
     """The training texts of a run, and how far from them its knowledge reaches."""
 
     sentences: Float[Tensor, "texts sentence_dim"]
-    """Of the distinct training texts, of length 1."""
+    """The vectors of the distinct training texts, each of length 1."""
     limit: float
     """Distance at which it is as likely as not that the words are understood."""
     slope: float
@@ -34,7 +34,7 @@ class KnownTexts:
 
     @torch.no_grad()
     def familiarity(self, sentences: Float[Tensor, "queries sentence_dim"]) -> list[Familiarity]:
-        """Of encoded queries, in their order."""
+        """How familiar encoded queries are, in their order."""
         distance = torch.cat([self.distance(part) for part in sentences.split(QUERIES_PER_PASS)]).double()
         probability = torch.sigmoid(self.slope * (self.limit - distance))
         return [

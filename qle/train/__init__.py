@@ -11,6 +11,7 @@ setup.py      what every training is built from
 steps/        the loop: batches in, a trained model out, killed anywhere
 finish.py     constants fitted on validation, and the run written down
 folder.py     whose a run folder is, and whether the same is asked now as when it was begun
+sides.py      training without anything that happens, or that does not, is refused
 seeds.py      several seeds at once, a process each; seed_worker.py is such a process from inside
 progress.py, summary.py   what a training says while it runs, and when it ends
 """

@@ -74,7 +74,7 @@ class _Search:
         return cls(table=table, windows=windows, probability=probability, presence=presence, row_f1=found)
 
     def value(self, localization: Localization) -> float:
-        """Of the moments that are told."""
+        """The value of the moments that are told."""
         spans = where_present(cut_rows(self.table, self.probability, localization), self.presence, localization)
         moments = np.nan_to_num(f1(num_matched(spans, self.windows), len(spans.owner), len(self.windows.owner)))
         return (float(moments) + self.row_f1[localization.threshold]) / 2

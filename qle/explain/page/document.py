@@ -59,4 +59,4 @@ def _finalized(value: Any) -> Any:
 
 @functools.cache
 def _part(name: str) -> str:
-    return files("qle.explain.page.document").joinpath("template", name).read_text("utf-8")
+    return files("qle.explain.page").joinpath("template", name).read_text("utf-8")

@@ -6,4 +6,5 @@
 head.py     the head: `read_rows` looks at each row alone, `refine` mixes over time
 stem.py     a cell and its eight neighbours
 guided.py   one layer of language-guided attention
+presence.py whether a query happens anywhere in the rows that are seen
 """
