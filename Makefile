@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup demo test test-fast check bench format clean
+.PHONY: setup demo test test-fast check bench format clean test-faults
 
 setup: $(READY)
 
@@ -23,11 +23,15 @@ demo: setup
 TEST_PROCESSES ?= 2
 
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m "not faults" -n $(TEST_PROCESSES) --dist loadfile
+
+# Long tables of what may go wrong: every command that writes, on disks of every size that is too small.
+test-faults: setup
+	$(BIN)/python -m pytest -m faults
 
 # For everyday work: every part by itself, without the command line on real videos and without what takes long.
 test-fast: setup
-	$(BIN)/python -m pytest tests/unit -m "not slow" -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest tests/unit -m "not slow and not faults" -n $(TEST_PROCESSES) --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -31,6 +31,7 @@ from qle.errors import CheckpointError, ConfigError
 from qle.heads import task_of
 from qle.heads.base import Head
 from qle.heads.retrieval import RetrievalHead
+from qle.inputs import parse_json
 from qle.runs.load import load_head
 from qle.runs.record import RunRecord, SpaceUse, read_json, run_state, save_run, space_use, versions
 from qle.segments.ranked import Ranking
@@ -205,8 +206,8 @@ def _options(request: ImportRequest, found: Mapping[str, Any]) -> tuple[dict[str
 def _header_options(path: Path, text: str) -> dict[str, Any]:
     """Options that an export here wrote into the header of a .safetensors file."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(text)
+    except ValueError as error:
         raise CheckpointError(f"{path}: the options in its header are no JSON ({error})") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: expected a JSON object of options in its header, got {type(values).__name__}")

@@ -186,7 +186,9 @@ def _beside(source: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
         settings = parse_json(read_record_bytes(Path(path)))
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}, expected the settings of a sentence encoder as JSON") from error
+        raise ConfigError(
+            f"{source}: no text encoder could be loaded from there\n{name} is no JSON: {error}\ndownload it again"
+        ) from error
     return settings if isinstance(settings, dict) else {}
 
 

@@ -167,7 +167,7 @@ def test_a_read_only_cache_opens(space: SpaceFolder, store: StoreKind) -> None:
 def read_as_nobody(root: Path) -> None:
     """Permissions mean nothing to the superuser, so the process gives that up where it is one."""
     if os.getuid() == 0:
-        for folder in root.parents[:3]:  # those of the test run, which are closed to others
+        for folder in root.parents[:4]:  # those of the test run, which are closed to others
             folder.chmod(folder.stat().st_mode | 0o001)
         os.setgroups([])
         os.setgid(65534)

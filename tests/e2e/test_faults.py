@@ -13,6 +13,7 @@ import pytest
 
 import qle
 from qle.cache.attempts import remove_attempt
+from qle.extract.decode.decoder import Decoder, make_decoder
 from tests.running import HEARS_CTRL_C, LONG_FRAMES, committed_bytes, here
 
 
@@ -136,23 +137,20 @@ def test_whoever_kills_a_command_ends_all_that_it_started(long_videos, tmp_path,
     line = [sys.executable, "-m", "qle", *(str(names.get(word, word)) for word in words)]
     before = set(os.listdir("/dev/shm"))
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while "videos" not in (progress := process.stderr.readline()):  # the first word on what is done
-            assert progress, "it ended before it had begun"
-        handles = [os.pidfd_open(pid) for pid, _ in descendants(process.pid)]
+        while len(below := descendants(process.pid)) < num_processes:
+            assert process.poll() is None, "it ended before it had begun"
+        handles = [os.pidfd_open(pid) for pid, _ in below]
         process.kill()
-    assert len(handles) >= num_processes
     for handle in handles:
         assert select.select([handle], [], [], 5.0)[0], "a process outlived the command"
         os.close(handle)
     assert set(os.listdir("/dev/shm")) <= before
 
 
-class AbortingDecoder:
+class AbortingDecoder(Decoder):
     """Dies as a broken codec does, on the second frame of videos whose name says so."""
 
     def frames(self, request, beat):
-        from qle.extract.decode.decoder import make_decoder
-
         for count, frame in enumerate(make_decoder("pyav").frames(request, beat)):
             if count == 1 and "short1" in request.path.name:
                 os.abort()
@@ -188,12 +186,10 @@ def test_a_process_that_stood_still_leaves_the_video_that_others_took_over_and_g
     assert sorted(qle.open_cache(cache).space()) == ["short1.mp4", "short2.mp4"]
 
 
-class DisturbingDecoder:
+class DisturbingDecoder(Decoder):
     """Deletes or lengthens the file that it reads, where the name says so."""
 
     def frames(self, request, beat):
-        from qle.extract.decode.decoder import make_decoder
-
         for count, frame in enumerate(make_decoder("pyav").frames(request, beat)):
             if count == 1 and request.path.name == "goes.mp4":
                 request.path.unlink()

@@ -83,7 +83,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 IN_PLACE = ("cache convert", "cache convert int8", "cache pack", "cache prune", "cache verify", "cache inspect")
 COPIES = {"search": {"planted-search/cache": "cache"}, **{name: {"cache": "cache"} for name in IN_PLACE}}
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -271,7 +271,7 @@ def test_terminated_extraction_leaves_no_temporary_cache(run: Path, small_videos
     """As a batch system ends a job: from within, when the temporary cache is there."""
     watcher = (
         "import os, pathlib, signal, tempfile\n"
-        "from qle.cli.app import app, console\n"
+        "from qle.cli import app, console\n"
         "class Progress(console.StepProgress):\n"
         "    def update(self, done, total, what):\n"
         "        if what == 'extracting':\n"

@@ -17,6 +17,7 @@ from qle.localize.run import localize
 from qle.runs.record import space_use
 from qle.types import Query
 from tests.e2e.test_localize import make_run
+from tests.running import record_fields
 from tests.small_models import clip_folder, vit_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,7 +62,7 @@ def test_a_run_that_does_not_say_it_asks_the_cache(work: Path, small_videos: Pat
     copy, cache = tmp_path / "run", tmp_path / "cache"
     shutil.copytree(work / "run", copy)
     shutil.copytree(work / "cache", cache)
-    record = json.loads((copy / "config.json").read_text())
+    record = record_fields(copy / "config.json")
     del record["space"]["backbone_source"]
     (copy / "config.json").write_text(json.dumps(record))
     assert ask(work, small_videos / "a.mp4", checkpoint=copy, cache=cache).predictions

@@ -4,6 +4,7 @@
 that memory does not grow with its length; `token_strip` draws its patch tokens as colours.
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -280,6 +281,8 @@ def token_strip(video: Video, path: Path, num_maps: int = STRIP_MAPS) -> Path:
     try:
         sheet.save(path)
     except (OSError, ValueError) as error:  # no such folder, or a suffix that is no picture's
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise ConfigError(
             f"cannot write the picture {path}: {error}; name a .png file in a folder that is there"
         ) from error

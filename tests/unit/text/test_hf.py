@@ -180,7 +180,7 @@ def test_a_model_that_changed_or_moved_since_the_run(tmp_path: Path) -> None:
 
 def test_no_such_model_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ConfigError, match=r"nobody/no-such-model: no text encoder[\s\S]*check the id or folder"):
+    with pytest.raises(ConfigError, match=r"nobody/no-such-model: no such folder[\s\S]*check the id, or pass a folder"):
         build("nobody/no-such-model")
     with pytest.raises(ConfigError, match="no text encoder could be loaded"):
         build(tmp_path)  # an empty folder

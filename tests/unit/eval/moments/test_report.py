@@ -89,7 +89,7 @@ def test_absent_queries_are_measured_where_there_are_any() -> None:
     assert set(found) == {"moments", "absent"}
     assert found["moments"]["r1@0.5"].value == 1.0
     assert {name: metric.value for name, metric in found["absent"].items()} == {
-        "false_alarm_rate": 0.0, "miss_rate": 0.0, "presence_auroc": 1.0, "rejection_f1": 1.0,
+        "false_alarm_rate": 0.0, "miss_rate": 0.0, "presence_auroc": 1.0, "rejection_f1": 1.0, "false_alarms_at_10_misses": 0.0,
     }  # fmt: skip
     assert found["absent"]["false_alarm_rate"].floors["whole_video"] == 1.0
 

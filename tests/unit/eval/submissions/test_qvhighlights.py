@@ -236,9 +236,9 @@ def test_a_wrong_row_is_one_clear_error(name: str) -> None:
 def test_a_repeated_query_is_an_error(side: int) -> None:
     rows = [[TRUTH], [SAID]]
     rows[side] = [*rows[side], deepcopy(rows[side][0])]
-    for published in (False, True):
-        with pytest.raises(AnnotationError, match=r"row 2 \(qid 1\), qid: stands in row 1 too"):
-            evaluate_submission(*rows, published=published)
+    with pytest.raises(AnnotationError, match=r"row 2 \(qid 1\), qid: stands in row 1 too"):
+        evaluate_submission(*rows)
+    assert evaluate_submission(*rows, published=True)["brief"]  # the official program takes such files
 
 
 def test_what_lies_behind_the_tenth_window_costs_nothing() -> None:
