@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save
@@ -228,10 +228,9 @@ def _features(
         return None, ()
     cache, choices = open_cache(request.cache), tuple(StreamChoice.parse(text) for text in request.streams)
     if task_of(head.name).ranks_videos:
-        assert isinstance(head, RetrievalHead), head.name
         if len(choices) > 1:
             raise ConfigError("--stream: heads that rank videos read one stream of frames")
-        source = FrameSource.open(cache, choices[0], head.num_frames)
+        source = FrameSource.open(cache, choices[0], cast(RetrievalHead, head).num_frames)
         recipe = source.recipe
         spaces: tuple[Space, ...] = (source.space,)
     else:

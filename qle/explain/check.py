@@ -9,6 +9,7 @@ Pictures and reports of answers are made where answers are made (localize.py); b
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -106,8 +107,7 @@ def fresh_heads(run: LoadedRun, scorer: RowScorer, seed: int) -> list[RowHead]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1 + number)
             head = build_head(run.record.head, config_to_dict(scorer.head.config), run.record.token_shapes)
-        assert isinstance(head, type(scorer.head))
-        heads.append(head.to(scorer.device).requires_grad_(False).eval())
+        heads.append(cast(RowHead, head).to(scorer.device).requires_grad_(False).eval())
     return heads
 
 

@@ -9,6 +9,7 @@ Videos that are exactly as similar are ordered by key.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -50,8 +51,8 @@ class VideoSearch:
     def __init__(
         self, run: LoadedRun, opened: OpenedIndex, *, device: torch.device, on_progress: OnProgress | None = None
     ) -> None:
-        assert isinstance(run.head, RetrievalHead), run.head.name
-        self.run, self.head, self.text, self.device = run, run.head.to(device), run.text, device
+        head = cast(RetrievalHead, run.head)  # `open_search` has looked its task up
+        self.run, self.head, self.text, self.device = run, head.to(device), run.text, device
         self.index: PooledIndex = opened.index
         self._opened = opened  # keeps a temporary folder
         with scoring((self.head,), device, "float32"):
