@@ -3,7 +3,8 @@
     python benchmarks/help_time.py [--limit 0.3] [--json]
 
 The limit is what an empty Python takes plus typer; the figure is the best of several, since a busy machine only adds.
-It holds for a machine that starts an empty Python in 0.02 s. One that needs longer, since it is slow or shared, gets as much more.
+It holds for a machine that starts an empty Python in 0.02 s. One that needs longer, slow or
+shared, gets as much more.
 """
 
 import argparse
