@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.explain.test_report import explained
 
 from qle.explain.explained import ShownFilm
 from qle.explain.page.report import write_report
@@ -14,6 +13,7 @@ from qle.extract.decode.write import write_video
 from qle.types import Moment
 from tests.browser import BROWSER, Browser
 from tests.pages import Page
+from tests.unit.explain.page.test_report import explained
 
 pytestmark = pytest.mark.timeout(
     600
