@@ -205,13 +205,6 @@ def names_this_process(name: str) -> bool:
     return name.endswith(f".{_scope()}.{pid}.{process_start(pid)}")
 
 
-def remove_unnamed(folder: Path) -> None:
-    """Delete what killed processes of this machine left of files that they were about to name in a folder."""
-    for path in folder.glob(f"{UNNAMED}*.tmp"):
-        if is_orphaned(path.name):
-            path.unlink(missing_ok=True)
-
-
 @lru_cache(maxsize=1)
 def machine() -> str:
     """The scope in which a process id means something: host, boot and process namespace."""

@@ -13,8 +13,6 @@ from qle.runtime import cache_folder
 
 MOST_FAILURES = 10
 """Shown in full at the end of a run; the rest stands in errors.jsonl."""
-
-
 EXTRACT_HELP = """Decode videos once, run them once through frozen backbones, and commit their tokens to a cache.
 
 Keys of videos are their paths below the folder that you name. A manifest.csv has a column path (or video, file), and may

@@ -22,8 +22,6 @@ from qle.types import OnProgress
 
 FILM_SIDE = 720
 """Pixels of the longer side of a film."""
-
-
 LEAST_FILM_FPS = 4.0
 """Rows may be seconds apart; then the film runs faster than the video."""
 

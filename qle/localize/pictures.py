@@ -21,12 +21,8 @@ from qle.types import Prediction
 
 BARE_SIZE = (240, 320)
 """Pixels of a map that has no picture below it."""
-
-
 MAX_SIDE = 960
 """Pixels of a frame that is kept for showing."""
-
-
 MOST_QUERY_NAME = 80
 """Signs of a query in the name of a folder of pictures."""
 

@@ -15,8 +15,6 @@ LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
 """The least rating (0 to 4) of a positive clip."""
 TOP_CLIPS = 5
 """The best-scored clips, whose precision TVSum measures."""
-
-
 MOST_CELLS = 500_000
 """Clips of one group, so that many long videos need no more memory than a few."""
 

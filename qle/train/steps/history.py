@@ -9,15 +9,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from accelerate import Accelerator
 
 from qle.durable import append_line
 from qle.errors import ConfigError, MissingDependencyError
 from qle.runs.record import HISTORY_FILE, TENSORBOARD
-
-Tracking = Literal["auto", "none", "tensorboard"]
 
 
 def choose_trackers(track: str) -> list[str]:

@@ -93,9 +93,6 @@ def test_an_owner_is_known_by_its_start_too() -> None:
 def test_replaced_files_name_their_process_while_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(source: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
     names: list[str] = []
     monkeypatch.setattr("qle.durable.os.replace", lambda source, target: names.append(source.name))
     replace_file(tmp_path / "x.json", b"{}")
