@@ -10,6 +10,7 @@ with QLE_THREADS set to the number of cores and with nothing set; `others` on th
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=num_cores())
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the busy programs below must not outlive this one
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cache, annotations = made_cache(folder)

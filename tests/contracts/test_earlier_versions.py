@@ -32,6 +32,11 @@ def said(capsys: pytest.CaptureFixture, *line: object) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+def test_there_is_something_to_compare_with() -> None:
+    assert RUNS
+    assert all((BEFORE / name).is_dir() for name in (*CACHES, *RUNS))
+
+
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("cache", CACHES)
 def test_localize_says_what_it_said(before: Path, run: str, cache: str, capsys: pytest.CaptureFixture) -> None:
