@@ -17,6 +17,7 @@ from pathlib import Path
 
 from qle.cache import packs
 from qle.cache.files import hdf5_store
+from qle.cache.handles import folder_handle, remove
 from qle.cache.index import load_index
 from qle.cache.integrity import Damage, find_damage
 from qle.cache.layout import CACHE_FILE, COMMIT_FILE, RUNS, SPACE_FILE, STORE_SUFFIXES, key_from_name, video_folder
@@ -27,7 +28,7 @@ from qle.cache.spaces import SpaceFolder, open_space
 from qle.cache.tools.selection import Listed, chosen_spaces, list_folders, listed, no_progress
 from qle.durable import append_line
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
-from qle.inputs import parse_json
+from qle.inputs import parse_json, read_record_bytes
 from qle.types import OnProgress
 
 LEDGER_FILE = "verify.jsonl"
@@ -103,7 +104,7 @@ def verify(
     for space in chosen:
         if deep and not keys:
             with suppress(OSError):
-                (space.path / RUNS / LEDGER_FILE).unlink(missing_ok=True)
+                remove(space.path, space.path / RUNS / LEDGER_FILE)
     return report
 
 
@@ -245,8 +246,10 @@ def _collect(
         )
     if unit.mark and not damages:
         line = json.dumps({"mark": unit.mark, "at_s": time.time()})
-        with suppress(OSError):  # a cache that may not be written to is checked from the beginning each time
-            append_line(unit.space.path / RUNS / LEDGER_FILE, line)
+        ledger = unit.space.path / RUNS / LEDGER_FILE
+        # A cache that may not be written to is checked from the beginning each time.
+        with suppress(OSError), folder_handle(unit.space.path, ledger.parent) as handle:
+            append_line(ledger, line, handle)
     on_progress(report.size_bytes, max(total, report.size_bytes), key)
 
 
@@ -254,7 +257,7 @@ def _ledger(space: SpaceFolder) -> set[str]:
     """Videos that a deep run found intact that was interrupted less than a day ago."""
     known: set[str] = set()
     try:
-        lines = (space.path / RUNS / LEDGER_FILE).read_text().splitlines()
+        lines = read_record_bytes(space.path / RUNS / LEDGER_FILE, follow_links=False).splitlines()
     except OSError:
         return known
     for line in lines:
