@@ -86,7 +86,7 @@ COMMANDS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 
 SILENT = ("inspect",)
 """Prints no names."""
-TABLES = ("verify", "prune", "convert", "pack", "merge", "relink", "import", "a dry run")
+TABLES = ("verify", "prune", "convert", "pack", "merge", "relink", "import")
 """In a cell of a table a line end is a character like any other."""
 
 
