@@ -207,8 +207,8 @@ def test_every_flipped_bit_of_the_other_records_is_named_or_changes_nothing(run)
                 assert len(said) <= len(whole) + 1
             text[place] ^= 1 << bit
         path.write_bytes(text)
-        path.write_bytes(text[:-40] + text[-39:])
-        with pytest.raises(CheckpointError, match="digest does not fit|damaged"):
+        path.write_bytes(text[:-20] + text[-19:])
+        with pytest.raises(CheckpointError, match="its digest does not fit"):
             read_sealed(path)
 
 
