@@ -160,7 +160,7 @@ def print_json(value: Any) -> None:
     written as JSON escapes, which read back as the same text."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False, default=str)
-    _write_stdout(_CONTROL_OF_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    _write_stdout(_CONTROL_OF_JSON.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text) + "\n")
 
 
 def print_text(text: str) -> None:
@@ -217,7 +217,7 @@ def visible(text: str) -> str:
     """Text with `\\x1b` in place of the byte that begins a command to the terminal, and the like for every other control
     character but line ends and tabs. Names of files, keys and queries come from strangers: shown raw they could colour, hide or
     rewrite what stands on the screen. Every function of this file that prints a line goes through here."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(lambda sign: f"\\x{ord(sign[0]):02x}", text)
 
 
 def format_bytes(size: float) -> str:

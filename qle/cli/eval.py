@@ -88,7 +88,7 @@ def eval_(
     for option, path in (("--out", out), ("--fit", fit)):
         check_output(
             option, path, inputs=[path for path in (annotations, predictions, fusion) if path is not None],
-            folders=[one for one in (*(checkpoint or ()), retriever, folder) if one is not None],
+            folders=[given for given in (*(checkpoint or ()), retriever, folder) if given is not None],
             suffixes=MEASURES_SUFFIXES,
         )  # fmt: skip
 

@@ -153,22 +153,22 @@ def _faithfulness(
 
     opened = open_run(checkpoint, cache, device)
     with console.StepProgress("tested", is_quiet=quiet) as progress:
-        found = check_faithfulness(
+        report = check_faithfulness(
             opened, annotations, max_rows=max_rows, seed=seed, allow_missing=allow_missing, on_progress=progress.update
         )
     if out is not None:
-        write_json(out, found.to_json())
+        write_json(out, report.to_json())
     if as_json:
-        console.print_json(found.to_json())
+        console.print_json(report.to_json())
         return
-    console.table(["measure", "#value", "#95 %", "better", "beside it", "what it is"], _rows(found))
+    console.table(["measure", "#value", "#95 %", "better", "beside it", "what it is"], _rows(report))
     console.print_text(
-        f"{found.num_rows:,} rows of {found.num_annotations:,} annotations in {found.num_videos:,} videos; masking tests the "
+        f"{report.num_rows:,} rows of {report.num_annotations:,} annotations in {report.num_videos:,} videos; masking tests the "
         "head, not the backbone, whose tokens have already mixed"
     )
 
 
-def _rows(found: "Faithfulness") -> list[tuple[str, ...]]:
+def _rows(report: "Faithfulness") -> list[tuple[str, ...]]:
     return [
         (
             measure.name,
@@ -178,5 +178,5 @@ def _rows(found: "Faithfulness") -> list[tuple[str, ...]]:
             ", ".join(f"{name} {value:.3f}" for name, value in measure.floors.items()),
             measure.meaning,
         )
-        for measure in found.measures
+        for measure in report.measures
     ]
