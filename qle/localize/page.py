@@ -38,10 +38,10 @@ def calibration_of(answerer: Answerer) -> dict[str, Any]:
     """How far the scores of a run may be trusted: its constants, and what its own validation said."""
     calibration: dict[str, Any] = {"localization": answerer.constants_told()}
     try:
-        found = parse_json(read_record_bytes(answerer.run.folder / METRICS_FILE))
+        metrics = parse_json(read_record_bytes(answerer.run.folder / METRICS_FILE))
     except (OSError, ValueError):  # the page then says that nothing was measured
         return calibration
-    measured = _object(_object(_object(found).get("validation")).get("metrics"))
+    measured = _object(_object(_object(metrics).get("validation")).get("metrics"))
     shown: dict[str, float] = {}
     for group, beginnings in SHOWN_METRICS.items():
         for name, metric in _object(measured.get(group)).items():

@@ -74,7 +74,7 @@ class _Answers:
 
     def __init__(self, request: LocalizeRequest, answerer: Answerer, on_progress: OnProgress) -> None:
         self._request, self._answerer, self._on_progress = request, answerer, on_progress
-        self._found: list[tuple[int, Prediction]] = []
+        self._answered: list[tuple[int, Prediction]] = []
         self._explained: list[tuple[int, ExplainedPrediction]] = []
         self._first_error: QleError | None = None
         self._faults: list[str] = []
@@ -87,19 +87,21 @@ class _Answers:
         try:
             if asked.video is None:
                 raise asked.error or CacheMissingError(f"{asked.name} is not in the cache")
-            predictions = self._predictions(asked.video, asked.places)
+            predictions = self._predictions(asked.video, asked.query_numbers)
         except QleError as error:
             self._first_error = self._first_error or error
             self._result.failures[asked.name] = str(error).splitlines()[0]
             return
         records = [space.video(asked.video.key).record for space in asked.video.spaces]
         self._faults += [f"{asked.name}: {record.source.faults}" for record in records if record.source.faults]
-        self._found += zip(asked.places, predictions, strict=True)
-        for place in asked.places:
-            if (name := self._request.queries[place].video) is not None:
+        self._answered += zip(asked.query_numbers, predictions, strict=True)
+        for number in asked.query_numbers:
+            if (name := self._request.queries[number].video) is not None:
                 self._result.names[asked.video.key] = name
         if self._request.report is not None or self._request.heatmaps is not None:
-            self._explained += zip(asked.places, self._explain(asked.video, predictions, asked.source), strict=True)
+            self._explained += zip(
+                asked.query_numbers, self._explain(asked.video, predictions, asked.source), strict=True
+            )
 
     def _explain(
         self, cached: CachedVideo, predictions: Sequence[Prediction], source: Path | None
@@ -115,14 +117,14 @@ class _Answers:
         return with_frames(explained, film, source=source, max_side=max_side)
 
     def finish(self) -> LocalizeResult:
-        if self._first_error is not None and not self._found:
+        if self._first_error is not None and not self._answered:
             raise self._first_error
         result = self._result
-        result.predictions = [prediction for _, prediction in sorted(self._found, key=lambda pair: pair[0])]
-        explained = [one for _, one in sorted(self._explained, key=lambda pair: pair[0])]
+        result.predictions = [prediction for _, prediction in sorted(self._answered, key=lambda pair: pair[0])]
+        explained = [answer for _, answer in sorted(self._explained, key=lambda pair: pair[0])]
         result.skipped = [str(query) for query in self.skipped]
         result.notes = list(
-            dict.fromkeys([*self._faults, *self._answerer.notes, *(one.note for one in explained if one.note)])
+            dict.fromkeys([*self._faults, *self._answerer.notes, *(answer.note for answer in explained if answer.note)])
         )
         if self.skipped:
             few = "; ".join(f"{query} about {query.video!r}" for query in self.skipped[:NAMED])
@@ -136,12 +138,12 @@ class _Answers:
             write_page(self._request.report, explained, provenance, calibration_of(self._answerer), csv)
         return result
 
-    def _predictions(self, cached: CachedVideo, places: Sequence[int]) -> list[Prediction]:
+    def _predictions(self, cached: CachedVideo, numbers: Sequence[int]) -> list[Prediction]:
         def report(done: int, total: int, key: str) -> None:
             self._on_progress(done, total, f"scoring {one_line(key)}")
 
-        queries = [self._request.queries[place] for place in places]
-        return [self._kept(one) for one in self._answerer.predictions(cached, queries, report)]
+        queries = [self._request.queries[number] for number in numbers]
+        return [self._kept(prediction) for prediction in self._answerer.predictions(cached, queries, report)]
 
     def _kept(self, prediction: Prediction) -> Prediction:
         moments = [moment for moment in prediction.moments if moment.score >= self._request.min_score]
