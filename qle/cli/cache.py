@@ -18,6 +18,8 @@ from qle.errors import ConfigError
 from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import numpy as np
 
     from qle.cache.tools.inspect import CacheFacts, SpaceFacts, VideoFacts
@@ -87,6 +89,7 @@ def verify(
     space: Spaces = None,
     video_id: Annotated[list[str] | None, typer.Option("--video", help="Only this video, by its key; may be repeated.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Hash every file: finds one flipped bit. A killed run goes on.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --deep: also what an interrupted run had read already.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Files hashed at a time.")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -96,7 +99,8 @@ def verify(
     root = cache_folder(cache)
     with console.StepProgress("verified", is_bytes=True, is_quiet=quiet) as progress:
         report = run(
-            root, spaces=space or (), keys=video_id or (), deep=deep, num_threads=threads, on_progress=progress.update
+            root, spaces=space or (), keys=video_id or (), deep=deep, again=again, num_threads=threads,
+            on_progress=progress.update,
         )  # fmt: skip
     if json:
         console.print_json(asdict(report))
@@ -106,6 +110,8 @@ def verify(
         rows = [(f.space, f.key, f.file, f.problem, _few(f.videos)) for f in report.findings]
         if rows:
             console.table(["space", "video or pack", "file", "problem", "videos in that file"], rows)
+        if report.from_before:
+            console.print_text(_not_read_again(report.from_before))
         before = f", {report.num_from_before:,} of them by a run that was interrupted" if report.num_from_before else ""
         console.print_text(
             f"{report.num_videos:,} videos{before}, {report.num_files:,} files: "
@@ -404,6 +410,15 @@ def _choice(flag: str, value: str | None, choices: tuple[str, ...]) -> Any:
 
 def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _not_read_again(from_before: "Mapping[str, datetime]") -> str:
+    """Which videos a deep run took from an interrupted one, and since when nobody has looked at them."""
+    oldest = min(from_before.values())
+    return (
+        f"not read again, since a run that was interrupted found them intact (from {oldest:%Y-%m-%d %H:%M} UTC on): "
+        f"{_few(tuple(from_before))}; --again reads them too"
+    )
 
 
 def _repair(root: Path, findings: "Sequence[Finding]", deep: bool) -> str:

@@ -9,16 +9,20 @@ import contextlib
 import errno
 import io
 import json
+import logging
 import os
 import re
 import sys
 import time
+import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
 from qle.errors import QleError
+from qle.outputs import TURNING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,8 +63,8 @@ RECENT_S = 30.0
 """Rates look back so far: one over the whole run would hide that it has just become slow."""
 
 _UNLIMITED_WIDTH = 10_000
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_CONTROL_OF_JSON = re.compile(r"[\x7f-\x9f]")
+_CONTROL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{TURNING}]")
+_CONTROL_OF_JSON = re.compile(rf"[\x7f-\x9f{TURNING}]")
 _STYLES = {
     "ok": "green",
     "warn": "yellow",
@@ -76,6 +80,7 @@ def run(app: Callable[[], Any]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to die
+    _escape_what_others_print()
     try:
         app()
     except QleError as error:
@@ -103,6 +108,24 @@ def run(app: Callable[[], Any]) -> NoReturn:
     if code == INTERRUPTED_EXIT:  # also where the command line's library has turned the interrupt into its exit
         note("interrupted")
     sys.exit(_flush_stdout(code))
+
+
+def _escape_what_others_print() -> None:
+    """Warnings of libraries, of our own modules below the command line, and tracebacks go to stderr past this file, and they too
+    may hold a name: from here on they are escaped as everything else."""
+    if logging.lastResort is not None:  # what is logged without a handler, as it is by everything in qle
+        logging.lastResort.setFormatter(_VisibleFormatter())
+    warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: note(
+        warnings.formatwarning(message, category, filename, lineno, line).rstrip()
+    )
+    sys.excepthook = lambda kind, error, trace: note("".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+
+class _VisibleFormatter(logging.Formatter):
+    """A line of a log without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def _flush_stdout(code: Any) -> Any:
@@ -160,7 +183,7 @@ def print_json(value: Any) -> None:
     written as JSON escapes, which read back as the same text."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False, default=str)
-    _write_stdout(_CONTROL_OF_JSON.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text) + "\n")
+    _write_stdout(_CONTROL_OF_JSON.sub(_json_escape, text) + "\n")
 
 
 def print_text(text: str) -> None:
@@ -187,15 +210,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
         drawn.add_column(column.lstrip("#"), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         # Text, not str: a key may hold "[red]", which must not become markup.
-        drawn.add_row(*(Text(visible(str(value)), style=_STYLES.get(str(value), "")) for value in row))
+        drawn.add_row(*(Text(_cell(value), style=_STYLES.get(str(value), "")) for value in row))
     _write_stdout(_render(drawn, sys.stdout))
 
 
 def facts(pairs: Mapping[str, object], *, title: str | None = None) -> None:
     """Names and values below each other."""
     width = max(map(len, pairs), default=0)
-    lines = [f"{name:<{width}}  {value}" for name, value in pairs.items()]
-    _write_stdout(_render(visible("\n".join(([title] if title else []) + lines)), sys.stdout))
+    lines = [_cell(f"{name:<{width}}  {value}") for name, value in pairs.items()]
+    _write_stdout(_render("\n".join(([_cell(title)] if title else []) + lines), sys.stdout))
 
 
 def show_checks(checks: Iterable["Check"]) -> None:
@@ -215,9 +238,19 @@ def show_checks(checks: Iterable["Check"]) -> None:
 
 def visible(text: str) -> str:
     """Text with `\\x1b` in place of the byte that begins a command to the terminal, and the like for every other control
-    character but line ends and tabs. Names of files, keys and queries come from strangers: shown raw they could colour, hide or
-    rewrite what stands on the screen. Every function of this file that prints a line goes through here."""
-    return _CONTROL.sub(lambda sign: f"\\x{ord(sign[0]):02x}", text)
+    character but line ends and tabs, and for those that turn the direction of text. Names of files, keys and queries come from
+    strangers: shown raw they could colour, hide, reorder or rewrite what stands on the screen. Every function of this file that
+    prints a line goes through here."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else _json_escape(match), text)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _cell(value: object) -> str:
+    """What stands in one line: a line end in a name must not make a second one of it."""
+    return visible(str(value).replace("\n", "\\n"))
 
 
 def format_bytes(size: float) -> str:
@@ -321,7 +354,7 @@ class StepProgress:
     def _line(self, done: int, total: int, what: str) -> str:
         elapsed_s = time.monotonic() - self._started_s
         left = f"  ETA {format_duration(elapsed_s / done * (total - done))}" if done and elapsed_s > 1 else ""
-        return f"{self._verb} {self._format(done)}/{self._format(total)}{left}  {what}"
+        return f"{self._verb} {self._format(done)}/{self._format(total)}{left}  {_cell(what)}"
 
 
 class _Rate:
