@@ -157,7 +157,7 @@ class _Walk:
 
     def _decoded(self, is_after_jump: bool = False) -> Iterator[av.VideoFrame]:
         is_before_key = True
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             self._num_keys += packet.is_keyframe
             if is_before_key and packet.size:
                 if packet.is_keyframe:
@@ -173,6 +173,19 @@ class _Walk:
                 if frame.key_frame:
                     self._error = None
                 yield frame
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """The packets of the stream. Where a piece of the file cannot be read, or says itself that it is not whole, the decoder
+        may not notice what is missing."""
+        packets = self._container.demux(self._stream)
+        while True:
+            with _messages() as messages:
+                packet = next(packets, None)
+            if packet is None:
+                return
+            if packet.is_corrupt or any(level <= av.logging.ERROR for level, _, _ in messages):
+                self._is_damaged, self._skips_unwanted = True, False
+            yield packet
 
     def _choose_skipping(self, packet: av.Packet) -> None:
         """Nothing refers to a "nonref" frame, so leaving it out changes no other frame of a stream without damage."""
