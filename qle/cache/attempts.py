@@ -153,9 +153,9 @@ def begin(space: Path, record: AttemptRecord, *, durability: Durability, has_cla
     """A temp folder for this process: the best abandoned one that makes the same, or a new one; the others go away."""
     own = space / TMP / _new_name(record.key)
     usable: list[tuple[int, Path]] = []
-    for path, found in _attempts(space, record.key):
+    for path, earlier in _attempts(space, record.key):
         if has_claim or is_abandoned(path):
-            is_same = found is not None and found.makes_same(record) and record.store == "zarr"
+            is_same = earlier is not None and earlier.makes_same(record) and record.store == "zarr"
             usable.append((len(_journal(path)) if is_same else 0, path))
     usable.sort(reverse=True)
     kept = _adopt(usable[0][1], own, record) if usable and usable[0][0] else {}
@@ -171,8 +171,8 @@ def is_abandoned(path: Path) -> bool:
     """Whether nobody works in a temp folder any more, as far as this machine can prove it."""
     if path.name.endswith(RELEASED):
         return True
-    if (found := read_attempt(path)) is not None:
-        return found.is_owner_dead()
+    if (record := read_attempt(path)) is not None:
+        return record.is_owner_dead()
     # It gets its name with the owner's inside, so an empty one is what a kill left of its removal.
     return path.is_dir() and not any(path.iterdir())
 

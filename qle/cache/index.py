@@ -69,7 +69,7 @@ SCHEMA = pa.schema(
 
 _SUFFIXES = tuple(STORE_SUFFIXES.values())
 
-PLACE_COLUMNS = ("shelf", "name", "pack", "record_id", "file_paths", "file_sizes")
+LOCATION_COLUMNS = ("shelf", "name", "pack", "record_id", "file_paths", "file_sizes")
 """Where a video stands by itself; everything else is true of it in a pack too."""
 
 
@@ -155,10 +155,10 @@ def read_records(space: SpaceFolder) -> Index:
 
 def commit_folders(space: Path) -> dict[str, int]:
     """mtimes of every folder that a commit, a removal or a pack changes, by name: while they stay, so do the videos."""
-    found = {f"{shelf:02x}": mtime for shelf, mtime in _shelves(space).items()}
+    mtimes = {f"{shelf:02x}": mtime for shelf, mtime in _shelves(space).items()}
     with suppress(FileNotFoundError):
-        found[packs.PACKS] = (space / packs.PACKS).stat().st_mtime_ns
-    return found
+        mtimes[packs.PACKS] = (space / packs.PACKS).stat().st_mtime_ns
+    return mtimes
 
 
 def settled(space: Path, mtimes_ns: Mapping[str, int]) -> dict[str, int]:
@@ -167,8 +167,8 @@ def settled(space: Path, mtimes_ns: Mapping[str, int]) -> dict[str, int]:
     return {name: mtime if now_ns - mtime > RACY_NS else -1 for name, mtime in mtimes_ns.items()}
 
 
-def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
-    """A record as a row; `place` gives shelf, name and record_id."""
+def record_row(record: CommitRecord, **location: Any) -> dict[str, Any]:
+    """A record as a row; `location` gives shelf, name and record_id."""
     source = record.source
     return {
         "key": record.key,
@@ -190,7 +190,7 @@ def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
         "created": record.created,
         "file_paths": [file.path for file in record.files],
         "file_sizes": [file.size for file in record.files],
-        **place,
+        **location,
     }
 
 
@@ -338,8 +338,8 @@ def _read_row(space: SpaceFolder, shelf: int, name: str, record_id: str) -> dict
     if problem:
         empty: dict[str, Any] = {field.name: [] if pa.types.is_list(field.type) else 0 for field in SCHEMA}
         texts: dict[str, Any] = {field.name: "" for field in SCHEMA if pa.types.is_string(field.type)}
-        place = {"shelf": shelf, "name": name, "record_id": record_id, "problem": problem}
-        return {**empty, **texts, **place, "key": key_from_name(os.path.splitext(name)[0]) or ""}
+        location = {"shelf": shelf, "name": name, "record_id": record_id, "problem": problem}
+        return {**empty, **texts, **location, "key": key_from_name(os.path.splitext(name)[0]) or ""}
     return record_row(record, shelf=shelf, name=name, record_id=record_id)
 
 

@@ -51,8 +51,8 @@ class Leftover:
 def leftovers(space: Path, idle_hours: float = IDLE_HOURS) -> Iterator[Leftover]:
     """Everything in a space that a killed command left, as far as that can be known."""
     for path in children(space / TMP):
-        if found := _leftover(space, path, idle_hours):
-            yield found
+        if leftover := _leftover(space, path, idle_hours):
+            yield leftover
     for path in children(space / CLAIMS):
         if (hours := idle_for(path)) > CLAIM_HOURS:
             yield Leftover(
@@ -79,9 +79,9 @@ def clear(space: Path) -> None:
     """Remove what is of no use to anybody; called by every command that writes into a space."""
     release_abandoned(space)
     cache = space.parent.resolve()
-    for found in [*leftovers(space), *beside(cache, cache)]:
-        if found.is_useless:
-            remove(found)
+    for leftover in [*leftovers(space), *beside(cache, cache)]:
+        if leftover.is_useless:
+            remove(leftover)
 
 
 def remove(leftover: Leftover) -> None:
@@ -117,8 +117,8 @@ def _leftover(space: Path, path: Path, idle_hours: float) -> Leftover | None:
             )
         is_alive = any(not is_orphaned(name) for name in owners)
     else:
-        if found := _dead_attempt(space, path):
-            return found
+        if leftover := _dead_attempt(space, path):
+            return leftover
         record = read_attempt(path)
         is_alive = record is not None and record.is_local and not path.name.endswith(RELEASED)
     hours = 0.0 if is_alive else idle_for(path)  # alive, however long it has been waiting for a decoder
@@ -173,9 +173,9 @@ def idle_for(path: Path) -> float:
 
 def _stats(path: Path) -> Iterator[os.stat_result]:
     """Facts about the file or folder and everything in it; what vanishes meanwhile is left out."""
-    places = [str(path)] + [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-    for place in places:
+    paths = [str(path)] + [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    for member in paths:
         try:
-            yield os.lstat(place)
+            yield os.lstat(member)
         except OSError:
             continue

@@ -94,8 +94,8 @@ class SpaceFolder:
 
     def committed(self, key: str) -> CommitRecord | None:
         """The record of a committed video; whether its files are still as recorded is `integrity.py`'s to say."""
-        found = self.locate(key)
-        return None if found is None else found[1]
+        located = self.locate(key)
+        return None if located is None else located[1]
 
     def locate(self, key: str) -> tuple[Path, CommitRecord] | None:
         """The folder that holds a committed video's files, its own or a pack's, and its record."""

@@ -36,7 +36,7 @@ Spaces = Annotated[
     list[str] | None, typer.Option("--space", help="Only this space, by any beginning of its name; may be repeated.")
 ]
 
-FOUND_DAMAGE_EXIT = 3
+DAMAGE_EXIT = 3
 SOME_FAILED_EXIT = 4
 
 
@@ -71,8 +71,8 @@ def inspect(
         facts = inspect_cache(root, space or ())
         console.print_json(asdict(facts)) if json else _show_cache(facts)
         return
-    found = inspect_video(root, video_id, space or ())
-    console.print_json([asdict(facts) for facts in found]) if json else _show_videos(found)
+    videos = inspect_video(root, video_id, space or ())
+    console.print_json([asdict(facts) for facts in videos]) if json else _show_videos(videos)
     if picture is not None:
         _, opened = find_video(root, video_id, space or ())[0]
         console.note(f"tokens as colours: {token_strip(opened, picture)}")
@@ -119,7 +119,7 @@ def verify(
         )
         if rows:
             console.print_text(_repair(root, report.findings, deep))
-    raise typer.Exit(FOUND_DAMAGE_EXIT if report.findings else 0)
+    raise typer.Exit(DAMAGE_EXIT if report.findings else 0)
 
 
 @cache_app.command(
@@ -191,7 +191,7 @@ def merge(
         f"{report.num_already:,} were there, {len(report.conflicts):,} conflicts left as they were",
         as_json=json,
     )
-    raise typer.Exit(FOUND_DAMAGE_EXIT if report.conflicts else SOME_FAILED_EXIT if report.damaged else 0)
+    raise typer.Exit(DAMAGE_EXIT if report.conflicts else SOME_FAILED_EXIT if report.damaged else 0)
 
 
 @cache_app.command(

@@ -37,10 +37,10 @@ def calibration_of(answerer: Answerer) -> dict[str, Any]:
     """How far the scores of a run may be trusted: its constants, and what its own validation said."""
     calibration: dict[str, Any] = {"localization": answerer.constants_told()}
     try:
-        found = read_sealed(answerer.run.folder / METRICS_FILE)
+        metrics = read_sealed(answerer.run.folder / METRICS_FILE)
     except CheckpointError:  # the page then says that nothing was measured
         return calibration
-    measured = _object(_object(_object(found).get("validation")).get("metrics"))
+    measured = _object(_object(_object(metrics).get("validation")).get("metrics"))
     shown: dict[str, float] = {}
     for group, beginnings in SHOWN_METRICS.items():
         for name, metric in _object(measured.get(group)).items():

@@ -164,16 +164,16 @@ def read_run(folder: Path) -> RunRecord:
             'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
         )
     try:
-        found = parse_json(content)
-        if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+        fields = parse_json(content)
+        if isinstance(fields, dict) and isinstance(fields.get("format"), int) and fields["format"] > FORMAT:
             raise CheckpointError(
-                f"{path} has format {found['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
+                f"{path} has format {fields['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
             )
-        return RunRecord.model_validate(found)
+        return RunRecord.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{path} is no record of a run: {field}: {first['msg']}") from error
     except ConfigError as error:  # of the constants of localization, which the record checks as it is made
         raise CheckpointError(f"{path} is no record of a run: {error}") from error
     except ValueError as error:
@@ -219,10 +219,10 @@ def check_space(record: RunRecord, *spaces: "Space") -> None:
         names = ", ".join(f"{use.name}-{use.hash[:12]}" for use in record.spaces)
         raise CacheMismatchError(f"the run reads {len(record.spaces)} spaces ({names}), {len(spaces)} are given")
     for use, space in zip(record.spaces, spaces, strict=True):
-        _check_one(use, space)
+        _check_use(use, space)
 
 
-def _check_one(use: SpaceUse, space: "Space") -> None:
+def _check_use(use: SpaceUse, space: "Space") -> None:
     if space.record.hash == use.hash:
         return
     differences = different(use.hashed, space.record.hashed)
@@ -274,7 +274,7 @@ def _no_run(folder: Path, error: OSError) -> CheckpointError:
             f"{folder}: a run that is half written: its training has not ended (no {CONFIG_FILE})\n"
             "run the same qle train-heads command again, it goes on from the last checkpoint"
         )
-    if runs := sorted(found.parent for found in folder.glob(f"seed-*/{CONFIG_FILE}")):
+    if runs := sorted(config.parent for config in folder.glob(f"seed-*/{CONFIG_FILE}")):
         return CheckpointError(
             f"{folder}: holds {len(runs)} runs of different seeds, and is none itself\npass one of its runs, e.g. {runs[0]}"
         )
@@ -313,10 +313,10 @@ PACKAGES = ("qle", "torch", "accelerate", "transformers", "peft", "numpy", "safe
 
 def versions() -> dict[str, str]:
     """Versions of the packages that make the numbers."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:  # used from a checkout without an installation
             continue
-    return found
+    return installed

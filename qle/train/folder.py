@@ -63,15 +63,15 @@ def check_seeds(folder: Path) -> None:
 
 def begin(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> RunState:
     """What stands there, and an error unless it was asked for with the same words. All processes hear the same answer."""
-    found: list[RunState] = ["new"]
+    states: list[RunState] = ["new"]
     if accelerator.is_main_process:
-        found = [run_state(folder)]
-        if found[0] == "unfinished" and CheckpointFolder(folder / CHECKPOINTS).newest() is None:
-            found = ["new"]  # it was killed before there was anything to lose
-        if found[0] != "new":
+        states = [run_state(folder)]
+        if states[0] == "unfinished" and CheckpointFolder(folder / CHECKPOINTS).newest() is None:
+            states = ["new"]  # it was killed before there was anything to lose
+        if states[0] != "new":
             _check_same(folder, asked)
-    broadcast_object_list(found)
-    return found[0]
+    broadcast_object_list(states)
+    return states[0]
 
 
 def announce(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> None:
@@ -100,7 +100,7 @@ def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     if not (folder / SETTINGS_FILE).exists():
         raise ConfigError(f"{folder}: an imported run is there, which no training goes on with\ngive another --out")
     then = _in_full(read_sealed(folder / SETTINGS_FILE))
-    differences = [found for found in different(then, asked) if found[0] not in NO_NUMBERS]
+    differences = [difference for difference in different(then, asked) if difference[0] not in NO_NUMBERS]
     if not differences:
         return
     is_space = any(name.startswith(SPACE_PARTS) for name, _, _ in differences)

@@ -95,36 +95,36 @@ def misplaced(folder: Path, streams: Sequence[StreamRecord]) -> str:
     return ""
 
 
-def _own_dataset(file: Any, place: str) -> Any:
+def _own_dataset(file: Any, name: str) -> Any:
     """A dataset whose numbers lie in this very file; ValueError for one that would be read out of another.
 
     Links to other places, datasets in external files and virtual ones over other files give whatever the reader may read.
     """
     import h5py
 
-    parts = place.split("/")
+    parts = name.split("/")
     for depth in range(1, len(parts) + 1):
         path = "/".join(parts[:depth])
         if path not in file and file.get(path, getlink=True) is None:
-            raise KeyError(f"no array {place!r}")
+            raise KeyError(f"no array {name!r}")
         if not isinstance(file.get(path, getlink=True), h5py.HardLink):
             raise ValueError(f"{path} is a link to another place, which is not followed")
-    dataset = file[place]
+    dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{place} is no array")
+        raise ValueError(f"{name} is no array")
     if dataset.external or dataset.is_virtual:
-        raise ValueError(f"{place} takes its numbers out of other files, which are not read")
+        raise ValueError(f"{name} takes its numbers out of other files, which are not read")
     return dataset
 
 
 def list_arrays(path: Path, array: str) -> list[tuple[str, str]]:
-    """Feature arrays of a foreign file as (id, place): datasets keyed by id, or groups keyed by id that hold `array`.
+    """Feature arrays of a foreign file as (id, name): datasets keyed by id, or groups keyed by id that hold `array`.
 
     The id is empty where the whole file is one video, with `array` at its top.
     """
     import h5py
 
-    found: list[tuple[str, str]] = []
+    arrays: list[tuple[str, str]] = []
 
     def visit(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset) or item.ndim < 2:
@@ -137,24 +137,24 @@ def list_arrays(path: Path, array: str) -> list[tuple[str, str]]:
 
     def add(name: str) -> None:
         folder, _, last = name.rpartition("/")
-        found.append((folder if last == array else name, name))
+        arrays.append((folder if last == array else name, name))
 
     with h5py.File(path, "r", locking=False) as file:
         file.visititems(visit)
         file.visititems_links(visit_link)
-    return sorted(found)
+    return sorted(arrays)
 
 
-def read_array(path: Path, place: str) -> tuple[np.ndarray, np.ndarray | None]:
+def read_array(path: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """A dataset of a foreign file, and the times that stand with it: an attribute or a neighbour named `pts`."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
-        dataset = _own_dataset(file, place)
+        dataset = _own_dataset(file, name)
         values = _read_whole(dataset)
         if "pts" in dataset.attrs:
             return values, np.asarray(dataset.attrs["pts"])
-        neighbour = "/".join([*place.split("/")[:-1], "pts"])
+        neighbour = "/".join([*name.split("/")[:-1], "pts"])
         is_there = (
             file.get(neighbour, getlink=True) is not None and file.get(neighbour, getclass=True) is not h5py.Group
         )
@@ -170,12 +170,12 @@ def _read_whole(dataset: Any) -> np.ndarray:
     return np.asarray(dataset[()])
 
 
-def peek_array(path: Path, place: str) -> tuple[tuple[int, ...], np.dtype, bool]:
+def peek_array(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype, bool]:
     """Shape and dtype of a dataset of a foreign file, and whether times stand with it."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
-        dataset = _own_dataset(file, place)
+        dataset = _own_dataset(file, name)
         return dataset.shape, dataset.dtype, "pts" in dataset.attrs or "pts" in dataset.parent
 
 

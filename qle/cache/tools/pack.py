@@ -24,7 +24,7 @@ from qle.cache.claims import whole_space
 from qle.cache.files import zarr_store
 from qle.cache.files.extents import extents
 from qle.cache.handles import folder_handle, make_folder, open_file, remove, rename
-from qle.cache.index import PLACE_COLUMNS, SCHEMA, load_index, record_row
+from qle.cache.index import LOCATION_COLUMNS, SCHEMA, load_index, record_row
 from qle.cache.integrity import check_content
 from qle.cache.layout import TMP
 from qle.cache.leftovers import PACK
@@ -216,7 +216,7 @@ def _members(videos: Sequence[Video], layouts: Mapping[str, RawRows]) -> pa.Tabl
         size = sum(stream.stream.row_bytes * video.num_rows for stream in streams)
         rows.append({**record_row(record), "size_bytes": size, "record": record.to_json(indent=None)})
         first += video.num_rows
-    fields = [field for field in SCHEMA if field.name not in PLACE_COLUMNS]
+    fields = [field for field in SCHEMA if field.name not in LOCATION_COLUMNS]
     return pa.Table.from_pylist(rows, schema=pa.schema([*fields, ("record", pa.string())]))
 
 
@@ -227,11 +227,11 @@ def _stream_record(stream: Stream, num_rows: int, layout: RawRows) -> StreamReco
 
 def _files(folder: Path) -> tuple[FileRecord, ...]:
     """Every file, hashed while it is in memory."""
-    found = []
+    records = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        found.append(FileRecord(path=name, size=path.stat().st_size, xxh3=hash_file(path)))
-    return tuple(found)
+        records.append(FileRecord(path=name, size=path.stat().st_size, xxh3=hash_file(path)))
+    return tuple(records)
 
 
 def _remove_packed(space: SpaceFolder, report: PackReport) -> None:

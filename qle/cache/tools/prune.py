@@ -79,7 +79,7 @@ def plan_prune(
         if set(kinds) & {"damaged", "stale", "orphaned"}:
             items += [item for item in _videos(space, deep) if item.kind in kinds]
     if "temp" in kinds:
-        items += [_leftover_item(found) for found in beside(root.resolve(), root.resolve())]
+        items += [_leftover_item(leftover) for leftover in beside(root.resolve(), root.resolve())]
     return items
 
 
@@ -108,12 +108,14 @@ def _remove(root: Path, item: PruneItem) -> None:
 
 
 def _temp(space: SpaceFolder, idle_hours: float) -> Iterator[PruneItem]:
-    for found in leftovers(space.path, idle_hours):
-        yield _leftover_item(found, space.path.name)
+    for leftover in leftovers(space.path, idle_hours):
+        yield _leftover_item(leftover, space.path.name)
 
 
-def _leftover_item(found: Leftover, space: str = "") -> PruneItem:
-    return PruneItem(kind="temp", path=found.path, size_bytes=size_of(found.path), reason=found.reason, space=space)
+def _leftover_item(leftover: Leftover, space: str = "") -> PruneItem:
+    return PruneItem(
+        kind="temp", path=leftover.path, size_bytes=size_of(leftover.path), reason=leftover.reason, space=space
+    )
 
 
 def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
@@ -127,7 +129,7 @@ def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
                 yield _item(space, "duplicates", key, other, f"readers take {folders[0].name}")
     staying: set[tuple[str, object]] = set()
     for pack in packs.open_packs(space.path):
-        alone = {key: found for key in pack.row_of_key if (found := space.folder(key)) is not None}
+        alone = {key: single for key in pack.row_of_key if (single := space.folder(key)) is not None}
         own = {key: folder for key, folder in alone.items() if is_whole(folder, key, space.record, deep=deep)}
         if len(own) == len(pack.row_of_key):
             yield _item(
@@ -211,7 +213,9 @@ def _named_spaces(root: Path, name: str) -> list[PruneItem]:
     """The space of a name, or what an interrupted deletion has left of it."""
     begins = f"{UNNAMED}{REMOVED}{name}"
     half = [
-        _leftover_item(found) for found in beside(root.resolve(), root.resolve()) if found.path.name.startswith(begins)
+        _leftover_item(leftover)
+        for leftover in beside(root.resolve(), root.resolve())
+        if leftover.path.name.startswith(begins)
     ]
     try:
         return [*map(_whole_space, chosen_spaces(root, [name])), *half]

@@ -60,7 +60,7 @@ class RelinkReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _StoredVideo:
     """A record, and where it stands: in the folder of a video, or in a pack."""
 
     record: CommitRecord
@@ -78,10 +78,12 @@ def relink(
     """Find the films of some or all spaces in folders, and note where they are; progress in videos."""
     report = RelinkReport(is_dry_run=is_dry_run)
     chosen = chosen_spaces(root, spaces)
-    found = {space.path: sorted(_records(space), key=lambda it: it.record.key) for space in chosen}
-    lost = {space: [it for it in videos if not _is_in_place(it.record.source)] for space, videos in found.items()}
+    videos_of_space = {space.path: sorted(_records(space), key=lambda it: it.record.key) for space in chosen}
+    lost = {
+        space: [it for it in videos if not _is_in_place(it.record.source)] for space, videos in videos_of_space.items()
+    }
     films = _Films(folders, {it.record.source.fingerprint.size for videos in lost.values() for it in videos})
-    total = sum(map(len, found.values()))
+    total = sum(map(len, videos_of_space.values()))
     report.num_in_place = done = total - sum(map(len, lost.values()))
     for space in chosen:
         changes: dict[Path, dict[str, SourceFacts]] = defaultdict(dict)
@@ -136,14 +138,14 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(os.path.abspath(parent), name) for name in sorted(names))
 
 
-def _records(space: SpaceFolder) -> Iterator[_Found]:
+def _records(space: SpaceFolder) -> Iterator[_StoredVideo]:
     """Every record that can be read; for those that cannot there is `verify`."""
     for single in listed(list_folders(space.path)):
         if single.record is not None:
-            yield _Found(single.record, single.folder)
+            yield _StoredVideo(single.record, single.folder)
     for pack in packs.open_packs(space.path):
         for text in pack.members["record"].to_pylist():
-            yield _Found(parse_record(CommitRecord, text.encode(), pack.path / packs.MEMBERS_FILE), pack.path)
+            yield _StoredVideo(parse_record(CommitRecord, text.encode(), pack.path / packs.MEMBERS_FILE), pack.path)
 
 
 def _is_in_place(source: SourceFacts) -> bool:
@@ -160,19 +162,19 @@ def _is_in_place(source: SourceFacts) -> bool:
 
 def _locate(films: _Films, space: SpaceFolder, record: CommitRecord, report: RelinkReport) -> SourceFacts | None:
     """The source of a video as it is now; None where it was not found."""
-    places = films.find(record.source)
-    if not places:
+    paths = films.find(record.source)
+    if not paths:
         report.missing[record.key] = record.source.path
         return None
-    now = fingerprint(places[0])
-    source = record.source.model_copy(update={"path": str(places[0])})
+    now = fingerprint(paths[0])
+    source = record.source.model_copy(update={"path": str(paths[0])})
     report.moved.append(
         Moved(
             space=space.path.name,
             key=record.key,
             old=record.source.path,
             new=source.path,
-            num_copies=len(places),
+            num_copies=len(paths),
         )
     )
     return SourceFacts.model_validate(source.model_dump() | {"fingerprint": now})

@@ -133,15 +133,15 @@ def _readable_spaces(root: Path, names: Sequence[str], report: VerifyReport) -> 
     else:
         if names:
             return chosen_spaces(root, names)
-    found: list[SpaceFolder] = []
+    spaces: list[SpaceFolder] = []
     for name in space_names(root):
         if names and not name.startswith(tuple(names)):
             continue
         try:
-            found.append(open_space(root / name))
+            spaces.append(open_space(root / name))
         except CacheCorruptError as error:
             report.findings.append(Finding(space=name, key="", file=SPACE_FILE, problem=str(error)))
-    return found
+    return spaces
 
 
 def _num_bytes(space: SpaceFolder) -> int:
@@ -168,17 +168,17 @@ def _check_keys(spaces: Sequence[SpaceFolder], keys: Sequence[str]) -> None:
 def _units(space: SpaceFolder, keys: set[str], report: VerifyReport) -> Iterator[_Unit]:
     known = _ledger(space) if report.is_deep else {}
     folders = [folder for key in sorted(keys) for folder in _folders_of(space, key)]
-    for found in listed(folders if keys else list_folders(space.path)):
-        record = found.record
+    for video in listed(folders if keys else list_folders(space.path)):
+        record = video.record
         report.num_videos += 1
-        if problem := _record_problem(space, found):
-            report.findings.append(_finding(space, found, problem))
+        if problem := _record_problem(space, video):
+            report.findings.append(_finding(space, video, problem))
         if record is None:
             continue
         report.num_files += len(record.files)
         if record.source.faults:
             report.faults[record.key] = record.source.faults
-        units = list(_split(space, found.folder, record, report.is_deep))
+        units = list(_split(space, video.folder, record, report.is_deep))
         todo = [unit for unit in units if unit.mark not in known]
         if not todo:
             report.num_from_before += 1
@@ -217,21 +217,21 @@ def _packs(space: SpaceFolder, report: VerifyReport) -> Iterator[_Unit]:
         yield _Unit(space, folder, pack.record, "")
 
 
-def _record_problem(space: SpaceFolder, found: Listed) -> str:
-    record = found.record
+def _record_problem(space: SpaceFolder, video: Listed) -> str:
+    record = video.record
     if record is None:
-        return found.problem
+        return video.problem
     if record.space != space.record.hash:
         return f"made for space {record.space[:12]}, not for {space.record.hash[:12]}"
-    if video_folder(space.path, record.key, record.store) != found.folder:
+    if video_folder(space.path, record.key, record.store) != video.folder:
         return f"the folder is not the one of video {record.key!r}"
     if problem := commit_contradiction(record, space.record):
         return f"it contradicts itself: {problem}"
     return ""
 
 
-def _finding(space: SpaceFolder, found: Listed, problem: str) -> Finding:
-    key = found.record.key if found.record else key_from_name(found.folder.stem) or found.folder.name
+def _finding(space: SpaceFolder, video: Listed, problem: str) -> Finding:
+    key = video.record.key if video.record else key_from_name(video.folder.stem) or video.folder.name
     return Finding(space=space.path.name, key=key, file=COMMIT_FILE, problem=problem)
 
 

@@ -122,12 +122,12 @@ def intervals(
     annotations = read(source, log, fps=positive("fps", fps))
     if split is None:
         # One file holds all splits as they are named; a folder gets a file for each.
-        parts = parts_of(annotations, lambda one: "" if out.suffix == ".jsonl" else one.split)
+        parts = parts_of(annotations, lambda annotation: "" if out.suffix == ".jsonl" else annotation.split)
     else:
         percent = _percent(split)
-        part_of = by_fractions(sorted({one.video for one in annotations}), percent, seed=seed)
+        part_of = by_fractions(sorted({annotation.video for annotation in annotations}), percent, seed=seed)
         _tell_empty(percent, part_of, log)
-        parts = parts_of(annotations, lambda one: part_of[one.video])
+        parts = parts_of(annotations, lambda annotation: part_of[annotation.video])
     write(out, parts, log, overwrite=overwrite, as_json=json)
 
 

@@ -84,7 +84,9 @@ class LanguageModel(Summariser):
         return bool(self._network.config.is_encoder_decoder)
 
     def _tokens(self, sentences: Sequence[str], level: Level) -> Mapping[str, torch.Tensor]:
-        prompt = PROMPT.format(sentences="\n".join(" ".join(one.split()) for one in sentences), task=level.task)
+        prompt = PROMPT.format(
+            sentences="\n".join(" ".join(sentence.split()) for sentence in sentences), task=level.task
+        )
         if self._is_chat:
             tokens = self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=True, return_tensors="pt",

@@ -190,11 +190,13 @@ class CgDetrHead(MomentHead):
 
     def _text(self, batch: MomentBatch) -> _Text:
         """Words as they are, behind the dummies that the query makes."""
-        found = batch.item_words()
-        words = self.inputs.enter_words(found.states) + self.kinds[0]
-        places = self.inputs.place_words(words)
-        places = torch.zeros_like(words) if places is None else places
-        values, positions, mask = self._before(words, places, found.mask, self.dummies, self.dummy_positions)
+        item_words = batch.item_words()
+        words = self.inputs.enter_words(item_words.states) + self.kinds[0]
+        word_positions = self.inputs.positions_of_words(words)
+        word_positions = torch.zeros_like(words) if word_positions is None else word_positions
+        values, positions, mask = self._before(
+            words, word_positions, item_words.mask, self.dummies, self.dummy_positions
+        )
         made = self.dummy_encoder(values, positions, mask)[:, : self.config.num_dummies]
         return _Text(torch.cat([made, words], dim=1), positions, mask)
 
@@ -203,11 +205,11 @@ class CgDetrHead(MomentHead):
         if self.config.published:
             seen = published_mask(video.mask, text.mask, self.config.num_heads)
         x, keys, words = video.clips, text.values + text.positions, text.values[:, self.config.num_dummies :]
-        found = []
+        attentions = []
         for layer in self.listen:
             x, weights = layer(x, video.positions, keys, words, seen)
-            found.append(weights)
-        weights = torch.stack(found).mean(0)
+            attentions.append(weights)
+        weights = torch.stack(attentions).mean(0)
         heard = weights[..., self.config.num_dummies :].sum(-1)
         token = self.token(video.clips, self._context(video), heard * video.mask)
         for layer in self.listen:
@@ -231,7 +233,7 @@ class CgDetrHead(MomentHead):
             return self._read_some(batch.negative_mask.nonzero().flatten(), video, other)
         memory = self._read(video, other)
         saliency, attention = (
-            found.masked_fill(~batch.negative_mask[:, None], 0.0) for found in (memory.saliency, memory.attention)
+            values.masked_fill(~batch.negative_mask[:, None], 0.0) for values in (memory.saliency, memory.attention)
         )
         return saliency, attention
 
@@ -244,7 +246,7 @@ class CgDetrHead(MomentHead):
             return zeros, zeros
         memory = self._read(video.of(items), text.of(items))
         saliency, attention = (
-            zeros.to(found.dtype).index_copy(0, items, found) for found in (memory.saliency, memory.attention)
+            zeros.to(values.dtype).index_copy(0, items, values) for values in (memory.saliency, memory.attention)
         )
         return saliency, attention
 
@@ -282,9 +284,9 @@ class CgDetrHead(MomentHead):
 
     @staticmethod
     def _before(
-        x: Float[Tensor, "items places dim"],
-        positions: Float[Tensor, "items places dim"],
-        mask: Bool[Tensor, "items places"],
+        x: Float[Tensor, "items tokens dim"],
+        positions: Float[Tensor, "items tokens dim"],
+        mask: Bool[Tensor, "items tokens"],
         tokens: Tensor,
         token_positions: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -152,7 +152,7 @@ class TmassHead(RetrievalHead):
     def similarity(self, words: Words, frames: Float[Tensor, "videos frames dim"]) -> Float[Tensor, "texts videos"]:
         """As `config.scoring` says. In tiles: memory stays bounded, whatever the number of texts and videos."""
         text = self._texts(words).float()
-        found = text.new_empty(len(text), len(frames))
+        similarity = text.new_empty(len(text), len(frames))
         for texts, videos in _tiles(len(text), len(frames), self.num_frames, text.shape[1]):
             part, entered = text[texts], self._frames(frames[videos]).float()
             pooled = self.pooling(part, entered).float()
@@ -161,8 +161,8 @@ class TmassHead(RetrievalHead):
             else:
                 radius = self.radius(all_frame_cosines(part, entered))
                 scores = cosines_of_trials(part, radius, pooled, self.noise).amax(-1).T
-            found[texts, videos] = scores
-        return found
+            similarity[texts, videos] = scores
+        return similarity
 
     def sampled_similarity(
         self,
@@ -199,7 +199,7 @@ class TmassHead(RetrievalHead):
         """
         text, entered = self._texts(words).float(), self._frames(frames).float()
         slot = _slots(video_of_text)
-        found = text.new_full((len(text), len(frames)), math.nan)
+        similarity = text.new_full((len(text), len(frames)), math.nan)
         for video in range(len(frames)):
             candidate = entered[video : video + 1]
             pooled = F.normalize(self.pooling(text, candidate)[0].float(), dim=-1)
@@ -210,8 +210,8 @@ class TmassHead(RetrievalHead):
             selected = samples.transpose(0, 1)[torch.arange(len(text), device=text.device), best]
             for own in torch.nonzero(video_of_text == video).flatten().tolist():
                 rivals = slot == slot[own]
-                found[rivals, video] = selected[rivals] @ pooled[own]
-        return found
+                similarity[rivals, video] = selected[rivals] @ pooled[own]
+        return similarity
 
     def coarse(self, words: Words) -> Float[Tensor, "texts dim"]:
         """The middle of a text's cloud beside a video that it has nothing to do with."""

@@ -62,8 +62,8 @@ def threads_of(folder: Path) -> int | None:
     if not steps:
         return None
     with suppress(OSError, ValueError, AttributeError):
-        found = parse_json(read_record_bytes(steps[-1] / STATE_FILE)).get("num_threads")
-        return found if isinstance(found, int) and found > 0 else None
+        threads = parse_json(read_record_bytes(steps[-1] / STATE_FILE)).get("num_threads")
+        return threads if isinstance(threads, int) and threads > 0 else None
     return None
 
 

@@ -42,9 +42,9 @@ class PackedWords:
         """The words of these queries, in their order."""
         count = self._count[queries]
         length = min(-(-int(count.max()) // STEP_WORDS) * STEP_WORDS, self._longest)
-        place = np.arange(length)
-        mask = place < count[:, None]
-        index = np.where(mask, self._begin[queries][:, None] + place, -1)
+        word = np.arange(length)
+        mask = word < count[:, None]
+        index = np.where(mask, self._begin[queries][:, None] + word, -1)
         return Words(
             states=self._states.take(index),
             mask=torch.from_numpy(mask).to(self._device, non_blocking=True),
