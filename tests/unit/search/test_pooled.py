@@ -130,7 +130,7 @@ def test_every_flipped_bit_of_the_record_is_noticed_or_changes_nothing(space):
             assert pooled._read_record(folder, frames) in (whole, None)
             unnoticed += 1
         text[place] ^= 1 << bit
-    assert unnoticed < 8 * len(' "digest":""')
+    assert unnoticed < 8 * 14  # in the name of the digest, which make an older record of it
 
 
 @pytest.mark.parametrize("file", ["vectors", "means", "table", "record"])
