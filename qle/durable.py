@@ -171,8 +171,8 @@ def with_digest(record: str) -> bytes:
 
 def fits_digest(record: bytes) -> bool:
     """Whether the text of a JSON object is as it was written; True of an older one, which carries no digest."""
-    found = _DIGEST_FIELD.search(record)
-    return found is None or found[1] == xxhash.xxh3_128_hexdigest(record[: found.start()]).encode()
+    match = _DIGEST_FIELD.search(record)
+    return match is None or match[1] == xxhash.xxh3_128_hexdigest(record[: match.start()]).encode()
 
 
 def remove_tree(path: Path) -> None:
@@ -192,10 +192,10 @@ def owned_name(prefix: str, suffix: str = "") -> str:
 
 def is_orphaned(name: str) -> bool:
     """Whether a name that `owned_name` gave is that of a process of this machine which has ended."""
-    found = _OWNED.search(name)
-    if found is None or found.end() != len(name):
+    match = _OWNED.search(name)
+    if match is None or match.end() != len(name):
         return False
-    scope, pid, start = found.groups()
+    scope, pid, start = match.groups()
     return scope == _scope() and process_start(int(pid)) != int(start)
 
 

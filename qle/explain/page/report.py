@@ -92,14 +92,14 @@ def report(
     """The page as text; `folder` is where it will lie."""
     settings, bins = calibration.get("localization") or {}, calibration.get("reliability") or ()
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="encode-pictures") as pool:
-        pictures = [pool.submit(_pictures, frame) for one in explained for frame in one.frames]
+        pictures = [pool.submit(_pictures, frame) for answer in explained for frame in answer.frames]
         remaining = iter(pictures)
         queries = [
-            _query(number, one, settings.get("threshold"), [next(remaining).result() for _ in one.frames])
-            for number, one in enumerate(explained, start=1)
+            _query(number, answer, settings.get("threshold"), [next(remaining).result() for _ in answer.frames])
+            for number, answer in enumerate(explained, start=1)
         ]
     videos = _videos(explained, queries, folder)
-    has_maps = any(frame.relevance is not None for one in explained for frame in one.frames)
+    has_maps = any(frame.relevance is not None for answer in explained for frame in answer.frames)
     metrics = calibration.get("metrics") or {}
     return page(
         {
@@ -133,12 +133,12 @@ def _header(videos: Sequence[Values], provenance: Mapping[str, Any]) -> list[tup
 def _videos(explained: Sequence[ExplainedPrediction], queries: Sequence[Values], folder: Path | None) -> list[Values]:
     """Answers by video, in the order in which videos are first spoken of."""
     videos: dict[str, Values] = {}
-    for one, query in zip(explained, queries, strict=True):
-        duration_s = one.prediction.duration_s
+    for answer, query in zip(explained, queries, strict=True):
+        duration_s = answer.prediction.duration_s
         video = videos.setdefault(
-            one.prediction.video,
+            answer.prediction.video,
             {
-                "name": one.prediction.video,
+                "name": answer.prediction.video,
                 "duration_s": duration_s,
                 "duration": clock(duration_s),
                 "ticks": axis(duration_s),
@@ -147,9 +147,9 @@ def _videos(explained: Sequence[ExplainedPrediction], queries: Sequence[Values],
                 "about": [],
             },
         )
-        video["film"] = video["film"] or _film(one.film, folder)
+        video["film"] = video["film"] or _film(answer.film, folder)
         video["queries"].append(query)
-        video["about"].append(one)
+        video["about"].append(answer)
     for video in videos.values():
         video["key"] = _key(video.pop("about"))
     return list(videos.values())
@@ -166,14 +166,18 @@ def _film(film: ShownFilm | None, folder: Path | None) -> Values | None:
     return {"link": f"./{quote(os.fsencode(link.as_posix()))}", "begin_s": film.begin_s}
 
 
-def _query(number: int, one: ExplainedPrediction, threshold: float | None, pictures: Sequence[Values]) -> Values:
-    prediction = one.prediction
-    is_found = prediction.presence >= PRESENT
+def _query(number: int, answer: ExplainedPrediction, threshold: float | None, pictures: Sequence[Values]) -> Values:
+    prediction = answer.prediction
+    is_present = prediction.presence >= PRESENT
     verdict = (
-        "Found" if is_found and prediction.moments else "Uncertain" if is_found or prediction.moments else "Not found"
+        "Found"
+        if is_present and prediction.moments
+        else "Uncertain"
+        if is_present or prediction.moments
+        else "Not found"
     )
     moments = _moments(prediction)
-    has_maps = any(frame.relevance is not None for frame in one.frames)
+    has_maps = any(frame.relevance is not None for frame in answer.frames)
     return {
         "number": number,
         "words": prediction.query,
@@ -182,16 +186,16 @@ def _query(number: int, one: ExplainedPrediction, threshold: float | None, pictu
         "kind": {"Found": "yes", "Not found": "no"}.get(verdict, ""),
         "presence": _share(prediction.presence),
         "absence": f"{1 - prediction.presence:.2f}",
-        "note": one.note,
+        "note": answer.note,
         "curve": curve(prediction, threshold),
         "threshold": None
         if threshold is None
         else {"said": f"{threshold:.2f}", "top": round(100 - 100 * threshold, 1)},
         "moments": moments,
         "num_lanes": max((moment["lane"] for moment in moments), default=0) + 1,
-        "frames": [values | picture for values, picture in zip(_frames(one), pictures, strict=True)],
-        "scale": f"{one.scale:.2g}" if has_maps else "",
-        "strip": _strip(one),
+        "frames": [values | picture for values, picture in zip(_frames(answer), pictures, strict=True)],
+        "scale": f"{answer.scale:.2g}" if has_maps else "",
+        "strip": _strip(answer),
     }
 
 
@@ -215,13 +219,13 @@ def _moments(prediction: Prediction) -> list[Values]:
     return moments
 
 
-def _frames(one: ExplainedPrediction) -> list[Values]:
+def _frames(answer: ExplainedPrediction) -> list[Values]:
     """All but the pictures themselves."""
-    prediction = one.prediction
-    lefts = [percent(frame.time_s, prediction.duration_s) for frame in one.frames]
-    names = letters(len(one.frames))
+    prediction = answer.prediction
+    lefts = [percent(frame.time_s, prediction.duration_s) for frame in answer.frames]
+    names = letters(len(answer.frames))
     frames = []
-    for name, frame, left, letter_left in zip(names, one.frames, lefts, side_by_side(lefts), strict=True):
+    for name, frame, left, letter_left in zip(names, answer.frames, lefts, side_by_side(lefts), strict=True):
         ranks = [
             rank
             for rank, moment in enumerate(prediction.moments, start=1)
@@ -257,9 +261,9 @@ def _bare(relevance: np.ndarray | None) -> np.ndarray:
 
 def _key(about: Sequence[ExplainedPrediction]) -> str:
     """What the timeline of a video holds, and no more."""
-    tracks = [one.prediction.track for one in about if one.prediction.track is not None]
+    tracks = [answer.prediction.track for answer in about if answer.prediction.track is not None]
     said = ["Line: calibrated probability of each row", "numbered bars: moments, best first"]
-    if any(one.frames for one in about):
+    if any(answer.frames for answer in about):
         said.append("letters: the frames below")
     if any(track.uncertainty is not None for track in tracks):
         said.append("light band: the model's own uncertainty")
@@ -268,8 +272,8 @@ def _key(about: Sequence[ExplainedPrediction]) -> str:
     return "; ".join(said) + "."
 
 
-def _strip(one: ExplainedPrediction) -> Values | None:
-    attribution, track = one.attribution, one.prediction.track
+def _strip(answer: ExplainedPrediction) -> Values | None:
+    attribution, track = answer.attribution, answer.prediction.track
     if attribution is None or track is None:
         return None
     start, end = (clock(time_s) for time_s in attribution.target)
@@ -278,7 +282,7 @@ def _strip(one: ExplainedPrediction) -> Values | None:
         "start": start,
         "end": end,
         "most": f"{strongest(attribution):.2g}",
-        "bars": attribution_bars(attribution, track, one.prediction.duration_s),
+        "bars": attribution_bars(attribution, track, answer.prediction.duration_s),
         "baseline": f"{attribution.baseline:.2f}",
         "logit": f"{attribution.logit:.2f}",
         "left_out": f" {abs(attribution.residual):.2g} of it is unaccounted for." if is_open else "",
