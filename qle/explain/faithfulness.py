@@ -136,7 +136,7 @@ def faithfulness(
         if on_progress is not None:
             on_progress(done, len(targets), target.annotation.query)
         video = space.video(target.video)
-        probe = _Probe(scorer, video, target, _swaps(target, targets, rng))
+        probe = _AnnotationChecks(scorer, video, target, _swaps(target, targets, rng))
         other = _elsewhere(scorer, space, done, targets)
         records += probe.records(region_of(video), fresh, fill, other, rng)
         owners += [target.video] * len(target.rows)
@@ -158,7 +158,7 @@ def mean_token(scorer: RowScorer, space: Space, keys: Sequence[str]) -> Tensor:
     return (total / count).float()
 
 
-class _Probe:
+class _AnnotationChecks:
     """All checks of one annotation."""
 
     def __init__(self, scorer: RowScorer, video: Video, target: Visible, swaps: Sequence[str]) -> None:

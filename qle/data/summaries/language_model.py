@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from qle.data.summaries.levels import Level, Summariser, Summary, evenly, tidy
 from qle.errors import ConfigError
-from qle.hub import check_complete, explained, hub_options, missing_tensors, quiet_library
+from qle.hub import check_complete, failures_as_config_errors, hub_options, missing_tensors, quiet_library
 from qle.weights import state_digest
 
 PROMPT = "These sentences describe, in order of time, what happens in a video:\n\n{sentences}\n\n{task} Answer with that alone."
@@ -110,7 +110,7 @@ class LanguageModel(Summariser):
 
 
 def _load(source: str) -> tuple[Any, Any]:
-    with quiet_library(), explained(source, "language model"):
+    with quiet_library(), failures_as_config_errors(source, "language model"):
         options = hub_options(source)
         config = AutoConfig.from_pretrained(source, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
