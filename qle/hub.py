@@ -1,6 +1,7 @@
 """Models of the Hugging Face library: ids and folders, without its own noise, its failures as qle's errors.
 
-    id or folder -> hub_options -> from_pretrained(...) inside quiet_library() and failures_as_config_errors(...) -> check_complete
+    id or folder -> hub_options -> from_pretrained(...) inside quiet_library() and failures_as_config_errors(...)
+        -> check_complete
 
 The library waits 25 s and more for a hub that cannot be reached, so qle asks once, briefly, before it lets the library try.
 Nothing of a repository is executed: classes come from the installed library only, weights from safetensors files or through

@@ -14,6 +14,7 @@ import typer
 from qle.cli import console
 from qle.cli.arguments import App
 from qle.cli.options import Json, Quiet, examples
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 from qle.runtime import cache_folder
 
@@ -94,7 +95,7 @@ def verify(
     from qle.cache.tools.verify import verify as run
 
     root = cache_folder(cache)
-    with console.StepProgress("verified", is_bytes=True, is_quiet=quiet) as progress:
+    with StepProgress("verified", is_bytes=True, is_quiet=quiet) as progress:
         report = run(
             root, spaces=space or (), keys=video_id or (), deep=deep, num_threads=threads, on_progress=progress.update
         )  # fmt: skip
@@ -137,7 +138,7 @@ def convert(
     from qle.cache.tools.convert import convert as run
     from qle.types import StoreDtype, StoreKind
 
-    with console.StepProgress("converted", is_quiet=quiet) as progress:
+    with StepProgress("converted", is_quiet=quiet) as progress:
         report = run(
             cache_folder(cache),
             space,
@@ -172,7 +173,7 @@ def merge(
 ) -> None:
     from qle.cache.tools.merge import merge as run
 
-    with console.StepProgress("merged", is_quiet=quiet) as progress:
+    with StepProgress("merged", is_quiet=quiet) as progress:
         report = run(caches, into, spaces=space or (), link="hard" if link else "copy", on_progress=progress.update)
     if report.conflicts and not json:
         console.table(
@@ -225,7 +226,7 @@ def prune(
         kinds = ("space",)
     items = plan_prune(root, kinds=kinds, spaces=delete_space or space or (), idle_hours=idle_hours, deep=deep)
     if yes:
-        with console.StepProgress("deleted", is_bytes=True, is_quiet=quiet) as progress:
+        with StepProgress("deleted", is_bytes=True, is_quiet=quiet) as progress:
             run(root, items, progress.update)
     total = console.format_bytes(sum(item.size_bytes for item in items))
     if json:
@@ -251,7 +252,7 @@ def pack(
 ) -> None:
     from qle.cache.tools.pack import pack as run
 
-    with console.StepProgress("packed", is_quiet=quiet) as progress:
+    with StepProgress("packed", is_quiet=quiet) as progress:
         report = run(
             cache_folder(cache),
             spaces=space or (),
@@ -282,7 +283,7 @@ def relink(
 
     if not films:
         raise ConfigError("relink needs --films FOLDER: where the films may be now")
-    with console.StepProgress("noted", is_quiet=quiet) as progress:
+    with StepProgress("noted", is_quiet=quiet) as progress:
         report = run(cache_folder(cache), films, spaces=space or (), is_dry_run=dry_run, on_progress=progress.update)
     if json:
         console.print_json(asdict(report))
@@ -330,7 +331,7 @@ def import_(
         name=name, fps=fps, clip_length_s=clip_length, array=array,
         dtype=_choice("dtype", dtype, ("float16", "float32")), store=_choice("store", store, get_args(StoreKind)),
     )  # fmt: skip
-    with console.StepProgress("imported", is_quiet=quiet) as progress:
+    with StepProgress("imported", is_quiet=quiet) as progress:
         report = import_features(
             source, cache_folder(cache), options, load_tensors=load_tensors, on_progress=progress.update
         )
@@ -362,7 +363,7 @@ def export(
     if to is None:
         raise ConfigError("export needs --to FOLDER, or --to FILE.h5 --form h5")
     chosen: Form = _choice("form", form or ("h5" if to.suffix in (".h5", ".hdf5") else "npz"), get_args(Form))
-    with console.StepProgress("exported", is_quiet=quiet) as progress:
+    with StepProgress("exported", is_quiet=quiet) as progress:
         report = export_features(
             cache_folder(cache), to, space=space, stream=stream, form=chosen, keys=video_id or (), save_tensor=save_tensor,
             on_progress=progress.update,
