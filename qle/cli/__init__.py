@@ -6,7 +6,7 @@
 app.py          the program `qle`: which commands there are
 extract.py, train.py, eval.py, localize.py, explain.py, search.py   the main job, in the order of a project
 demo.py         `qle demo`: the main job on made-up videos
-cache.py        `qle cache ...`: inspect, verify, convert, merge, pack, import, export, prune
+cache/          `qle cache ...`: inspect, verify, convert, merge, prune, pack, relink, import, export
 checkpoint.py   `qle checkpoint ...`: official weights in and out
 prepare/        `qle prepare ...`: annotations of datasets, words, made-up videos
 arguments.py    what every argument must be before a command sees it

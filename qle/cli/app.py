@@ -10,7 +10,7 @@ import typer
 
 import qle
 from qle.cli.arguments import App
-from qle.cli.cache import cache_app
+from qle.cli.cache.app import cache_app
 from qle.cli.checkpoint import checkpoint_app
 from qle.cli.demo import DEMO_HELP, demo
 from qle.cli.doctor import doctor
