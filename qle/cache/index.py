@@ -25,18 +25,20 @@ import pyarrow.parquet as pq
 import xxhash
 
 from qle.cache import packs
+from qle.cache.handles import folder_handle
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, TMP, VIDEOS, key_from_name, video_folder
 from qle.cache.plausible import commit_contradiction
 from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
-from qle.durable import UNNAMED, owned_name, replace_file
+from qle.durable import UNNAMED, owned_name, replace_file, write_file
 from qle.errors import CacheError
-from qle.inputs import parse_json
+from qle.inputs import parse_json, read_record_bytes
 
 INDEX_FILE = "index.parquet"
 INDEX_VERSION = 3
 RACY_NS = 2_000_000_000
 DIGEST_BYTES = 16
+MOST_INDEX_BYTES = 8 << 30
 
 SCHEMA = pa.schema(
     [
@@ -195,7 +197,7 @@ def record_row(record: CommitRecord, **location: Any) -> dict[str, Any]:
 def _read(space: SpaceFolder) -> _Stored:
     """What was written last, or an empty table where that is missing, not as it was written, or of another version or space."""
     try:
-        content = _unsealed((space.path / INDEX_FILE).read_bytes())
+        content = _unsealed(read_record_bytes(space.path / INDEX_FILE, MOST_INDEX_BYTES, follow_links=False))
         with pq.ParquetFile(pa.BufferReader(content)) as file:  # read_table would import half of pyarrow
             table = file.read()
         about = parse_json(table.schema.metadata[b"qle_index"])
@@ -273,10 +275,11 @@ def _clock_of(space: Path) -> int:
     """Now, by the clock that stamps the folders: that of a file server may be off."""
     probe = space / TMP / owned_name(f"{UNNAMED}clock.", ".tmp")
     try:
-        probe.touch()
-        now_ns = probe.stat().st_mtime_ns
-        probe.unlink()
-    except OSError:
+        with folder_handle(space, probe.parent) as handle:
+            write_file(probe, b"", "none", handle)
+            now_ns = os.stat(probe.name, dir_fd=handle, follow_symlinks=False).st_mtime_ns
+            os.unlink(probe.name, dir_fd=handle)
+    except (OSError, CacheError):
         return time.time_ns()
     return now_ns
 

@@ -33,6 +33,7 @@ from qle.cache.records import (
     read_record,
 )
 from qle.errors import CacheCorruptError
+from qle.inputs import read_record_bytes
 
 if TYPE_CHECKING:  # loader workers come through here, and most caches have no pack
     import pyarrow as pa
@@ -208,7 +209,7 @@ def open_pack(path: Path) -> Pack:
 
 def _members_file(pack: Path, record: PackRecord) -> bytes:
     """The list of videos, if every byte of it is as it was written: a parser of tables is not safe with others."""
-    content = (pack / MEMBERS_FILE).read_bytes()
+    content = read_record_bytes(pack / MEMBERS_FILE, follow_links=False)
     listed = next((file for file in record.files if file.path == MEMBERS_FILE), None)
     if listed is None or listed.xxh3 != xxhash.xxh3_128_hexdigest(content):
         raise CacheCorruptError(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from qle.errors import QleError
+from qle.outputs import TURNING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +27,8 @@ BROKEN_PIPE_EXIT = 141
 """What a shell reports for a program that died of SIGPIPE, as `cat | head` does."""
 
 _UNLIMITED_WIDTH = 10_000
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_CONTROL_OF_JSON = re.compile(r"[\x7f-\x9f]")
+_CONTROL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{TURNING}]")
+_CONTROL_OF_JSON = re.compile(rf"[\x7f-\x9f{TURNING}]")
 _STYLES = {
     "ok": "green",
     "warn": "yellow",
@@ -53,7 +54,7 @@ def print_json(value: Any) -> None:
     written as JSON escapes, which read back as the same text."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False, default=str)
-    _write_stdout(_CONTROL_OF_JSON.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text) + "\n")
+    _write_stdout(_CONTROL_OF_JSON.sub(_json_escape, text) + "\n")
 
 
 def print_text(text: str) -> None:
@@ -80,15 +81,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
         drawn.add_column(column.lstrip("#"), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         # Text, not str: a key may hold "[red]", which must not become markup.
-        drawn.add_row(*(Text(visible(str(value)), style=_STYLES.get(str(value), "")) for value in row))
+        drawn.add_row(*(Text(cell(value), style=_STYLES.get(str(value), "")) for value in row))
     _write_stdout(_render(drawn, sys.stdout))
 
 
 def facts(pairs: Mapping[str, object], *, title: str | None = None) -> None:
     """Names and values below each other."""
     width = max(map(len, pairs), default=0)
-    lines = [f"{name:<{width}}  {value}" for name, value in pairs.items()]
-    _write_stdout(_render(visible("\n".join(([title] if title else []) + lines)), sys.stdout))
+    lines = [cell(f"{name:<{width}}  {value}") for name, value in pairs.items()]
+    _write_stdout(_render("\n".join(([cell(title)] if title else []) + lines), sys.stdout))
 
 
 def show_checks(checks: Iterable["Check"]) -> None:
@@ -108,9 +109,19 @@ def show_checks(checks: Iterable["Check"]) -> None:
 
 def visible(text: str) -> str:
     """Text with `\\x1b` in place of the byte that begins a command to the terminal, and the like for every other control
-    character but line ends and tabs. Names of files, keys and queries come from strangers: shown raw they could colour, hide or
-    rewrite what stands on the screen. Every function of this file that prints a line goes through here."""
-    return _CONTROL.sub(lambda sign: f"\\x{ord(sign[0]):02x}", text)
+    character but line ends and tabs, and for those that turn the direction of text. Names of files, keys and queries come from
+    strangers: shown raw they could colour, hide, reorder or rewrite what stands on the screen. Every function of this file that
+    prints a line goes through here."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else _json_escape(match), text)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def cell(value: object) -> str:
+    """What stands in one line: a line end in a name must not make a second one of it."""
+    return visible(str(value).replace("\n", "\\n"))
 
 
 def format_bytes(size: float) -> str:

@@ -8,9 +8,12 @@ turns up: it is told like an expected error. A pipe that nobody reads any more e
 
 import errno
 import io
+import logging
 import os
 import re
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -48,6 +51,7 @@ def run(app: Callable[[], Any]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to die
+    _escape_what_others_print()
     try:
         app()
     except QleError as error:
@@ -75,6 +79,26 @@ def run(app: Callable[[], Any]) -> NoReturn:
     if code == INTERRUPTED_EXIT:  # also where the command line's library has turned the interrupt into its exit
         console.note("interrupted")
     sys.exit(_flush_stdout(code))
+
+
+def _escape_what_others_print() -> None:
+    """Warnings of libraries, of our own modules below the command line, and tracebacks go to stderr past console.py, and they too
+    may hold a name: from here on they are escaped as everything else."""
+    if logging.lastResort is not None:  # what is logged without a handler, as it is by everything in qle
+        logging.lastResort.setFormatter(_VisibleFormatter())
+    warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: console.note(
+        warnings.formatwarning(message, category, filename, lineno, line).rstrip()
+    )
+    sys.excepthook = lambda kind, error, trace: console.note(
+        "".join(traceback.format_exception(kind, error, trace)).rstrip()
+    )
+
+
+class _VisibleFormatter(logging.Formatter):
+    """A line of a log without what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return console.visible(super().format(record))
 
 
 def _flush_stdout(code: Any) -> Any:

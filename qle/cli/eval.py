@@ -94,8 +94,9 @@ def eval_(
         )  # fmt: skip
 
     from qle.eval.request import EvaluationRequest
-    from qle.eval.run import evaluate_runs
+    from qle.eval.run import evaluate_runs, run_folders
     from qle.outputs import write_json
+    from qle.runs.load import check_run
 
     request = EvaluationRequest(
         checkpoints=tuple(checkpoint or ()), cache=folder, predictions=predictions, protocol=protocol, space=space,
@@ -106,6 +107,9 @@ def eval_(
     for option, path in (("--out", out), ("--fit", fit)):
         if path is not None and not path.parent.is_dir():
             raise ConfigError(f"{option} {path}: there is no folder {path.parent}")
+    for run_folder in (*(run for path in request.checkpoints for run in run_folders(path)), retriever):
+        if run_folder is not None:
+            check_run(run_folder)
     if request.checkpoints or request.retriever:  # files of predictions are measured without torch
         use_free_threads(console.note)
     with StepProgress("scored", is_quiet=quiet) as progress:

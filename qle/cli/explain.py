@@ -52,6 +52,8 @@ def explain(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.runs.load import check_run
+
     root = cache_folder(cache)
     written = (
         ("--out", out, MEASURES_SUFFIXES), ("--report", report, REPORT_SUFFIXES), ("--heatmaps", heatmaps, None),
@@ -67,6 +69,7 @@ def explain(
             raise ConfigError(
                 "--faithfulness tests annotations: pass --annotations FILE and neither --query nor outputs"
             )
+        check_run(checkpoint)
         use_free_threads(console.note)
         _faithfulness(
             checkpoint, root, annotations, device=device, quiet=quiet, as_json=json, max_rows=max_rows, seed=seed,
@@ -81,6 +84,7 @@ def explain(
         raise ConfigError("nothing to write: pass --report FILE, --heatmaps FOLDER or --overlay-video FILE")
     if overlay_video is not None and (len(query) > 1 or len(video_id or ()) != 1):
         raise ConfigError("--overlay-video shows one query in one video: pass one --query and one --video-id")
+    check_run(checkpoint)
     use_free_threads(console.note)
     wrote: dict[str, Any] = {}
     exit_code = 0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from qle.cli.console import StatusLine, format_bytes, format_count, format_duration
+from qle.cli.console import StatusLine, cell, format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from qle.extract.progress import Progress
@@ -44,7 +44,7 @@ class StepProgress:
     def _line(self, done: int, total: int, what: str) -> str:
         elapsed_s = time.monotonic() - self._started_s
         left = f"  ETA {format_duration(elapsed_s / done * (total - done))}" if done and elapsed_s > 1 else ""
-        return f"{self._verb} {self._format(done)}/{self._format(total)}{left}  {what}"
+        return f"{self._verb} {self._format(done)}/{self._format(total)}{left}  {cell(what)}"
 
 
 class _Rate:

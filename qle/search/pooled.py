@@ -8,12 +8,14 @@
         coarse-*                vectors of one retriever (coarse.py)
 
 A cache of what the committed videos say: it may be deleted at any time. Rows are only ever appended, behind what the record
-knows of, and appear when the record is replaced; a kill in between leaves bytes that nobody reads. Sizes are looked at when
-the files are opened, digests when rows are read, so a torn or flipped file is built anew and never believed. Opening costs
-the same few milliseconds for any number of videos but for the table, 60 bytes a video.
+knows of, and appear when the record is replaced; a kill in between leaves bytes that nobody reads. Records end with a digest
+of themselves; sizes are looked at when the files are opened, digests when rows are read, so a torn or flipped file is built
+anew and never believed. Opening costs the same few milliseconds for any number of videos but for the table, 60 bytes a video.
 """
 
 import io
+import os
+import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,10 @@ import xxhash
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from qle.inputs import read_record_bytes
+from qle.cache.handles import folder_handle, open_file, remove
+from qle.durable import fits_digest, replace_file
+from qle.errors import CacheCorruptError
+from qle.inputs import MOST_TEXT_BYTES, read_record_bytes
 from qle.tasks.retrieval.batches.frames import FrameSource
 
 FORMAT = 1
@@ -181,7 +186,7 @@ class PooledIndex:
         key = self.key(number)
         self.damaged[key] = f"its frames in {self.folder.name} are damaged: read from the video again"
         if self.is_kept:
-            (self.folder / RECORD_FILE).unlink(missing_ok=True)
+            remove(self.folder.parent, self.folder / RECORD_FILE)
         again: np.ndarray = to_float16(self.frames_of.frames([key]))[0].astype(np.float32)
         return again
 
@@ -208,11 +213,26 @@ def append_rows(path: Path, rows: np.ndarray, first: int) -> None:
     content = np.ascontiguousarray(rows)
     row_bytes = content.nbytes // max(1, len(content))
     try:
-        with open(path, "r+b" if path.exists() else "w+b") as file:
+        with open(open_file(path.parent.parent, path, os.O_RDWR | os.O_CREAT), "r+b") as file:
             file.seek(first * row_bytes)
             file.write(content.data.cast("B"))
     except OSError as error:
         raise CannotWriteError(*error.args) from error
+
+
+def write_record(folder: Path, name: str, content: bytes) -> None:
+    """A file of the index as a whole; a link in its place is replaced and never followed."""
+    with folder_handle(folder.parent, folder) as handle:
+        replace_file(folder / name, content, dir_fd=handle)
+
+
+def read_record(folder: Path, name: str) -> bytes | None:
+    """The text of a record of the index; None where there is none, or one that is not as it was written."""
+    try:
+        content = read_record_bytes(folder / name, follow_links=False)
+    except OSError:
+        return None
+    return content if fits_digest(content) else None
 
 
 def with_rows(
@@ -245,7 +265,7 @@ def read_index(folder: Path, frames: FrameSource, *, is_kept: bool = True) -> Po
         if record is None:
             return None
         try:
-            content = (folder / record.table).read_bytes()
+            content = read_record_bytes(folder / record.table, MOST_TEXT_BYTES, follow_links=False)
             if xxhash.xxh3_128_hexdigest(content) != record.table_digest:
                 return None
             return PooledIndex(folder, record, Table.from_bytes(content), frames, is_kept=is_kept)
@@ -257,20 +277,29 @@ def read_index(folder: Path, frames: FrameSource, *, is_kept: bool = True) -> Po
 
 
 def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """float16 rows of a file, read when they are touched. DamagedIndexError where the file is short."""
+    """float16 rows of a file, read when they are touched. DamagedIndexError where the file is short, or a link or pipe."""
     size = int(np.prod(shape, dtype=np.int64)) * FLOAT16.itemsize
     if not size:
         return np.empty(shape, FLOAT16)
-    if path.stat().st_size < size:
-        raise DamagedIndexError(f"{path} has {path.stat().st_size} bytes, expected {size}")
-    # Copy on write: nobody writes, but torch does not take arrays that nobody may write to.
-    return np.memmap(path, dtype=FLOAT16, mode="c", shape=shape)
+    try:
+        handle = open_file(path.parent.parent, path, os.O_RDONLY | os.O_NONBLOCK)
+    except CacheCorruptError as error:
+        raise DamagedIndexError(str(error)) from error
+    with open(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size < size:
+            raise DamagedIndexError(f"{path} has {found.st_size} bytes, expected {size}")
+        # Copy on write: nobody writes, but torch does not take arrays that nobody may write to.
+        return np.memmap(file, dtype=FLOAT16, mode="c", shape=shape)
 
 
 def _read_record(folder: Path, frames: FrameSource) -> PooledRecord | None:
+    content = read_record(folder, RECORD_FILE)
+    if content is None:
+        return None
     try:
-        record = PooledRecord.model_validate_json(read_record_bytes(folder / RECORD_FILE))
-    except (OSError, ValidationError):
+        record = PooledRecord.model_validate_json(content)
+    except ValidationError:
         return None
     is_ours = (record.format, record.space, record.stream, record.num_frames, record.dim) == (
         FORMAT, frames.space.record.hash, frames.stream, frames.num_frames, frames.dim,

@@ -8,6 +8,7 @@ time (a lock), the others wait and then find it done. Where the cache cannot be 
 folder, that goes when the process ends.
 """
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -20,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from qle.cache.handles import make_folder, remove
 from qle.cache.index import Index, commit_folders, load_index, settled
 from qle.cache.spaces import open_space
-from qle.durable import replace_file, sync_file
+from qle.durable import sync_file, with_digest
 from qle.errors import QleError
 from qle.search.pooled import (
     RECORD_FILE,
@@ -37,6 +39,7 @@ from qle.search.pooled import (
     to_float16,
     with_rows,
     write_lock,
+    write_record,
 )
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.types import OnProgress
@@ -78,12 +81,17 @@ def open_pooled(frames: FrameSource, on_progress: OnProgress | None = None) -> O
             return OpenedIndex(index=index)
         temporary = _TemporaryFolder()
         if index is not None:
-            shutil.copytree(folder, temporary.path, dirs_exist_ok=True)
+            shutil.copytree(folder, temporary.path, ignore=_links, dirs_exist_ok=True)
         made = _update(temporary.path, frames, on_progress, is_kept=False)
         note = (
             f"{folder} cannot be written ({error.strerror or error}): made in a temporary folder, for this command only"
         )
         return OpenedIndex(index=made, notes=(note,), temporary=temporary)
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """Names of links in a folder: they are not copied, and neither is what they lead to."""
+    return [name for name in names if os.path.islink(os.path.join(folder, name))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +129,7 @@ def _name(index: Index, key: str, row: int) -> str:
 
 def _update(folder: Path, frames: FrameSource, on_progress: OnProgress | None, *, is_kept: bool = True) -> PooledIndex:
     try:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder.parent, folder)
         lock = write_lock(folder)
         lock.acquire()
     except OSError as error:
@@ -242,8 +250,8 @@ class IndexWriter:
                 if self._num_rows:
                     sync_file(self._folder / grown, "full")
             if not is_known:
-                replace_file(self._folder / record.table, content)
-            replace_file(self._folder / RECORD_FILE, record.model_dump_json().encode())
+                write_record(self._folder, record.table, content)
+            write_record(self._folder, RECORD_FILE, with_digest(record.model_dump_json()))
         except OSError as error:
             raise CannotWriteError(*error.args) from error
         self._written = record
@@ -254,4 +262,4 @@ class IndexWriter:
         for path in self._folder.iterdir():
             is_ours = path.name.startswith(("vectors-", "means-", "table-", ".qle-"))
             if is_ours and path.name not in kept:
-                path.unlink(missing_ok=True)
+                remove(self._folder.parent, path)

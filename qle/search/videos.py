@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from qle.cache.handles import remove
 from qle.cache.reader import open_cache
 from qle.errors import CacheMissingError, CheckpointError
 from qle.heads import task_of
@@ -140,7 +141,7 @@ def open_search(
     try:
         return VideoSearch(run, opened, device=device, on_progress=on_progress)
     except DamagedIndexError:  # found where its bytes are first read
-        (folder_of(unkept) / RECORD_FILE).unlink(missing_ok=True)
+        remove(unkept.space.path, folder_of(unkept) / RECORD_FILE)
         return VideoSearch(run, open_pooled(unkept, on_progress), device=device, on_progress=on_progress)
 
 

@@ -39,6 +39,8 @@ class AnsweringOptions:
     """Bytes of numbers that are held at the same time while a video is scored."""
     keeps_all: bool = False
     """Every span that a head gives, overlapping and improbable ones too, as evaluators want them."""
+    explains: bool = False
+    """The predictions of a video are explained before the next one is asked about: what both need is read once."""
 
 
 class Answerer(ABC):

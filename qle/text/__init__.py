@@ -40,6 +40,7 @@ __all__ = [
     "LoraSettings",
     "TextRequest",
     "build_text_encoder",
+    "check_recorded_encoder",
     "check_text_encoder",
     "kind_of",
     "rebuild_text_encoder",
@@ -63,6 +64,13 @@ def check_text_encoder(name: str) -> None:
     """ConfigError for an unknown name, or a model that is neither here nor to be had, before anything large is imported."""
     if kind_of(name) == "hf":
         check_available(name)
+
+
+def check_recorded_encoder(spec: Mapping[str, Any], run: Path) -> None:
+    """The same for the encoder of `TextEncoder.spec()` in the record of a run."""
+    name = spec.get("request", {}).get("name")
+    if isinstance(name, str):
+        check_text_encoder(_where_it_lies(name, run))
 
 
 def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu") -> "TextEncoder":

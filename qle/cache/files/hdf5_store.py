@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from qle.cache.handles import folder_handle, refuse_links_below, remove
 from qle.cache.records import RawRows, StreamRecord
 from qle.inputs import refuse_bomb
 from qle.types import Stream
@@ -20,14 +21,17 @@ FILE_NAME = "tokens.h5"
 ALIGNMENT = 4096
 
 
-def create(folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, RawRows]:
-    """Lay out the file of a video without any data; the writer fills in the rows where the result says."""
+def create(space: Path, folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, RawRows]:
+    """Lay out the file of a video in a folder below a space, without any data; the writer fills in the rows where the result
+    says. HDF5 goes by the path: "x" keeps it from writing into a file that is there, or through a link."""
     import h5py
 
     offsets = {}
     path = folder / FILE_NAME
+    with folder_handle(space, folder):  # no link leads there
+        remove(space, path)
     with h5py.File(
-        path, "w", libver=("v110", "v110"), alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
+        path, "x", libver=("v110", "v110"), alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
     ) as file:
         for stream in streams:
             dataset = _create_dataset(file, stream, num_rows)
@@ -59,6 +63,7 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
     """Stored values of a dataset in any layout, by h5py: slow and general."""
     import h5py
 
+    refuse_links_below(folder)
     with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
         return np.asarray(_own_dataset(file, name)[start:stop])
 
@@ -67,6 +72,7 @@ def array_shape(folder: Path, name: str) -> tuple[int, ...]:
     """Shape of a dataset, as its own description says."""
     import h5py
 
+    refuse_links_below(folder)
     with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
         return tuple(_own_dataset(file, name).shape)
 

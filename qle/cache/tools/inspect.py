@@ -129,7 +129,7 @@ def inspect_cache(root: Path, spaces: Sequence[str] = ()) -> CacheFacts:
     """Facts about some or all spaces."""
     record = open_cache(root).record
     facts = [_space_facts(space) for space in chosen_spaces(root, spaces)]
-    left = [size_of(leftover.path) for leftover in beside(root.resolve())]
+    left = [size_of(leftover.path) for leftover in beside(root.resolve(), root.resolve())]
     return CacheFacts(
         path=str(root),
         uuid=record.uuid,

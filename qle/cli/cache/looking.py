@@ -16,6 +16,8 @@ from qle.errors import ConfigError
 from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from qle.cache.tools.inspect import CacheFacts, SpaceFacts, VideoFacts
     from qle.cache.tools.verify import Finding
 
@@ -67,6 +69,7 @@ def verify(
     space: Spaces = None,
     video_id: Annotated[list[str] | None, typer.Option("--video", help="Only this video, by its key; may be repeated.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Hash every file: finds one flipped bit. A killed run goes on.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --deep: also what an interrupted run had read already.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Files hashed at a time.")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -76,7 +79,8 @@ def verify(
     root = cache_folder(cache)
     with StepProgress("verified", is_bytes=True, is_quiet=quiet) as progress:
         report = run(
-            root, spaces=space or (), keys=video_id or (), deep=deep, num_threads=threads, on_progress=progress.update
+            root, spaces=space or (), keys=video_id or (), deep=deep, again=again, num_threads=threads,
+            on_progress=progress.update,
         )  # fmt: skip
     if json:
         console.print_json(asdict(report))
@@ -86,6 +90,8 @@ def verify(
         rows = [(f.space, f.key, f.file, f.problem, few(f.videos)) for f in report.findings]
         if rows:
             console.table(["space", "video or pack", "file", "problem", "videos in that file"], rows)
+        if report.from_before:
+            console.print_text(_not_read_again(report.from_before))
         before = f", {report.num_from_before:,} of them by a run that was interrupted" if report.num_from_before else ""
         console.print_text(
             f"{report.num_videos:,} videos{before}, {report.num_files:,} files: "
@@ -94,6 +100,15 @@ def verify(
         if rows:
             console.print_text(_repair(root, report.findings, deep))
     raise typer.Exit(DAMAGE_EXIT if report.findings else 0)
+
+
+def _not_read_again(from_before: "Mapping[str, datetime]") -> str:
+    """Which videos a deep run took from an interrupted one, and since when nobody has looked at them."""
+    oldest = min(from_before.values())
+    return (
+        f"not read again, since a run that was interrupted found them intact (from {oldest:%Y-%m-%d %H:%M} UTC on): "
+        f"{few(tuple(from_before))}; --again reads them too"
+    )
 
 
 def _repair(root: Path, findings: "Sequence[Finding]", deep: bool) -> str:
