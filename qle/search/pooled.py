@@ -286,9 +286,9 @@ def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     except CacheCorruptError as error:
         raise DamagedIndexError(str(error)) from error
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size < size:
-            raise DamagedIndexError(f"{path} has {found.st_size} bytes, expected {size}")
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < size:
+            raise DamagedIndexError(f"{path} has {status.st_size} bytes, expected {size}")
         # Copy on write: nobody writes, but torch does not take arrays that nobody may write to.
         return np.memmap(file, dtype=FLOAT16, mode="c", shape=shape)
 
