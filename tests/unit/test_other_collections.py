@@ -10,6 +10,8 @@ import pytest
 from tests.golden_sets import folder
 from tests.other_collections import make_collection
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 NAMES = ("moment-detr", "moment-detr-b", "qd-detr-late", "cg-detr", "qle", "qle-x", "qle-y", "tmass-small")
 
