@@ -32,7 +32,10 @@ STREAMED = (*ENDLESS, "data.placement=streamed", "data.num_workers=2")
 COMMANDS = {
     "prepare": (("prepare", "synthetic", "OUT", "--train", 400, "--seconds", 20), 3),
     "demo": (("demo", "OUT", "--videos", 400), 3),
-    "extract": (("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu", "--workers", 2), 3),
+    "extract": (
+        ("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu", "--workers", 2),
+        3,
+    ),
     "two devices": (
         ("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu,cpu", "--workers", 1),
         5,

@@ -189,7 +189,7 @@ for line in sys.argv[1:]:
 def _run_with_models_of_the_hub(folder: Path, text: str, backbone: str) -> None:
     """The record of a run, which is all that is read before a model is asked for."""
     space = SpaceUse(
-        name="a", hash="0" * 64, hashed={"backbone": {"id": "hf-vit"}} | {key: {} for key in EXTRACTED[1:]}, streams={},
+        name="a", hash="0" * 64, hashed={"backbone": {"id": "hf-vit"}} | {part: {} for part in EXTRACTED[1:]}, streams={},
         rate_fps=None, backbone_source=backbone,
     )  # fmt: skip
     record = RunRecord(
