@@ -35,6 +35,12 @@ def hub_options(source: str) -> dict[str, Any]:
     return {"local_files_only": not _is_online(source), "trust_remote_code": False}
 
 
+def network_options(options: dict[str, Any]) -> dict[str, Any]:
+    """`hub_options` for the `from_pretrained` of a network: its search for an adapter does not hear `local_files_only` unless it
+    is told apart, and waits 25 s for a hub that cannot be reached though everything was downloaded."""
+    return options | {"adapter_kwargs": {"local_files_only": options["local_files_only"]}}
+
+
 def check_available(source: str) -> None:
     """ConfigError where `hub_options` would raise it, without the seconds that importing torch takes."""
     _is_online(source)

@@ -101,7 +101,12 @@ def _is_same(target: Path, read: Path) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Readable, and strict: a metric that is not a number is null."""
-    replace_file(path, json.dumps(_finite(value), indent=1, allow_nan=False).encode() + b"\n")
+    replace_file(path, strict_json(value).encode() + b"\n")
+
+
+def strict_json(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

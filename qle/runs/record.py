@@ -10,7 +10,8 @@
     history.jsonl  tensorboard/  checkpoints/ (while training)
 
 A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record, and at
-its end one of itself: a file of another run, or a flipped bit, is an error and not a head that finds nothing.
+its end one of itself, as in metrics.json, environment.json and settings.json: a file of another run, or a flipped bit, is an
+error and not a head that finds nothing.
 """
 
 import platform
@@ -28,7 +29,7 @@ from qle.data.streams.recipe import FeatureRecipe
 from qle.durable import fits_digest, replace_file, with_digest
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
 from qle.inputs import parse_json, read_record_bytes
-from qle.outputs import write_json
+from qle.outputs import strict_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
 from qle.types import TIME_STREAMS
@@ -203,7 +204,7 @@ def save_run(
             replace_file(folder / name, save(tensors, metadata={"format": "pt"}))
             digests[name] = state_digest(tensors)
     for name, value in files.items():
-        write_json(folder / name, value)
+        write_sealed(folder / name, value)
     limit = None if known is None else KnownLimit(limit=known.limit, slope=known.slope)
     record = record.model_copy(update={"digests": digests, "known": limit})
     unsaid = {"localization"} - record.model_fields_set
@@ -240,6 +241,29 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"
         ) from error
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """One of the other records of a run, with a digest of itself at its end."""
+    replace_file(path, with_digest(strict_json(value)) + b"\n")
+
+
+def read_sealed(path: Path) -> Any:
+    """What `write_sealed` was given; CheckpointError where the file is no longer as it was written. Those of older versions,
+    without a digest, are read too."""
+    try:
+        content = read_record_bytes(path)
+        value = parse_json(content)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"
+        ) from error
+    if not fits_digest(content):
+        raise CheckpointError(
+            f"{path} is not as it was written: its digest does not fit its {len(content)} bytes\n"
+            'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
+        )
+    return {name: part for name, part in value.items() if name != "digest"} if isinstance(value, dict) else value
 
 
 def _no_run(folder: Path, error: OSError) -> CheckpointError:

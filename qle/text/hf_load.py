@@ -26,7 +26,14 @@ from transformers import (
 from transformers.utils import cached_file
 
 from qle.errors import ConfigError
-from qle.hub import check_complete, failures_as_config_errors, hub_options, missing_tensors, quiet_library
+from qle.hub import (
+    check_complete,
+    failures_as_config_errors,
+    hub_options,
+    missing_tensors,
+    network_options,
+    quiet_library,
+)
 from qle.inputs import parse_json, read_record_bytes
 from qle.text.base import Piece
 from qle.text.spelling import whole_words
@@ -116,7 +123,7 @@ def _network(source: str, config: Any, options: dict[str, Any]) -> tuple[nn.Modu
             config.text_config.projection_dim = config.projection_dim
         config = config.text_config
     network, report = model_class.from_pretrained(
-        source, config=config, dtype=torch.float32, output_loading_info=True, **options
+        source, config=config, dtype=torch.float32, output_loading_info=True, **network_options(options)
     )
     missing = missing_tensors(report)
     unneeded = {name for name in missing if name.startswith("pooler.")} if model_class is AutoModel else set()

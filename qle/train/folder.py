@@ -12,8 +12,16 @@ from filelock import FileLock, Timeout
 from qle.cache.differences import different, listed
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
 from qle.heads import HEADS, head_class
-from qle.outputs import write_json
-from qle.runs.record import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, SETTINGS_FILE, RunState, read_json, run_state
+from qle.runs.record import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    METRICS_FILE,
+    SETTINGS_FILE,
+    RunState,
+    read_sealed,
+    run_state,
+    write_sealed,
+)
 from qle.train.steps.checkpoints import CheckpointFolder
 
 LOCK_FILE = ".lock"
@@ -69,13 +77,13 @@ def begin(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> R
 def announce(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> None:
     """From now on the folder is a run that has not ended."""
     if accelerator.is_main_process:
-        write_json(folder / SETTINGS_FILE, asked)
+        write_sealed(folder / SETTINGS_FILE, asked)
 
 
 def read_metrics(folder: Path) -> Any:
     """What validation said when the run was finished; CheckpointError where the file no longer says it."""
     path = folder / METRICS_FILE
-    metrics = read_json(path)
+    metrics = read_sealed(path)
     selection = metrics.get("selection") if isinstance(metrics, dict) else None
     said = selection if isinstance(selection, dict) else {}
     scores = [value for name, value in said.items() if name.startswith("val_")]
@@ -91,7 +99,7 @@ def read_metrics(folder: Path) -> Any:
 def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     if not (folder / SETTINGS_FILE).exists():
         raise ConfigError(f"{folder}: an imported run is there, which no training goes on with\ngive another --out")
-    then = _in_full(read_json(folder / SETTINGS_FILE))
+    then = _in_full(read_sealed(folder / SETTINGS_FILE))
     differences = [difference for difference in different(then, asked) if difference[0] not in NO_NUMBERS]
     if not differences:
         return

@@ -84,13 +84,13 @@ def misplaced(folder: Path, streams: Sequence[StreamRecord]) -> str:
     try:
         with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
             for stream in streams:
-                dataset = file.get(stream.name)
-                if not isinstance(dataset, h5py.Dataset) or dataset.shape != stream.shape:
+                dataset = _own_dataset(file, stream.name)
+                if dataset.shape != stream.shape:
                     return f"stream {stream.name!r}: the file has no such array of {stream.shape}"
                 if stream.raw is not None and dataset.id.get_offset() != stream.raw.offset:
                     begin = dataset.id.get_offset()
                     return f"stream {stream.name!r}: its rows begin at byte {begin}, not at {stream.raw.offset}"
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         return f"{FILE_NAME} cannot be read: {error}"
     return ""
 
@@ -151,15 +151,23 @@ def read_array(path: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
 
     with h5py.File(path, "r", locking=False) as file:
         dataset = _own_dataset(file, name)
-        refuse_bomb(dataset.id.get_storage_size(), math.prod(dataset.shape) * dataset.dtype.itemsize)
-        values = np.asarray(dataset[()])
+        values = _read_whole(dataset)
         if "pts" in dataset.attrs:
             return values, np.asarray(dataset.attrs["pts"])
         neighbour = "/".join([*name.split("/")[:-1], "pts"])
         is_there = (
             file.get(neighbour, getlink=True) is not None and file.get(neighbour, getclass=True) is not h5py.Group
         )
-        return values, np.asarray(_own_dataset(file, neighbour)[()]) if is_there else None
+        return values, _read_whole(_own_dataset(file, neighbour)) if is_there else None
+
+
+def _read_whole(dataset: Any) -> np.ndarray:
+    """All of a dataset; ValueError for one that would fill the memory, by its length or by that of one of its chunks."""
+    if dataset.dtype.kind not in "fiub":
+        raise ValueError(f"{dataset.name} holds {dataset.dtype}, expected numbers")
+    for shape in (dataset.shape, dataset.chunks or ()):
+        refuse_bomb(dataset.id.get_storage_size(), math.prod(shape) * dataset.dtype.itemsize)
+    return np.asarray(dataset[()])
 
 
 def peek_array(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype, bool]:
