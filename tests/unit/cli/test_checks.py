@@ -14,7 +14,8 @@ from qle.backbones.trial import MODEL_FILES
 from qle.cache.tools.trials import nearest_folder, try_filesystem
 from qle.cli import checks as doctor
 from qle.cli.app import app
-from tests.small_models import clip_folder, m2crl_file, vit_folder
+from tests.small_m2crl import m2crl_file
+from tests.small_models import clip_folder, vit_folder
 
 
 @pytest.fixture(scope="module")

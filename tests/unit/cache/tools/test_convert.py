@@ -122,7 +122,7 @@ def test_two_conversions_at_once_lose_nothing(tmp_path: Path) -> None:
         with pytest.raises(CacheError, match="just being converted"):
             convert(tmp_path, store="hdf5")
     assert convert(tmp_path, store="hdf5").num_converted == 2
-    made = create_space(tmp_path / "aside", space.record.spec)  # what an earlier one, that was long frozen, would bring
+    made = create_space(space.path / "tmp", space.record.spec)  # what an earlier one, that was long frozen, would bring
     commit_video(made, "a.mp4", num_rows=600, store="hdf5")
     target = video_folder(space.path, "a.mp4", "hdf5")
     before = os.stat(target).st_ino
