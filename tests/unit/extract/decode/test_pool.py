@@ -151,7 +151,7 @@ def test_errors_come_back_with_kind_and_counts(pool, shared_videos):
     ],
 )
 def test_a_decoder_that_goes_wrong_costs_its_own_video_only(pool, shared_videos, name, kind, message):
-    info = probe(shared_videos / "pancake.mkv")
+    info = probe(shared_videos / "rotated-90.mp4")
     rows = np.arange(info.num_frames)
     good = DecodeTask(tag=1, info=info, decoder="pyav", rows=rows, frame_index=rows, geometries=(SMALL,))
     again = DecodeTask(tag=2, info=info, decoder="pyav", rows=rows, frame_index=rows, geometries=(SMALL,))
