@@ -147,9 +147,7 @@ class _Seed:
 
     def __init__(self, request: TrainRequest, number: int, place: SeedPlace, num_tenants: int) -> None:
         self.number, self.place = number, place
-        self._child = start_child(
-            "qle.train.seed_worker:main", {}, environment={"QLE_TENANTS": str(num_tenants)}
-        )
+        self._child = start_child("qle.train.seed_worker:main", {}, environment={"QLE_TENANTS": str(num_tenants)})
         self.process, self.pipe = self._child.process, self._child.pipe
         request = replace(request, device=place.device)
         self.pipe.send(SeedOrder(request=request, number=number, num_threads=place.num_threads))

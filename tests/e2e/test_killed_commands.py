@@ -29,18 +29,16 @@ MARK = "MARK_OF_TEST"
 ENDLESS = ("train.steps=1000000", "train.eval_every=1000000", "data.windows_per_batch=2")
 STREAMED = (*ENDLESS, "data.placement=streamed", "data.num_workers=2")
 
+EXTRACT = ("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native")
 COMMANDS = {
     "prepare": (("prepare", "synthetic", "OUT", "--train", 400, "--seconds", 20), 3),
     "demo": (("demo", "OUT", "--videos", 400), 3),
-    "extract": (("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu", "--workers", 2), 3),
-    "two devices": (
-        ("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu,cpu", "--workers", 1),
-        5,
-    ),
+    "extract": ((*EXTRACT, "--device", "cpu", "--workers", 2), 3),
+    "two devices": ((*EXTRACT, "--device", "cpu,cpu", "--workers", 1), 5),
     "streamed": (("train-heads", STREAMED), 4),
     "two seeds": (("train-heads", ENDLESS, "--seeds", 2, "--jobs", 2), 3),
     "two processes": (("train-heads", ENDLESS), 3),
-}  # fmt: skip
+}
 """Name -> words of the command, and how many processes it is when all work."""
 
 
@@ -57,7 +55,9 @@ class MarkedCommand:
         name, _, value = self._mark.decode().partition("=")
         env = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", name: value}
         self._shared_memory = set(os.listdir("/dev/shm"))
-        self._process = subprocess.Popen(line, cwd=CHECKOUT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            line, cwd=CHECKOUT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     def wait_for(self, num_processes: int, folder: Path | None = None) -> None:
         """Until so many of its processes are there, and the folder that they work in."""

@@ -55,7 +55,9 @@ def films(shared_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 
 @pytest.mark.faults
 @pytest.mark.parametrize("first", range(0, NUM_FILMS, FILMS_EACH))
-def test_rows_of_damaged_films_are_those_of_a_straight_decode_or_marked(extract, films, tmp_path, first, record_property):
+def test_rows_of_damaged_films_are_those_of_a_straight_decode_or_marked(
+    extract, films, tmp_path, first, record_property
+):
     folder = tmp_path / "films"
     folder.mkdir()
     for seed in range(first, min(first + FILMS_EACH, NUM_FILMS)):

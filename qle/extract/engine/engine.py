@@ -69,9 +69,7 @@ class Engine:
     def run(self) -> Progress:
         """Until the list is done. Raises what must end the run; a failed video does not."""
         self._writes = WriteStage(self._outcomes.put, self._note_crash)
-        self._forwards = ForwardStage(
-            self._writes.inbox, self._options.num_lanes, self._outcomes.put, self._note_crash
-        )
+        self._forwards = ForwardStage(self._writes.inbox, self._options.num_lanes, self._outcomes.put, self._note_crash)
         self._pool = DecodePool(
             self._options.num_workers,
             frame_bytes=bytes_per_row(self._geometries),

@@ -163,9 +163,7 @@ class ForwardStage:
         values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         is_finite = finite_rows(values)
         if device.type != "cuda":
-            return Tokens(
-                target, clips, {name: value.cpu() for name, value in values.items()}, is_finite.cpu(), None
-            )
+            return Tokens(target, clips, {name: value.cpu() for name, value in values.items()}, is_finite.cpu(), None)
         host = {name: _to_pinned(value) for name, value in values.items()}
         finite = _to_pinned(is_finite)
         ready = torch.cuda.Event()
