@@ -2,14 +2,17 @@
 
 import ctypes
 import itertools
+import mmap
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
 from qle.errors import DecodeError
-from qle.extract.decode.decoder import Decoder, FrameRequest, no_beat
+from qle.extract.decode.decoder import Decoder, FrameRequest, make_decoder, no_beat
 
 GOOD_FRAMES = 20
 """What comes out before the fault."""
@@ -49,6 +52,20 @@ class Leaking(_Faulty):
             kept.append(np.ones(1 << 20))
             beat()
             time.sleep(0.005)
+
+
+class Cramped(Decoder):
+    """The decoder itself, in a process that gets 24 MB more and no byte beyond, where the name of the video says "huge"."""
+
+    def frames(self, request: FrameRequest, beat: Callable[[], None] = no_beat) -> Iterator[tuple[int, np.ndarray]]:
+        whole = resource.getrlimit(resource.RLIMIT_AS)
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+        if "huge" in request.path.name:
+            resource.setrlimit(resource.RLIMIT_AS, (size + (24 << 20), whole[1]))
+        try:
+            yield from make_decoder("pyav").frames(request, beat)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, whole)
 
 
 class Raising(_Faulty):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import qle
-from qle.cli import console
 from qle.cli.arguments import App
-from qle.cli.cache import cache_app
+from qle.cli.cache.app import cache_app
 from qle.cli.checkpoint import checkpoint_app
 from qle.cli.demo import DEMO_HELP, demo
 from qle.cli.doctor import doctor
+from qle.cli.ending import run
 from qle.cli.eval import EVAL_HELP, eval_
 from qle.cli.explain import EXPLAIN_HELP, explain
 from qle.cli.extract import EXTRACT_HELP, extract
@@ -64,4 +64,4 @@ def main() -> None:
     from qle.runtime import interrupt_on_sigterm
 
     interrupt_on_sigterm()
-    console.run(app)
+    run(app)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 from qle.outputs import MEASURES_SUFFIXES, check_output
 from qle.runtime import cache_folder, use_free_threads
@@ -88,7 +89,7 @@ def eval_(
     for option, path in (("--out", out), ("--fit", fit)):
         check_output(
             option, path, inputs=[path for path in (annotations, predictions, fusion) if path is not None],
-            folders=[one for one in (*(checkpoint or ()), retriever, folder) if one is not None],
+            folders=[given for given in (*(checkpoint or ()), retriever, folder) if given is not None],
             suffixes=MEASURES_SUFFIXES,
         )  # fmt: skip
 
@@ -111,7 +112,7 @@ def eval_(
             check_run(run_folder)
     if request.checkpoints or request.retriever:  # files of predictions are measured without torch
         use_free_threads(console.note)
-    with console.StepProgress("scored", is_quiet=quiet) as progress:
+    with StepProgress("scored", is_quiet=quiet) as progress:
         evaluation = evaluate_runs(request, progress.update)
     if out is not None:
         write_json(out, evaluation.to_json())

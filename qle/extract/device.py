@@ -97,25 +97,25 @@ def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], want
     missing: dict[str, list[Target]] = {}
     replacing: set[str] = set()
     for target in targets:
-        found_states = states(target.folder, sources)
-        _refuse_other_files(target, sources, found_states)
-        for state in found_states:
+        video_states = states(target.folder, sources)
+        _refuse_other_files(target, sources, video_states)
+        for state in video_states:
             if state.state in wanted:
                 missing.setdefault(state.key, []).append(target)
             if state.state in ("stale", "damaged"):  # something stands in the place of the new version
                 replacing.add(state.key)
-    found = [
+    todo = [
         Pending(source, tuple(missing[source.key]), source.key in replacing)
         for source in sources
         if source.key in missing
     ]
-    return sorted(found, key=lambda pending: -size_bytes(pending.source))
+    return sorted(todo, key=lambda pending: -size_bytes(pending.source))
 
 
-def _refuse_other_files(target: Target, sources: Sequence[VideoSource], found: Sequence[VideoState]) -> None:
+def _refuse_other_files(target: Target, sources: Sequence[VideoSource], video_states: Sequence[VideoState]) -> None:
     """A key whose committed video came from another file that still exists: a name clash, not a new version."""
     clashes = []
-    for source, state in zip(sources, found, strict=True):
+    for source, state in zip(sources, video_states, strict=True):
         if state.state == "stale" and (record := target.folder.committed(source.key)) is not None:
             old = Path(record.source.path)
             if old.is_absolute() and old.exists() and not old.samefile(source.path):

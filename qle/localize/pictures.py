@@ -85,9 +85,9 @@ class Illustrator:
     def _illustrated(self, explained: Sequence[ExplainedPrediction], film: Video, source: Path | None) -> Illustrated:
         max_side = PAGE_SIDE if self._heatmaps is None else MAX_SIDE
         shown = with_frames(explained, film, source=source, max_side=max_side)
-        files = [[] if self._heatmaps is None else write_heatmaps(self._heatmaps, [one]) for one in shown]
-        frames = [tuple(self._kept(frame) for frame in one.frames) for one in shown]
-        kept = [replace(one, frames=own) for one, own in zip(shown, frames, strict=True)]
+        files = [[] if self._heatmaps is None else write_heatmaps(self._heatmaps, [answer]) for answer in shown]
+        frames = [tuple(self._kept(frame) for frame in answer.frames) for answer in shown]
+        kept = [replace(answer, frames=own) for answer, own in zip(shown, frames, strict=True)]
         return Illustrated(explained=kept, files=files)
 
     def _kept(self, frame: ExplainedFrame) -> ExplainedFrame:
@@ -98,10 +98,10 @@ def write_heatmaps(folder: Path, explained: Sequence[ExplainedPrediction]) -> li
     """One picture a frame, `<video>__<query>/00012.400s.png`: the frame with its map, or the map alone where it is gone."""
     written = []
     try:
-        for one in explained:
-            inside = folder / _folder_name(one.prediction)
+        for prediction in explained:
+            inside = folder / _folder_name(prediction.prediction)
             inside.mkdir(parents=True, exist_ok=True)
-            for shown in one.frames:
+            for shown in prediction.frames:
                 if shown.relevance is None:
                     continue
                 frame = np.full((*BARE_SIZE, 3), LEGEND_GREY, np.uint8) if shown.frame is None else shown.frame
@@ -131,25 +131,27 @@ def with_frames(
     """The same with the pictures of their frames. A film that is gone costs the pictures, never the answer: maps are then shown
     alone, and a note says why. film: the cached video that was extracted from it. source: where the film lies now, if not where
     it was."""
-    numbers = {frame.source_frame for one in explained for frame in one.frames}
+    numbers = {frame.source_frame for prediction in explained for frame in prediction.frames}
     wanted = np.array(sorted(number for number in numbers if number is not None), np.int64)
     pictures, reason = _fetched(film, wanted, source, max_side)
     record = film.record.source
     shown = ShownFilm(path=source or Path(record.path), begin_s=record.start_s or 0.0) if pictures else None
-    return [replace(_with_pictures(one, pictures, reason), film=shown) for one in explained]
+    return [replace(_with_pictures(prediction, pictures, reason), film=shown) for prediction in explained]
 
 
-def _with_pictures(one: ExplainedPrediction, pictures: Mapping[int, np.ndarray], reason: str) -> ExplainedPrediction:
+def _with_pictures(
+    prediction: ExplainedPrediction, pictures: Mapping[int, np.ndarray], reason: str
+) -> ExplainedPrediction:
     """What has neither a picture nor a map shows nothing, and is left out."""
     frames = [
         frame if frame.source_frame is None else replace(frame, frame=pictures.get(frame.source_frame))
-        for frame in one.frames
+        for frame in prediction.frames
     ]
     kept = tuple(frame for frame in frames if frame.frame is not None or frame.relevance is not None)
-    if not reason or not one.frames:
-        return replace(one, frames=kept)
+    if not reason or not prediction.frames:
+        return replace(prediction, frames=kept)
     lost = "Maps alone, without frames" if kept else "No frames"
-    return replace(one, frames=kept, note=f"{lost}: {reason} {one.note}".strip())
+    return replace(prediction, frames=kept, note=f"{lost}: {reason} {prediction.note}".strip())
 
 
 def _fetched(film: Video, numbers: np.ndarray, source: Path | None, max_side: int) -> tuple[dict[int, np.ndarray], str]:

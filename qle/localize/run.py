@@ -81,7 +81,7 @@ class _Answers:
     ) -> None:
         self._request, self._answerer, self._on_progress = request, answerer, on_progress
         self._illustrator = illustrator
-        self._found: list[tuple[int, Prediction]] = []
+        self._answered: list[tuple[int, Prediction]] = []
         self._illustrated: list[int] = []
         """Numbers of the queries, in the order in which the illustrator was given their predictions."""
         self._first_error: QleError | None = None
@@ -95,20 +95,20 @@ class _Answers:
         try:
             if asked.video is None:
                 raise asked.error or CacheMissingError(f"{asked.name} is not in the cache")
-            predictions = self._predictions(asked.video, asked.places)
+            predictions = self._predictions(asked.video, asked.query_numbers)
         except QleError as error:
             self._first_error = self._first_error or error
             self._result.failures[asked.name] = str(error).splitlines()[0]
             return
         records = [space.video(asked.video.key).record for space in asked.video.spaces]
         self._faults += [f"{asked.name}: {record.source.faults}" for record in records if record.source.faults]
-        self._found += zip(asked.places, predictions, strict=True)
-        for place in asked.places:
-            if (name := self._request.queries[place].video) is not None:
+        self._answered += zip(asked.query_numbers, predictions, strict=True)
+        for number in asked.query_numbers:
+            if (name := self._request.queries[number].video) is not None:
                 self._result.names[asked.video.key] = name
         if self._request.has_pictures:
             self._explain(asked.video, predictions, asked.source)
-            self._illustrated += asked.places
+            self._illustrated += asked.query_numbers
 
     def _explain(self, cached: CachedVideo, predictions: Sequence[Prediction], source: Path | None) -> None:
         """The pictures of the film, where it is, are made while the next video is scored."""
@@ -121,14 +121,14 @@ class _Answers:
         self._illustrator.add(explained, film, source)
 
     def finish(self) -> LocalizeResult:
-        if self._first_error is not None and not self._found:
+        if self._first_error is not None and not self._answered:
             raise self._first_error
         result = self._result
-        result.predictions = [prediction for _, prediction in sorted(self._found, key=lambda pair: pair[0])]
+        result.predictions = [prediction for _, prediction in sorted(self._answered, key=lambda pair: pair[0])]
         explained = self._pictures()
         result.skipped = [str(query) for query in self.skipped]
         result.notes = list(
-            dict.fromkeys([*self._faults, *self._answerer.notes, *(one.note for one in explained if one.note)])
+            dict.fromkeys([*self._faults, *self._answerer.notes, *(answer.note for answer in explained if answer.note)])
         )
         if self.skipped:
             few = "; ".join(f"{query} about {query.video!r}" for query in self.skipped[:NAMED])
@@ -148,12 +148,12 @@ class _Answers:
         self._result.pictures = [path for number in order for path in shown[number][1]]
         return [shown[number][0] for number in order]
 
-    def _predictions(self, cached: CachedVideo, places: Sequence[int]) -> list[Prediction]:
+    def _predictions(self, cached: CachedVideo, numbers: Sequence[int]) -> list[Prediction]:
         def report(done: int, total: int, key: str) -> None:
             self._on_progress(done, total, f"scoring {one_line(key)}")
 
-        queries = [self._request.queries[place] for place in places]
-        return [self._kept(one) for one in self._answerer.predictions(cached, queries, report)]
+        queries = [self._request.queries[number] for number in numbers]
+        return [self._kept(prediction) for prediction in self._answerer.predictions(cached, queries, report)]
 
     def _kept(self, prediction: Prediction) -> Prediction:
         moments = [moment for moment in prediction.moments if moment.score >= self._request.min_score]

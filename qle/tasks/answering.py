@@ -100,7 +100,7 @@ class Answerer(ABC):
         record = self.run.record
         names = [f"{use.name}-{use.hash[:12]}" for use in record.spaces]
         backbones = [_origin(use.hashed) for use in record.spaces]
-        is_one = len(names) == 1
+        has_single_space = len(names) == 1
         return {
             "qle": qle.__version__,
             "run": str(self.run.folder),
@@ -108,8 +108,8 @@ class Answerer(ABC):
             "text encoder": self.run.text.encoder.name,
             "weights": record.digests,
             "trained": record.created.strftime("%Y-%m-%d %H:%M UTC"),
-            "space": names[0] if is_one else names,
-            "backbone": backbones[0] if is_one else backbones,
+            "space": names[0] if has_single_space else names,
+            "backbone": backbones[0] if has_single_space else backbones,
             **self._own_provenance(),
         }
 

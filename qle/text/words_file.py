@@ -185,9 +185,9 @@ class StoredQueries:
         return others, sum(text is None for text, _ in known)
 
     def _hash(self, text: str) -> str:
-        found = self.query(text)
-        numbers = np.concatenate([found.states.ravel(), found.pooled], dtype=np.float32)
-        return xxhash.xxh3_128_hexdigest(numbers.tobytes() + (b"" if found.ids is None else found.ids.tobytes()))
+        features = self.query(text)
+        numbers = np.concatenate([features.states.ravel(), features.pooled], dtype=np.float32)
+        return xxhash.xxh3_128_hexdigest(numbers.tobytes() + (b"" if features.ids is None else features.ids.tobytes()))
 
 
 def _open(path: Path) -> Any:

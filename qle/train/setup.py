@@ -77,8 +77,8 @@ def open_annotations(request: TrainRequest, match: Match, *, allow_unlabelled: b
         absent += [f"{flag} {name}" for name in missing]
         if missing:
             notes.append(f"{path.name}: {len(missing)} videos are not in the cache, their annotations are left out")
-        found = {id(annotation) for group in by_key.values() for annotation in group}
-        kept.append(tuple(annotation for annotation in annotations if id(annotation) in found))
+        matched_ids = {id(annotation) for group in by_key.values() for annotation in group}
+        kept.append(tuple(annotation for annotation in annotations if id(annotation) in matched_ids))
         matched.append(by_key)
     if shared := sorted(matched[0].keys() & matched[1].keys()):
         notes.append(

@@ -3,6 +3,7 @@
 import itertools
 import pydoc
 import shutil
+import sys
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ from qle.cache.tools.inspect import inspect_cache, inspect_video
 from qle.cache.tools.verify import verify
 from qle.extract.decode.decoder import make_decoder, request_frames
 from qle.extract.decode.probe import probe
+from qle.extract.decode.write import write_video
 from qle.extract.sampling import Sampling
 from qle.localize.request import LocalizeRequest
 from qle.localize.run import localize
@@ -129,9 +131,28 @@ def test_stamps_cost_what_their_frames_cost(extract, tmp_path):
     assert video.pts[-1] == 100_000
 
 
-@pytest.mark.parametrize("place", ["qle.extract.engine.opening.plan_rows", "qle.extract.engine.job.JobTarget.write"])
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_frame_that_does_not_fit_into_memory_costs_its_video(extract, small_videos, tmp_path):
+    """The system refuses the memory of a picture to the decode process; the same process goes on with the next video."""
+    folder = shutil.copytree(small_videos, tmp_path / "films")
+    write_video(folder / "huge.mp4", [np.zeros((2304, 4096, 3), np.uint8)] * 2, 10)
+    summary = extract(folder, decoder="tests.faulty_decoders:Cramped", num_workers=1)
+    assert (summary.spaces[0].states["done"], summary.spaces[0].states["failed"]) == (3, 1)
+    assert summary.spaces[0].failures["huge.mp4"].startswith("memory: ")
+
+
+PLACES = (
+    *("qle.extract.engine.opening.plan_rows", "qle.extract.decode.process.request_frames"),
+    *("qle.extract.decode.process.WorkerProcess.receive", "qle.extract.engine.engine.Engine._place"),
+    *("qle.extract.engine.stages.ForwardStage._forward", "qle.extract.engine.job.JobTarget.write"),
+    "qle.extract.engine.job.JobTarget.commit",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_video_that_needs_more_memory_than_there_is_costs_itself(extract, small_videos, monkeypatch, place):
-    """Wherever that shows: when its rows are planned, or when its tokens are written."""
+    """Wherever that shows: when rows are planned, frames are asked for, or come, when they become tokens, are written or
+    committed. One video at a time, so that what fails belongs to one."""
     module, _, name = place.rpartition(".")
     owner = pydoc.locate(module)
     whole, calls = getattr(owner, name), itertools.count()
@@ -140,6 +161,6 @@ def test_a_video_that_needs_more_memory_than_there_is_costs_itself(extract, smal
         return np.empty(1 << 57) if next(calls) == 0 else whole(*arguments, **named)
 
     monkeypatch.setattr(owner, name, greedy)
-    summary = extract(small_videos)
+    summary = extract(small_videos, num_workers=1, batch_frames=1)
     assert (summary.spaces[0].states["done"], summary.spaces[0].states["failed"]) == (2, 1)
     assert next(iter(summary.spaces[0].failures.values())).startswith("memory: ")

@@ -6,7 +6,7 @@ Wrong numbers end with a ConfigError here, before anything is read.
 from qle.errors import ConfigError
 
 
-def check_place(epoch: int, first_batch: int, num_batches: int) -> None:
+def check_start(epoch: int, first_batch: int, num_batches: int) -> None:
     """`num_batches`: of an epoch; from its end on there is nothing left, which is fine."""
     if epoch < 0 or not 0 <= first_batch <= num_batches:
         raise ConfigError(f"epoch {epoch}, batch {first_batch}: expected 0 or more, and at most {num_batches} batches")

@@ -108,6 +108,8 @@ class DecodePool:
                     events.append(event)
         except (EOFError, OSError):
             events += self._bury(worker)
+        except MemoryError as error:  # part of a message is still in the pipe
+            events += self._bury(worker, "memory", f"not enough memory for its answer: {error or 'no more is given'}")
         if worker.is_up:
             self._num_dead_starts = 0
         return events

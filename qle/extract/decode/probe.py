@@ -108,6 +108,8 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.vid
     try:
         # An absolute path cannot be taken for a protocol ("a:b.mp4"), and only files are opened, whatever a playlist says.
         container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DecodeError(f"{path} cannot be opened as a video: {reason}", kind="open") from error
@@ -153,6 +155,8 @@ def _read_packets(
                 ends[stream_index] = max(ends.get(stream_index, pts), pts + (packet.duration or 0))
             if stream_index == index:
                 _note(packets, packet)
+    except MemoryError:
+        raise
     except av.error.FFmpegError:
         packets.num_corrupt += 1  # reading stops here: what came before is judged like a file that broke off
     return packets
@@ -164,6 +168,8 @@ def _try_first_frame(packets: _Packets, packet: av.Packet) -> None:
         frames = packet.decode()
         packets.first_frame = frames[0] if frames else None
         packets.is_tried = bool(frames)
+    except MemoryError:
+        raise
     except av.error.FFmpegError as error:
         packets.is_tried, packets.first_error = True, error.strerror
 

@@ -63,22 +63,23 @@ class WorkerProcess:
         self._shapes: tuple[tuple[int, int], ...] = ()
 
     def begin(self, task: ProbeTask | DecodeTask) -> None:
+        """Sends the task; where memory does not suffice for that (MemoryError) the worker stays idle."""
+        message: tuple[Any, ...] = ("probe", task)
+        if isinstance(task, DecodeTask):
+            order = Order(
+                request=request_frames(task.info, task.frame_index),
+                decoder=task.decoder,
+                rows=task.rows,
+                frame_index=task.frame_index,
+                geometries=task.geometries,
+                content_box=task.content_box,
+            )
+            message = ("decode", order)
+            self._shapes = tuple(geometry.output_shape for geometry in task.geometries)
+        self.send(message)
         self.task = task
         self.last_sign_s = time.monotonic()
         self._last_frame = -1
-        if isinstance(task, ProbeTask):
-            self.send(("probe", task))
-            return
-        self._shapes = tuple(geometry.output_shape for geometry in task.geometries)
-        order = Order(
-            request=request_frames(task.info, task.frame_index),
-            decoder=task.decoder,
-            rows=task.rows,
-            frame_index=task.frame_index,
-            geometries=task.geometries,
-            content_box=task.content_box,
-        )
-        self.send(("decode", order))
 
     def send(self, message: tuple[Any, ...]) -> None:
         """To a worker that may be dead: then the end of its pipe will tell."""

@@ -1,9 +1,10 @@
 """PyAV: the reference decoder. Exact by construction: a frame is taken for the wanted one only if it carries its stamp.
 
-A stream that shows damage (a decoder that reports errors, frames that it flags) is decoded straight: from the beginning, without
-jumps, without leaving a frame out. What a decoder puts in the place of what is lost depends on every frame before it, so this
-alone gives what a player shows. Wanted frames that are flagged then are given, and named in `damaged`; what follows an error is
-not given before the next key frame.
+A stream that shows damage (a decoder that reports or logs errors, frames that it flags) is decoded straight: from the beginning,
+without jumps, without leaving a frame out. What a decoder puts in the place of what is lost depends on every frame before it, so
+this alone gives what a player shows. A decoder complains about a packet when it is handed over, which is before any frame comes
+out that refers to it, also one that is shown earlier: so nothing was given that would have to be taken back. Wanted frames that
+are flagged then are given, and named in `damaged`; what follows an error is not given before the next key frame.
 
 Colour: swscale's bilinear path with the file's own matrix and range (BT.601 limited where it is silent), 8-bit RGB. It is
 what OpenCV and decord do too, so pre-trained encoders have seen such pixels; against an exact conversion it is 1.3 levels of 255
@@ -11,16 +12,25 @@ off on average (rounding, nearest chroma) and costs half as much. 10-bit and 4:4
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import av
 import av.error
+import av.logging
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from qle.errors import DecodeError
 from qle.extract.decode.decoder import NO_TICK, Decoder, FrameRequest, no_beat, upright
 from qle.extract.decode.probe import open_video
+
+NEVER_SKIPPED = frozenset({"vp7", "vp8"})
+"""Codecs of which no frame is left out. What they keep from frame to frame (the map of segments) may be changed by a frame that
+nothing refers to."""
+FAULTS_OF_JUMPS = ("mmco: unref short failure", "number of reference frames")
+"""How the errors begin that a whole stream gives after a jump: frames are to be forgotten that were never seen."""
+CONCEALING = "concealing"
+"""How the message begins that lost parts of a picture were made up; it is no error to those who log it."""
 
 
 class PyavDecoder(Decoder):
@@ -46,6 +56,20 @@ def _pixels(rgb: av.VideoFrame) -> np.ndarray:
     return lines[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
 
 
+@contextmanager
+def _messages() -> Iterator[list[tuple[int, str, str]]]:
+    """What the decoder logs meanwhile in this thread, as (level, name, text); nothing of it is printed."""
+    level, skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_skip_repeated(False)  # else an error would be missing that was the last one of another file too
+    av.logging.set_level(av.logging.INFO)
+    try:
+        with av.logging.Capture() as messages:
+            yield messages
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips_repeated)
+
+
 class _Walk:
     """One pass over the file: where it stands, and how many frames are known to be good up to there."""
 
@@ -68,6 +92,8 @@ class _Walk:
         """What the decoder could not read since the last key frame."""
         self._first_key_tick = NO_TICK
         """Stamp of the first key frame since the file was opened or a jump."""
+        self._num_keys = 0
+        """Key frames since then."""
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._restart()
 
@@ -104,6 +130,8 @@ class _Walk:
             return self._judge(ahead, tick)
         try:
             for frame in self._frames:
+                if self._is_damaged and not self._is_straight:
+                    return None
                 if frame.pts is None:
                     continue
                 self._num_since_base += frame.pts > self._base_tick and self._error is None
@@ -114,6 +142,8 @@ class _Walk:
                         return None
                 if frame.pts >= tick:
                     return self._judge(frame, tick)
+        except MemoryError:
+            raise
         except av.error.FFmpegError as error:
             self._error, self._is_damaged = error, True
         return None
@@ -127,7 +157,8 @@ class _Walk:
 
     def _decoded(self, is_after_jump: bool = False) -> Iterator[av.VideoFrame]:
         is_before_key = True
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
+            self._num_keys += packet.is_keyframe
             if is_before_key and packet.size:
                 if packet.is_keyframe:
                     is_before_key = False
@@ -143,14 +174,27 @@ class _Walk:
                     self._error = None
                 yield frame
 
+    def _packets(self) -> Iterator[av.Packet]:
+        """The packets of the stream. Where a piece of the file cannot be read, or says itself that it is not whole, the decoder
+        may not notice what is missing."""
+        packets = self._container.demux(self._stream)
+        while True:
+            with _messages() as messages:
+                packet = next(packets, None)
+            if packet is None:
+                return
+            if packet.is_corrupt or any(level <= av.logging.ERROR for level, _, _ in messages):
+                self._is_damaged, self._skips_unwanted = True, False
+            yield packet
+
     def _choose_skipping(self, packet: av.Packet) -> None:
         """Nothing refers to a "nonref" frame, so leaving it out changes no other frame of a stream without damage."""
         if not self._request.has_stamps or packet.pts is None:
             return
         ticks = self._request.ticks
-        place = int(np.searchsorted(ticks, packet.pts))
-        is_wanted = place < len(ticks) and ticks[place] == packet.pts
-        is_skipping = not is_wanted and self._skips_unwanted
+        number = int(np.searchsorted(ticks, packet.pts))
+        is_wanted = number < len(ticks) and ticks[number] == packet.pts
+        is_skipping = not is_wanted and self._skips_unwanted and self._may_skip
         self._is_straight &= not is_skipping
         skip = "NONREF" if is_skipping else "DEFAULT"
         if self._stream.codec_context.skip_frame != skip:
@@ -159,8 +203,13 @@ class _Walk:
     def _frames_of(self, packet: av.Packet) -> list[av.VideoFrame]:
         """What comes out for a packet. On the straight way an error is passed over, as players do it: the frame is lost."""
         try:
-            frames: list[av.VideoFrame] = packet.decode()
+            with _messages() as messages:
+                frames: list[av.VideoFrame] = packet.decode()
+            if messages and self._is_complaint(packet, messages):
+                self._is_damaged, self._skips_unwanted = True, False
             return frames
+        except MemoryError:  # no fault of the stream
+            raise
         except av.error.FFmpegError as error:
             if (
                 not self._is_straight or not self._request.has_stamps
@@ -171,11 +220,23 @@ class _Walk:
                 self._error = error
             return []
 
+    def _is_complaint(self, packet: av.Packet, messages: list[tuple[int, str, str]]) -> bool:
+        """Whether messages that were logged for this packet tell of damage, rather than of the jump to a whole stream."""
+        if not self._is_straight and packet.pts is not None and packet.pts < self._first_key_tick:
+            return False
+        is_first_part = not self._is_straight and self._num_keys <= 1
+        return any(
+            (level <= av.logging.ERROR and not (is_first_part and text.startswith(FAULTS_OF_JUMPS)))
+            or text.startswith(CONCEALING)
+            for level, _, text in messages
+        )
+
     def _jump(self, tick: int) -> None:
         """To the last key frame that is not after `tick`, or to the beginning where there is none."""
         self._ahead = None
         self._error = None
         self._num_since_base = 0
+        self._num_keys = 0
         self._is_straight = False
         try:
             self._container.seek(tick, stream=self._stream, backward=True)
@@ -187,11 +248,13 @@ class _Walk:
         """Opens the file anew: the only way to its beginning that every container and every edit list agrees on."""
         self._open_files.close()
         self._container, self._stream = self._open_files.enter_context(open_video(self._request.path))
+        self._may_skip = self._stream.codec_context.codec.canonical_name not in NEVER_SKIPPED
         self._ahead = None
         self._error = None
         self._num_since_base = 0
         self._num_counted = 0
         self._first_key_tick = NO_TICK
+        self._num_keys = 0
         self._is_straight = True
         self._frames = self._decoded()
 

@@ -69,7 +69,7 @@ class Engine:
     def run(self) -> Progress:
         """Until the list is done. Raises what must end the run; a failed video does not."""
         self._writes = WriteStage(self._outcomes.put, self._note_crash)
-        self._forwards = ForwardStage(self._writes.inbox, self._options.num_lanes, self._note_crash)
+        self._forwards = ForwardStage(self._writes.inbox, self._options.num_lanes, self._outcomes.put, self._note_crash)
         self._pool = DecodePool(
             self._options.num_workers,
             frame_bytes=bytes_per_row(self._geometries),
@@ -132,14 +132,19 @@ class Engine:
                 keep_partial=self._options.keep_partial,
             )
             self._submit(job, task)
-        for job in self._jobs:
+        for job in list(self._jobs):
             while self._pool.num_idle and job.tasks:
                 self._submit(job, job.tasks.popleft())
 
     def _submit(self, job: Job, task: ProbeTask | DecodeTask) -> None:
+        try:
+            self._pool.submit(task)
+        except MemoryError as error:
+            self._fail(job, out_of_memory(job.source, error))
+            self._forget_if_done(job)
+            return
         self._owners[task.tag] = job
         job.tasks_running += 1
-        self._pool.submit(task)
 
     def _begin(self, job: Job, event: Probed) -> None:
         self._opener.open(job, event)
@@ -155,7 +160,7 @@ class Engine:
         job = self._owners[event.tag]
         if isinstance(event, Frames):
             try:
-                self._place(job, event)
+                self._add_frames(job, event)
             except MemoryError as error:
                 self._fail(job, out_of_memory(job.source, error))
             event.release()
@@ -173,7 +178,7 @@ class Engine:
             self._fail(job, out_of_memory(job.source, error))
         self._forget_if_done(job)
 
-    def _place(self, job: Job, frames: Frames) -> None:
+    def _add_frames(self, job: Job, frames: Frames) -> None:
         for part in job.parts:
             if part.is_closed or not self._note_damaged(part, frames.damaged):
                 continue
@@ -309,5 +314,7 @@ class Engine:
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> np.ndarray:
-    """Room for a batch; pinned where a copy to the device would otherwise wait for one."""
-    return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda").numpy()
+    """Room for a batch; pinned where a copy to the device would otherwise wait for one. MemoryError where there is none."""
+    if device.type != "cuda":
+        return np.empty(shape, np.uint8)
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()

@@ -91,11 +91,20 @@ class ForwardStage:
     all cores waits at every layer for the core that a decoder has just borrowed.
     """
 
-    def __init__(self, sink: "Mailbox[Tokens]", num_lanes: int, on_crash: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        sink: "Mailbox[Tokens]",
+        num_lanes: int,
+        on_outcome: Callable[[Outcome], None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
         self.inbox: Mailbox[tuple[Target, Batch[JobTarget]]] = Mailbox(num_lanes + 1)
         self.clock = Clock()
         self.notes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._sink = sink
+        self._on_outcome = on_outcome
+        self._has_passed: set[Target] = set()
+        """Those for which memory has sufficed at least once."""
         self._clips_per_pass: dict[Target, int] = {}
         self._lock = threading.Lock()
         self._threads = [
@@ -122,41 +131,57 @@ class ForwardStage:
             thread.join()
 
     def _run(self, work: tuple[Target, Batch[JobTarget]]) -> None:
-        with _current(work[0].backbone.device):
-            tokens = self._forward(*work)
-        self._sink.put(tokens)
+        try:
+            with _current(work[0].backbone.device):
+                tokens = self._forward(*work)
+        except MemoryError as error:  # for what lies around the passes
+            for job_target, _ in _by_owner(work[1].clips):
+                self._on_outcome(ended_by(error, job_target))
+            return
+        if tokens is not None:
+            self._sink.put(tokens)
 
-    def _forward(self, target: Target, batch: Batch[JobTarget]) -> Tokens:
+    def _forward(self, target: Target, batch: Batch[JobTarget]) -> Tokens | None:
+        """The tokens of a batch, without the clips for which there was no memory; None where that holds for all."""
         device = target.backbone.device
-        parts = []
+        parts, clips = [], []
         start = 0
         while start < len(batch.clips):
             size = self._clips_per_pass.get(target, len(batch.frames))
             try:
                 parts.append(self._pass(target, batch.frames[start : start + size]))
-                start += size
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve(target, size, error)
+            except (MemoryError, RuntimeError) as error:
+                if not self._halve(target, size, error):
+                    continue
+                self._on_outcome(ended_by(MemoryError(str(error)), batch.clips[start][0]))
+            else:
+                self._has_passed.add(target)
+                clips += batch.clips[start : start + size]
+            start += size
+        if not parts:
+            return None
         values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         is_finite = finite_rows(values)
         if device.type != "cuda":
-            return Tokens(
-                target, batch.clips, {name: value.cpu() for name, value in values.items()}, is_finite.cpu(), None
-            )
+            return Tokens(target, clips, {name: value.cpu() for name, value in values.items()}, is_finite.cpu(), None)
         host = {name: _to_pinned(value) for name, value in values.items()}
         finite = _to_pinned(is_finite)
         ready = torch.cuda.Event()
         ready.record()
-        return Tokens(target, batch.clips, host, finite, ready)
+        return Tokens(target, clips, host, finite, ready)
 
     def _pass(self, target: Target, frames: np.ndarray) -> dict[str, torch.Tensor]:
         with torch.inference_mode():
             return to_stored(target.backbone.encode(torch.from_numpy(frames)), target.streams)
 
-    def _halve(self, target: Target, size: int, error: RuntimeError) -> None:
-        is_out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    def _halve(self, target: Target, size: int, error: MemoryError | RuntimeError) -> bool:
+        """Makes passes smaller after one that was too large for the memory. Whether nothing smaller is left to try, for a clip
+        as others that did fit: then its video fails. Where none ever did, the run ends."""
+        is_out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
         if not is_out_of_memory:
             raise error
+        if size <= 1 and target in self._has_passed:
+            return True
         if size <= 1:
             raise QleError(
                 f"{target.backbone.name}: not even one clip of {target.backbone.context.length} frames fits in memory.\n"
@@ -167,6 +192,7 @@ class ForwardStage:
         if target.backbone.device.type == "cuda":
             torch.cuda.empty_cache()
         self.notes.put(f"{target.backbone.name}: out of memory with {size} clips in a pass, going on with {size // 2}")
+        return False
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:
@@ -225,14 +251,14 @@ class WriteStage:
                 continue
             plan = job_target.assembler.plan
             rows = np.concatenate([np.arange(plan.kept(clip).start, plan.kept(clip).stop) for _, clip in slots])
-            places = np.concatenate(
+            token_rows = np.concatenate(
                 [
                     np.arange(plan.kept(clip).start, plan.kept(clip).stop) - plan.start(clip) + slot * length
                     for slot, clip in slots
                 ]
             )
             try:
-                job_target.write(rows, places, values, is_finite)
+                job_target.write(rows, token_rows, values, is_finite)
             except (DecodeError, CacheError, MemoryError) as error:
                 self._on_outcome(ended_by(error, job_target))
                 continue

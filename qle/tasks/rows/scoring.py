@@ -73,15 +73,15 @@ class RowScorer:
             familiar = [None] * len(distinct) if self.known is None else self.known.familiarity(words.sentence)
             plan = self._plan(chosen, words)
             for first in range(0, len(distinct), plan.group):
-                places = range(first, min(first + plan.group, len(distinct)))
-                group = words.select(torch.tensor(places, device=self.device))
-                report = _steps(on_progress, chosen, places, len(distinct))
+                numbers = range(first, min(first + plan.group, len(distinct)))
+                group = words.select(torch.tensor(numbers, device=self.device))
+                report = _steps(on_progress, chosen, numbers, len(distinct))
                 reading, usable = self._read(chosen, group, plan.chunk, report)
                 tracks += self._refine(chosen, reading, usable, plan.refine)
                 self._keep(_KeptReading(video, distinct[first : first + plan.group], chosen.choice, reading, usable))
         tracks = [replace(track, familiarity=near) for track, near in zip(tracks, familiar, strict=True)]
-        found = dict(zip(distinct, tracks, strict=True))
-        return [found[query] for query in queries]
+        track_of = dict(zip(distinct, tracks, strict=True))
+        return [track_of[query] for query in queries]
 
     def read(self, video: Video, queries: Sequence[str]) -> tuple[RowChoice, RowReading, Tensor]:
         """The video as the temporal mixer gets it: its chosen rows, the reading of all of them for all (distinct) queries
@@ -191,8 +191,8 @@ class RowScorer:
         valid = usable.cpu().numpy() & chosen.choice.valid
         tracks: list[ScoreTrack] = []
         for first in range(0, len(reading.raw_logit), step):
-            places = slice(first, first + step)
-            part = RowReading(features=reading.features[places], raw_logit=reading.raw_logit[places])
+            queries = slice(first, first + step)
+            part = RowReading(features=reading.features[queries], raw_logit=reading.raw_logit[queries])
             scores = self.head.refine(part, times_s, usable)
             said = scores.logit[:, usable], scores.presence_logit
             if not all(bool(torch.isfinite(numbers).all()) for numbers in said if numbers is not None):
@@ -200,7 +200,7 @@ class RowScorer:
                     f"head {self.head.name} gives scores that are not finite on finite tokens of {chosen.video.key!r}\n"
                     "its weights are damaged or its training diverged: use another checkpoint"
                 )
-            tracks += [_track(chosen.choice, valid, part, scores, place) for place in range(len(part.raw_logit))]
+            tracks += [_track(chosen.choice, valid, part, scores, number) for number in range(len(part.raw_logit))]
         return tracks
 
     def _plan(self, chosen: "_Chosen", words: Words) -> "_Plan":
@@ -238,11 +238,11 @@ class _KeptReading:
 
     def of(self, queries: Sequence[str]) -> RowReading:
         """For some of the queries, in their order."""
-        places = [self.queries.index(query) for query in queries]
+        numbers = [self.queries.index(query) for query in queries]
         maps = self.reading.relevance_map
         return RowReading(
-            features=self.reading.features[places], raw_logit=self.reading.raw_logit[places],
-            relevance_map=None if maps is None else maps[places],
+            features=self.reading.features[numbers], raw_logit=self.reading.raw_logit[numbers],
+            relevance_map=None if maps is None else maps[numbers],
         )  # fmt: skip
 
 
@@ -311,9 +311,9 @@ class _Chosen:
         return fetched
 
 
-def _track(choice: RowChoice, valid: np.ndarray, reading: RowReading, scores: RowScores, place: int) -> ScoreTrack:
+def _track(choice: RowChoice, valid: np.ndarray, reading: RowReading, scores: RowScores, number: int) -> ScoreTrack:
     def host(values: Tensor) -> np.ndarray:
-        numbers: np.ndarray = values[place].float().cpu().numpy()
+        numbers: np.ndarray = values[number].float().cpu().numpy()
         return np.where(np.isfinite(numbers), numbers, np.float32(0))  # only rows that are not valid can be otherwise
 
     return ScoreTrack(
@@ -323,7 +323,7 @@ def _track(choice: RowChoice, valid: np.ndarray, reading: RowReading, scores: Ro
         logit=host(scores.logit),
         raw_logit=host(reading.raw_logit),
         uncertainty=None if scores.uncertainty is None else host(scores.uncertainty),
-        presence_logit=None if scores.presence_logit is None else float(scores.presence_logit[place]),
+        presence_logit=None if scores.presence_logit is None else float(scores.presence_logit[number]),
     )
 
 

@@ -143,17 +143,17 @@ def test_a_damaged_index_is_built_anew_and_never_believed(space, file, kind):
 
 def die_at(root: Path, call: int) -> None:
     """The body of a process that is killed when it replaces a file for the n-th time."""
-    count, true = 0, pooled_update.replace_file
+    count, true = 0, pooled_update.write_record
 
-    def replace(path: Path, content: bytes) -> None:
+    def replace(folder: Path, name: str, content: bytes) -> None:
         nonlocal count
         count += 1
         if count == call:
-            (path.parent / ".qle-torn.tmp").write_bytes(content[: len(content) // 2])
+            (folder / ".qle-torn.tmp").write_bytes(content[: len(content) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        true(path, content)
+        true(folder, name, content)
 
-    pooled_update.replace_file = replace
+    pooled_update.write_record = replace
     pooled_update.VIDEOS_PER_READ = pooled_update.VIDEOS_PER_COMMIT = 4
     open_pooled(source(root))
 

@@ -17,7 +17,7 @@ import torch
 
 from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
-from qle.data.loading.checks import check_place, check_share
+from qle.data.loading.checks import check_share, check_start
 from qle.data.loading.plan import Placement
 from qle.data.streams.features import StreamSet
 from qle.errors import AnnotationError
@@ -27,7 +27,7 @@ from qle.tasks.moments.batches.batching import ItemBatch, ItemPlan
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.items import Corpus, is_item, open_corpus
 from qle.tasks.moments.batches.negatives import Negatives
-from qle.tasks.moments.batches.pack import open_source, place_pack
+from qle.tasks.moments.batches.pack import open_source, pack_placement
 from qle.tasks.moments.batches.reading import ClipReader
 from qle.tasks.moments.batches.targets import ItemLabels, TargetArrays
 from qle.tasks.moments.batches.words import PackedWords, packed_words
@@ -79,7 +79,7 @@ class MomentBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on (a resume makes nothing that was seen before)."""
-        check_place(epoch, first_batch, len(self))
+        check_start(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[MomentBatch]:
@@ -144,8 +144,8 @@ class MomentBatches:
         query_index = [queries.setdefault(query, len(queries)) for query in corpus.query[items].tolist()]
         negative, negative_mask = None, None
         if self._negatives is not None:
-            found = self._negatives.draw(items, draw[:, draws.NEGATIVE])
-            negative, negative_mask = map(torch.from_numpy, found)
+            drawn = self._negatives.draw(items, draw[:, draws.NEGATIVE])
+            negative, negative_mask = map(torch.from_numpy, drawn)
         return MomentBatch(
             clips=clips,
             clip_mask=torch.from_numpy(mask),
@@ -198,7 +198,7 @@ def moment_batches(
         )
     reader = ClipReader(streams, keys)
     corpus = open_corpus(annotations, dict(zip(keys, reader.edges_s, strict=True)), config.source_pattern)
-    placement = place_pack(config.placement, reader.num_bytes, device, shard[1])
+    placement = pack_placement(config.placement, reader.num_bytes, device, shard[1])
     log.info("features: %s (%s)", placement.name, placement.reason)
     return MomentBatches(
         corpus,

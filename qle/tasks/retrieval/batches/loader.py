@@ -16,8 +16,8 @@ from torch import Tensor
 
 from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
-from qle.data.loading.checks import check_place, check_share
-from qle.data.loading.plan import Placement, available_ram_bytes, place
+from qle.data.loading.checks import check_share, check_start
+from qle.data.loading.plan import Placement, available_ram_bytes, choose_placement
 from qle.data.pairs import PairTable, pair_table
 from qle.errors import AnnotationError
 from qle.heads.retrieval import RetrievalBatch
@@ -67,7 +67,7 @@ class RetrievalBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on."""
-        check_place(epoch, first_batch, len(self))
+        check_start(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[RetrievalBatch]:
@@ -128,8 +128,8 @@ class RetrievalBatches:
     def _frames(self, videos: np.ndarray) -> Tensor:
         if self._packed is None:
             return torch.from_numpy(self._source.frames([self.pairs.videos[video] for video in videos.tolist()]))
-        places = torch.from_numpy(np.searchsorted(self.pairs.described, videos)).to(self._packed.device)
-        return self._packed.index_select(0, places)
+        rows = torch.from_numpy(np.searchsorted(self.pairs.described, videos)).to(self._packed.device)
+        return self._packed.index_select(0, rows)
 
     def _pack(self) -> Tensor | None:
         """Frames of all described videos where they are to lie; None where they are read as they are needed."""
@@ -172,15 +172,15 @@ def retrieval_batches(
         config,
         sentences=None if text is None else sentences_of(text, pairs.queries, device),
         seed=seed,
-        placement=_place(source, pairs, config, device, shard[1]),
+        placement=_placement(source, pairs, config, device, shard[1]),
         device=device,
     )
 
 
-def _place(
+def _placement(
     source: FrameSource, pairs: PairTable, config: RetrievalDataConfig, device: torch.device, num_processes: int
 ) -> Placement:
-    return place(
+    return choose_placement(
         config.placement,
         len(pairs.described) * source.num_frames * source.dim * source.dtype.itemsize,
         ram_bytes=available_ram_bytes(num_tenants()),

@@ -17,8 +17,8 @@ import torch
 from qle.cache.reader import Space
 from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
-from qle.data.loading.checks import check_place, check_share
-from qle.data.loading.plan import Placement, available_ram_bytes, place
+from qle.data.loading.checks import check_share, check_start
+from qle.data.loading.plan import Placement, available_ram_bytes, choose_placement
 from qle.data.negatives import united_concepts
 from qle.data.rows import RowChoice, check_rate, choose_rows
 from qle.errors import AnnotationError, CacheMissingError, ConfigError
@@ -75,7 +75,7 @@ class TrainingBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on (a resume reads nothing that was seen before)."""
-        check_place(epoch, first_batch, len(self))
+        check_start(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     @property
@@ -180,7 +180,7 @@ def training_batches(
     if skipped:
         log.warning("%d annotated videos have no valid row and are left out: %s", len(skipped), ", ".join(skipped[:3]))
     reader = TokenReader(space, rows, streams, config.window_rows)
-    placement = _place(reader, config, device, shard[1])
+    placement = _placement(reader, config, device, shard[1])
     batches = TrainingBatches(
         _source(placement, reader, config, device, shard[1]),
         reader,
@@ -207,10 +207,10 @@ def _lessons(
     space: Space, annotations: Mapping[str, Sequence[Annotation]], config: DataConfig
 ) -> tuple[dict[str, list[Annotation]], dict[str, RowChoice], tuple[str, ...]]:
     """Annotations and rows of every video that something can be learned from; and those without a valid row."""
-    united = iter(united_concepts([one for asked in annotations.values() for one in asked]))
+    united = iter(united_concepts([annotation for asked in annotations.values() for annotation in asked]))
     matched = {key: [next(united) for _ in asked] for key, asked in annotations.items()}
     # Also what nobody has answered: what a video was asked is no negative of it. But windows come from labelled videos alone.
-    matched = {key: asked for key, asked in matched.items() if any(one.is_labelled for one in asked)}
+    matched = {key: asked for key, asked in matched.items() if any(annotation.is_labelled for annotation in asked)}
     if not matched:
         raise AnnotationError(
             "there are no annotations that say when anything happens; give a file with at least one query and its windows"
@@ -237,9 +237,9 @@ def _check(space: Space, config: DataConfig, streams: Sequence[str], seed: int, 
         )
 
 
-def _place(reader: TokenReader, config: DataConfig, device: torch.device, num_processes: int) -> Placement:
+def _placement(reader: TokenReader, config: DataConfig, device: torch.device, num_processes: int) -> Placement:
     device_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    return place(
+    return choose_placement(
         config.placement,
         sum(reader.num_rows) * reader.row_bytes,
         ram_bytes=available_ram_bytes(num_tenants()),
@@ -270,6 +270,6 @@ def _events(
     for number, (key, choice) in enumerate(rows.items()):
         for annotation in annotations[key]:
             for start_s, end_s in annotation.windows:
-                found = rows_of(start_s, end_s, choice.edges_s)
-                events.append((number, found.start, found.stop))
+                rows_inside = rows_of(start_s, end_s, choice.edges_s)
+                events.append((number, rows_inside.start, rows_inside.stop))
     return events

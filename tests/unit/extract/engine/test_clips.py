@@ -1,6 +1,7 @@
 """Every row is kept by exactly one clip, with context where the video has any."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def test_each_row_is_kept_once_by_a_clip_that_reads_it(num_rows, context):
         assert set(plan.keeper(np.array(plan.kept(clip), dtype=np.int64)).tolist()) <= {clip}
 
 
+@pytest.mark.slow
 @given(st.integers(1, 200), contexts)
 def test_readers_are_exactly_the_clips_that_read_the_row(num_rows, context):
     plan = ClipPlan(num_rows, context)

@@ -24,9 +24,11 @@ NATIVE = Sampling(mode="native")
 
 
 class Faulty(Backbone):
-    """The built-in backbone, which asks for absurd memory above `most_clips` clips, and overflows float16 on bright frames."""
+    """The built-in backbone, which asks for absurd memory above `most_clips` clips and, where `is_hungry`, for each bright clip;
+    it overflows float16 on bright frames."""
 
-    def __init__(self, most_clips=10**9):
+    def __init__(self, most_clips=10**9, *, is_hungry=False):
+        self._is_hungry = is_hungry
         self._inner = build_backbone(BackboneRequest(name="tiny", device="cpu"))
         self._most_clips = most_clips
         for name in ("name", "preprocess", "context", "streams", "device", "compute_dtype"):
@@ -37,7 +39,7 @@ class Faulty(Backbone):
         return cls()
 
     def encode(self, frames):
-        if len(frames) > self._most_clips:
+        if len(frames) > self._most_clips or (self._is_hungry and (frames.float().mean((1, 2, 3, 4)) > 200).any()):
             torch.empty(1 << 60, dtype=torch.uint8)
         factor = 1 + 1e9 * (frames.float().mean((2, 3, 4)) > 200)
         encoded = self._inner.encode(frames)
@@ -63,7 +65,7 @@ def forward(backbone, batch, tmp_path):
     target = make_target(backbone, NATIVE, TokenOptions(dtype="float32"), tmp_path / "cache")
     sink = Mailbox(4)
     crashes = []
-    stage = ForwardStage(sink, 1, crashes.append)
+    stage = ForwardStage(sink, 1, crashes.append, crashes.append)
     stage.inbox.put((target, batch))
     stage.close()
     sink.finish()
@@ -107,6 +109,27 @@ def test_another_error_of_the_backbone_is_not_taken_for_memory(batch, tmp_path):
     assert isinstance(crashes[0], ValueError)
 
 
+def run_all(videos, target, **options):
+    """The engine over a folder of videos, in the order of their names."""
+    work = WorkList([Pending(source, (target,), False) for source in discover([str(videos)])], [target])
+    settings = EngineOptions(sampling=NATIVE, durability="none", **options)
+    return Engine(work, [target], settings, lambda progress: None).run()
+
+
+def test_a_clip_for_which_memory_does_not_suffice_fails_its_video_where_others_fit(tmp_path):
+    """The allocation that fails is a real one of torch, in the middle of a run that works."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    dark, bright = np.zeros((48, 64, 3), np.uint8), np.full((48, 64, 3), 255, np.uint8)
+    for name, pictures in {"a": [dark] * 4, "b": [dark, bright, dark], "c": [dark] * 4}.items():
+        write_video(videos / f"{name}.mp4", pictures, 10)
+    target = make_target(Faulty(is_hungry=True), NATIVE, TokenOptions(), tmp_path / "cache")
+    progress = run_all(videos, target, batch_frames=2)
+    assert (progress.videos_done, progress.videos_failed) == (2, 1)
+    assert target.folder.errors.latest()["b.mp4"].kind == "memory"
+    assert "b.mp4: not enough memory for this video" in target.folder.errors.latest()["b.mp4"].message
+
+
 def test_numbers_that_cannot_be_stored_fail_their_video_and_are_never_in_the_cache(tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -114,13 +137,7 @@ def test_numbers_that_cannot_be_stored_fail_their_video_and_are_never_in_the_cac
     write_video(videos / "fine.mp4", [dark] * 5, 10)
     write_video(videos / "overflows.mp4", [dark, bright, dark], 10)
     target = make_target(Faulty(), NATIVE, TokenOptions(), tmp_path / "cache")
-    sources = discover([str(videos)])
-    progress = Engine(
-        WorkList([Pending(source, (target,), False) for source in sources], [target]),
-        [target],
-        EngineOptions(sampling=NATIVE, durability="none"),
-        lambda progress: None,
-    ).run()
+    progress = run_all(videos, target)
     assert (progress.videos_done, progress.videos_failed) == (1, 1)
     assert target.folder.errors.latest()["overflows.mp4"].kind == "nonfinite"
     assert "row 1 (0.100 s)" in target.folder.errors.latest()["overflows.mp4"].message

@@ -22,7 +22,7 @@ from qle.heads.moments import MomentBatch
 from qle.tasks.moments.batches import pack
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches
-from qle.tasks.moments.batches.pack import BatchMemory, place_pack
+from qle.tasks.moments.batches.pack import BatchMemory, pack_placement
 from qle.text.bank import QueryBank
 from qle.text.request import TextRequest
 from qle.text.stored import build_stored
@@ -351,13 +351,13 @@ def test_a_mapped_pack_leaves_nothing_behind(make: Make, tmp_path: Path, monkeyp
 def test_without_room_on_the_disk_nothing_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     cpu, huge = torch.device("cpu"), 10**18
-    assert place_pack("auto", huge, cpu, 1, ram_bytes=huge * 2).name == "streamed"
+    assert pack_placement("auto", huge, cpu, 1, ram_bytes=huge * 2).name == "streamed"
     with pytest.raises(ConfigError, match="set TMPDIR"):
-        place_pack("mapped", huge, cpu, 1)
+        pack_placement("mapped", huge, cpu, 1)
     with pytest.raises(ConfigError, match=r"data.placement=auto, fewer streams, or a longer data.clip_s"):
-        place_pack("ram", huge, cpu, 1)
-    assert place_pack("auto", 1000, cpu, 1).name == "ram"
-    assert place_pack("auto", 1000, cpu, 1, ram_bytes=2000).name == "mapped"
+        pack_placement("ram", huge, cpu, 1)
+    assert pack_placement("auto", 1000, cpu, 1).name == "ram"
+    assert pack_placement("auto", 1000, cpu, 1, ram_bytes=2000).name == "mapped"
 
 
 def test_long_videos_are_packed_piece_by_piece(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
