@@ -39,12 +39,6 @@ _STYLES = {
 }
 
 
-def _in_units(size: str) -> str:
-    """ "25600000000 bytes" -> "25.6 GB"; what torch says in units of its own stays as it is."""
-    number, _, unit = size.partition(" ")
-    return format_bytes(float(number)) if unit == "bytes" else size
-
-
 def show_error(error: QleError) -> None:
     """The message as it is: our errors say what, where and what to run next; a traceback would only hide that."""
     _write_stderr(_render(visible(f"error: {error}"), sys.stderr, style="bold red" if sys.stderr.isatty() else None))
