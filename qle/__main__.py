@@ -1,6 +1,6 @@
 """The command `qle` and `python -m qle`: whoever interrupts it while it starts or ends gets one line, not a traceback.
 
-Between these two the command line itself says what was interrupted (`console.run`). Nothing is imported here that takes time.
+Between these two the command line itself says what was interrupted (`ending.run`). Nothing is imported here that takes time.
 """
 
 import os
@@ -14,6 +14,7 @@ INTERRUPTED_EXIT = 130
 def main() -> None:
     """Load the command line, then run it."""
     _open_closed_streams()
+    _end_with_launcher()
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background jobs ignore it
     if is_ours:
         signal.signal(signal.SIGINT, _leave)
@@ -44,6 +45,16 @@ def _open_closed_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - until the process ends
+
+
+def _end_with_launcher() -> None:
+    """First of all, since a launcher may be killed while the processes that it has started still load their libraries."""
+    from qle.runtime import environment
+
+    if environment("TORCHELASTIC_RUN_ID") is not None:
+        from qle.children import end_with_parent
+
+        end_with_parent()
 
 
 def _leave(*_: object) -> NoReturn:

@@ -14,6 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -41,6 +43,19 @@ from multiprocessing.connection import Connection
 module, function = start["call"].split(":")
 getattr(import_module(module), function)(Connection(start["pipe_fd"]), **start["arguments"])
 """
+
+
+def end_with_parent() -> None:
+    """From now on this process ends at once when the one that started it is gone. For those that a launcher has started: where
+    that is killed, nobody would wait for them, and the cores and GPUs would stay taken."""
+    parent_pid = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(PARENT_CHECK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True, slots=True)

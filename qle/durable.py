@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -98,7 +99,12 @@ def write_file(path: Path, content: bytes, durability: Durability, dir_fd: int |
 
 
 def replace_file(path: Path, content: bytes, durability: Durability = "full", dir_fd: int | None = None) -> None:
-    """Write a file so that its readers see the old bytes or the new ones, never a part. dir_fd: as in `write_file`."""
+    """Write a file so that its readers see the old bytes or the new ones, never a part. What the system keeps in /dev is written
+    to and never replaced: a file in the place of /dev/null would break every other program. dir_fd: as in `write_file`."""
+    if dir_fd is None and _is_device(path):
+        with open(path, "wb", buffering=0) as device:
+            _write_all(device.fileno(), content)
+        return
     beside = name_beside(path, dir_fd)
     try:
         write_file(beside, content, durability, dir_fd)
@@ -113,6 +119,22 @@ def replace_file(path: Path, content: bytes, durability: Durability = "full", di
         sync_file(path.parent, durability)
     elif durability == "full":
         os.fsync(dir_fd)
+
+
+def _is_device(path: Path) -> bool:
+    """A device by itself (/dev/null), or one of the names under which a process finds its own streams (/dev/stdout)."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or (stat.S_ISLNK(mode) and str(path.parent.absolute()) in ("/dev", "/dev/fd"))
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    """write until nothing is left: a pipe takes a part at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def publish_once(path: Path, content: bytes, durability: Durability = "full") -> bool:
@@ -193,8 +215,8 @@ def with_digest(record: str) -> bytes:
 
 def fits_digest(record: bytes) -> bool:
     """Whether the text of a JSON object is as it was written; True of an older one, which carries no digest."""
-    found = _DIGEST_FIELD.search(record)
-    return found is None or found[1] == xxhash.xxh3_128_hexdigest(record[: found.start()]).encode()
+    match = _DIGEST_FIELD.search(record)
+    return match is None or match[1] == xxhash.xxh3_128_hexdigest(record[: match.start()]).encode()
 
 
 def remove_tree(path: Path) -> None:
@@ -225,10 +247,10 @@ def owned_name(prefix: str, suffix: str = "") -> str:
 
 def is_orphaned(name: str) -> bool:
     """Whether a name that `owned_name` gave is that of a process of this machine which has ended."""
-    found = _OWNED.search(name)
-    if found is None or found.end() != len(name):
+    match = _OWNED.search(name)
+    if match is None or match.end() != len(name):
         return False
-    scope, pid, start = found.groups()
+    scope, pid, start = match.groups()
     return scope == _scope() and process_start(int(pid)) != int(start)
 
 

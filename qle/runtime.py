@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "QLE_TENANTS": "set by qle train-heads --jobs: how many trainings share the memory of the machine",
     "RANK": "set by accelerate launch: number of the process; the first one talks and writes",
     "LOCAL_RANK": "set by accelerate launch: number of the process on its machine",
+    "TORCHELASTIC_RUN_ID": "set by accelerate launch and torchrun: the process ends with the launcher that started it",
     "MASTER_PORT": "set by launchers for more than one process; without RANK, only one of them was started",
     "OMP_NUM_THREADS": "the libraries' own name for CPU threads; where it is set, qle chooses none",
     "NO_COLOR": "any value: no colours on the terminal",
@@ -201,7 +202,7 @@ def _quota() -> tuple[float, Path | None]:
                 quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
             if int(quota) > 0:  # the old files say -1 where there is none, the new one "max", which is no number
                 quotas.append((int(quota) / int(period), folder))
-    return min(quotas, key=lambda found: found[0])
+    return min(quotas, key=lambda cores_and_folder: cores_and_folder[0])
 
 
 def _used_s(group: Path | None) -> float:

@@ -52,12 +52,12 @@ def run_forked(line: list[str], prepare: Callable[[], None]) -> Ended:
 
 
 def _call(line: list[str]) -> None:
-    from qle.cli import console
+    from qle.cli import ending
     from qle.cli.app import app
 
     sys.argv = ["qle", *line]
     try:
-        console.run(app)
+        ending.run(app)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001 - as the interpreter would show it

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 from qle.outputs import MEASURES_SUFFIXES, check_output
 from qle.runtime import cache_folder, use_free_threads
@@ -111,7 +112,7 @@ def eval_(
             check_run(run_folder)
     if request.checkpoints or request.retriever:  # files of predictions are measured without torch
         use_free_threads(console.note)
-    with console.StepProgress("scored", is_quiet=quiet) as progress:
+    with StepProgress("scored", is_quiet=quiet) as progress:
         evaluation = evaluate_runs(request, progress.update)
     if out is not None:
         write_json(out, evaluation.to_json())

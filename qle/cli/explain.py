@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError, QleError
 from qle.outputs import FILM_SUFFIXES, MEASURES_SUFFIXES, REPORT_SUFFIXES, check_output
 from qle.runtime import cache_folder, use_free_threads
@@ -122,7 +123,7 @@ def _answers(
         checkpoint=checkpoint, queries=tuple(Query(text=text) for text in queries), cache=cache,
         video_ids=tuple(video_ids), device=device, heatmaps=heatmaps, report=report, num_frames=frames,
     )  # fmt: skip
-    with console.StepProgress("rows", is_quiet=quiet) as progress:
+    with StepProgress("rows", is_quiet=quiet) as progress:
         result = localize(request, progress.update)
     for line in [*(f"failed  {name}: {reason}" for name, reason in result.failures.items()), *result.notes]:
         console.note(one_line(line))
@@ -137,7 +138,7 @@ def _film(
     from qle.localize.film import overlay_film
 
     opened = open_run(checkpoint, cache, device)
-    with console.StepProgress("drew", is_quiet=quiet) as progress:
+    with StepProgress("drew", is_quiet=quiet) as progress:
         film = overlay_film(opened, opened.space.video(video_id), query, path, progress.update)
     return {
         "overlay video": str(film.path), "frames": film.num_frames, "fps": round(film.fps, 3),
@@ -156,7 +157,7 @@ def _faithfulness(
         raise ConfigError(f"--out {out}: there is no folder {out.parent}")
 
     opened = open_run(checkpoint, cache, device)
-    with console.StepProgress("tested", is_quiet=quiet) as progress:
+    with StepProgress("tested", is_quiet=quiet) as progress:
         report = check_faithfulness(
             opened, annotations, max_rows=max_rows, seed=seed, allow_missing=allow_missing, on_progress=progress.update
         )

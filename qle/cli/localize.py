@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output, format_of
 from qle.runtime import cache_folder, use_free_threads
@@ -90,7 +91,7 @@ def localize(
     from qle.localize.run import localize as run
 
     use_free_threads(console.note)
-    with console.StepProgress("rows", is_quiet=quiet) as progress:
+    with StepProgress("rows", is_quiet=quiet) as progress:
         result = run(request, progress.update)
     text = render(
         kind, result.predictions, provenance=result.provenance, names=result.names, failures=result.failures,

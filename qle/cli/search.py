@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.outputs import MOMENTS_SUFFIXES, check_output, format_of
 from qle.runtime import cache_folder, use_free_threads
 
@@ -74,7 +75,7 @@ def search(
     from qle.search.run import search as run
 
     use_free_threads(console.note)
-    with console.StepProgress("searched", is_quiet=quiet) as progress:
+    with StepProgress("searched", is_quiet=quiet) as progress:
         result = run(request, progress.update)
     text = render(kind, result)
     if out is None:

@@ -85,9 +85,9 @@ class Illustrator:
     def _illustrated(self, explained: Sequence[ExplainedPrediction], film: Video, source: Path | None) -> Illustrated:
         max_side = PAGE_SIDE if self._heatmaps is None else MAX_SIDE
         shown = with_frames(explained, film, source=source, max_side=max_side)
-        files = [[] if self._heatmaps is None else write_heatmaps(self._heatmaps, [one]) for one in shown]
-        frames = [tuple(self._kept(frame) for frame in one.frames) for one in shown]
-        kept = [replace(one, frames=own) for one, own in zip(shown, frames, strict=True)]
+        files = [[] if self._heatmaps is None else write_heatmaps(self._heatmaps, [answer]) for answer in shown]
+        frames = [tuple(self._kept(frame) for frame in answer.frames) for answer in shown]
+        kept = [replace(answer, frames=own) for answer, own in zip(shown, frames, strict=True)]
         return Illustrated(explained=kept, files=files)
 
     def _kept(self, frame: ExplainedFrame) -> ExplainedFrame:

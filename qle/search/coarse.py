@@ -63,12 +63,12 @@ class CoarseVectors:
 
     def products(self, texts: Tensor) -> np.ndarray:
         """(texts, rows) float32: how alike each text and each row are, roughly. texts: (texts, dim) unit vectors."""
-        found = np.empty((len(texts), len(self._values)), dtype=np.float32)
+        products = np.empty((len(texts), len(self._values)), dtype=np.float32)
         turned = texts.float().T.contiguous()
         for first, block in _blocks(self._values):
             product = torch.from_numpy(block).to(texts.device).float() @ turned
-            found[:, first : first + len(block)] = product.T.cpu().numpy()
-        return found
+            products[:, first : first + len(block)] = product.T.cpu().numpy()
+        return products
 
 
 def open_coarse(
@@ -126,8 +126,8 @@ def _extended(
 
 def _made(index: PooledIndex, head: RetrievalHead, first: int, stop: int, device: torch.device) -> np.ndarray:
     means = torch.from_numpy(index.means(first, stop)).to(device).float()
-    found: np.ndarray = head.coarse_frames(means).cpu().numpy().astype(FLOAT16)
-    return found
+    frames: np.ndarray = head.coarse_frames(means).cpu().numpy().astype(FLOAT16)
+    return frames
 
 
 def _read(index: PooledIndex, retriever: str) -> CoarseRecord | None:
@@ -135,11 +135,11 @@ def _read(index: PooledIndex, retriever: str) -> CoarseRecord | None:
     if content is None:
         return None
     try:
-        found = CoarseRecord.model_validate_json(content)
+        record = CoarseRecord.model_validate_json(content)
     except ValidationError:
         return None
-    is_ours = found.vectors == index.record.vectors
-    return found if is_ours and Path(found.file).name == found.file else None
+    is_ours = record.vectors == index.record.vectors
+    return record if is_ours and Path(record.file).name == record.file else None
 
 
 def _kept(index: PooledIndex, retriever: str) -> np.ndarray | None:

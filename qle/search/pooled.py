@@ -96,7 +96,7 @@ class Table:
     def of(cls, keys: Sequence[str], commit: np.ndarray, row: np.ndarray, digest: np.ndarray) -> "Table":
         """In any order."""
         order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-        names = [keys[place].encode("utf-8", "surrogatepass") for place in order.tolist()]
+        names = [keys[number].encode("utf-8", "surrogatepass") for number in order.tolist()]
         return cls(
             names=np.frombuffer(b"".join(names), dtype=np.uint8),
             ends=np.cumsum([len(name) for name in names], dtype=np.int64),
@@ -108,9 +108,9 @@ class Table:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def key(self, place: int) -> str:
-        start = int(self.ends[place - 1]) if place else 0
-        return self.names[start : int(self.ends[place])].tobytes().decode("utf-8", "surrogatepass")
+    def key(self, number: int) -> str:
+        start = int(self.ends[number - 1]) if number else 0
+        return self.names[start : int(self.ends[number])].tobytes().decode("utf-8", "surrogatepass")
 
     def keys(self) -> list[str]:
         """All of them."""
@@ -155,24 +155,24 @@ class PooledIndex:
         return self.record.num_rows
 
     @cached_property
-    def place_of_key(self) -> Mapping[str, int]:
-        return {key: place for place, key in enumerate(self.table.keys())}
+    def number_of_key(self) -> Mapping[str, int]:
+        return {key: number for number, key in enumerate(self.table.keys())}
 
-    def key(self, place: int) -> str:
-        return self.table.key(place)
+    def key(self, number: int) -> str:
+        return self.table.key(number)
 
-    def frames(self, places: np.ndarray) -> np.ndarray:
+    def frames(self, numbers: np.ndarray) -> np.ndarray:
         """(videos, frames, dim) float32 of these videos, in their order."""
-        rows = self.table.row[places]
+        rows = self.table.row[numbers]
         order = np.argsort(rows)  # in the order of the file, as a disk likes it
-        found = np.empty((len(places), self.record.num_frames, self.record.dim), dtype=np.float32)
+        frames = np.empty((len(numbers), self.record.num_frames, self.record.dim), dtype=np.float32)
         for at in order.tolist():
             stored = np.asarray(self._vectors[rows[at]])
-            if short_digest(stored) != int(self.table.digest[places[at]]):
-                found[at] = self._again(int(places[at]))
+            if short_digest(stored) != int(self.table.digest[numbers[at]]):
+                frames[at] = self._again(int(numbers[at]))
             else:
-                found[at] = stored
-        return found
+                frames[at] = stored
+        return frames
 
     def means(self, first: int, stop: int) -> np.ndarray:
         """(rows, dim) float16. DamagedIndexError where they are not what was written."""
@@ -181,9 +181,9 @@ class PooledIndex:
                 raise DamagedIndexError(f"{self.folder / self.record.means}: rows {start} to {end}")
         return np.asarray(self._means[first:stop])
 
-    def _again(self, place: int) -> np.ndarray:
+    def _again(self, number: int) -> np.ndarray:
         """Out of the cache; and the index is built anew the next time."""
-        key = self.key(place)
+        key = self.key(number)
         self.damaged[key] = f"its frames in {self.folder.name} are damaged: read from the video again"
         if self.is_kept:
             remove(self.folder.parent, self.folder / RECORD_FILE)
@@ -194,8 +194,8 @@ class PooledIndex:
 def to_float16(frames: np.ndarray) -> np.ndarray:
     """What float16 cannot hold is cut at its largest number."""
     limit = float(np.finfo(np.float16).max)
-    found: np.ndarray = np.clip(frames, -limit, limit).astype(FLOAT16)
-    return found
+    rounded: np.ndarray = np.clip(frames, -limit, limit).astype(FLOAT16)
+    return rounded
 
 
 def digest_of(values: np.ndarray) -> str:
@@ -286,9 +286,9 @@ def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     except CacheCorruptError as error:
         raise DamagedIndexError(str(error)) from error
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size < size:
-            raise DamagedIndexError(f"{path} has {found.st_size} bytes, expected {size}")
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < size:
+            raise DamagedIndexError(f"{path} has {status.st_size} bytes, expected {size}")
         # Copy on write: nobody writes, but torch does not take arrays that nobody may write to.
         return np.memmap(file, dtype=FLOAT16, mode="c", shape=shape)
 

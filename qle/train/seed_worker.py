@@ -3,9 +3,6 @@
 SeedOrder from the pipe -> TrainStatus, note, ... -> RunSummary, or the QleError that ended it
 """
 
-import os
-import signal
-import threading
 import time
 from multiprocessing.connection import Connection
 
@@ -21,11 +18,9 @@ STATUS_S = 0.1
 """Between two statuses that say nothing new but the number of the step."""
 
 
-def main(pipe_fd: int) -> None:
+def main(pipe: Connection) -> None:
     """Anything but a QleError is a bug and leaves its traceback on stderr."""
-    pipe = Connection(pipe_fd)
     order: SeedOrder = pipe.recv()
-    threading.Thread(target=_die_with_parent, args=(pipe,), daemon=True).start()
     torch.set_num_threads(order.num_threads)
     try:
         settings = resolve(order.request)
@@ -45,12 +40,3 @@ class _Reports:
         if status.note or status.is_over or time.monotonic() >= self._next_s:
             self._pipe.send(status)
             self._next_s = time.monotonic() + STATUS_S
-
-
-def _die_with_parent(pipe: Connection) -> None:
-    """The parent says nothing more; when its end of the pipe closes, it is gone, and nobody wants this training now."""
-    try:
-        pipe.recv()
-    except (EOFError, OSError):
-        # No exception would reach the main thread inside a long forward pass. Checkpoints are whole or not there.
-        os.kill(os.getpid(), signal.SIGKILL)

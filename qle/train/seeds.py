@@ -2,16 +2,11 @@
 
     TrainRequest -> slots (which device, how many threads) -> a process a seed -> TrainStatus, note ... RunSummary | QleError
 
-A process is an interpreter of its own, so that nothing of this one (locks, CUDA, threads) is inherited. It holds the other end
-of a pipe: when this process goes, however it goes, the pipe ends and so does the training, which can go on later from its
-checkpoints. A seed that fails does not stop the others; its error comes last.
+A process is an interpreter of its own (`qle.children`): when this one goes, however it goes, so does the training, which can go
+on later from its checkpoints. A seed that fails does not stop the others; its error comes last.
 """
 
-import json
 import signal
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,22 +15,12 @@ from typing import Any
 
 import torch
 
+from qle.children import start_child
 from qle.errors import ConfigError, QleError, TrainingError
 from qle.runtime import are_threads_given, environment, free_cores, num_cores, num_threads, resolve_device
 from qle.train.progress import OnNote, OnStatus, TrainStatus
 from qle.train.request import TrainRequest
 from qle.train.summary import RunSummary
-
-# Ctrl-C reaches the whole group: the parent decides, and says one word instead of each of them a traceback.
-BOOT = """
-import json, os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-start = json.loads(sys.argv[1])
-sys.path[:] = start["path"]
-os.environ["QLE_TENANTS"] = start["num_tenants"]
-from qle.train.seed_worker import main
-main(start["pipe_fd"])
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,21 +145,11 @@ class _Seed:
 
     def __init__(self, request: TrainRequest, number: int, slot: SeedSlot, num_tenants: int) -> None:
         self.number, self.slot = number, slot
-        ours, theirs = socket.socketpair()
-        start = {"path": sys.path, "pipe_fd": theirs.fileno(), "num_tenants": str(num_tenants)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, json.dumps(start)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # results of the command go there, and these are none
-            pass_fds=(theirs.fileno(),),
-        )
-        theirs.close()
-        self.pipe = Connection(ours.detach())
+        self._child = start_child("qle.train.seed_worker:main", {}, environment={"QLE_TENANTS": str(num_tenants)})
+        self.process, self.pipe = self._child.process, self._child.pipe
         request = replace(request, device=slot.device)
         self.pipe.send(SeedOrder(request=request, number=number, num_threads=slot.num_threads))
 
     def end(self) -> int:
         """Wait for it; its exit code comes back."""
-        code = self.process.wait()
-        self.pipe.close()
-        return code
+        return self._child.wait()

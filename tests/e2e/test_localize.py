@@ -279,13 +279,13 @@ def test_terminated_extraction_leaves_no_temporary_cache(run: Path, small_videos
     """As a batch system ends a job: from within, when the temporary cache is there."""
     watcher = (
         "import os, pathlib, signal, tempfile\n"
-        "from qle.cli import app, console\n"
-        "class Progress(console.StepProgress):\n"
+        "from qle.cli import app, localize\n"
+        "class Progress(localize.StepProgress):\n"
         "    def update(self, done, total, what):\n"
         "        if what == 'extracting':\n"
         "            print(*pathlib.Path(tempfile.gettempdir()).glob('qle-*'))\n"
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
-        "console.StepProgress = Progress\n"
+        "localize.StepProgress = Progress\n"
         "if __name__ == '__main__': app.main()\n"
     )
     ask = ("localize", "--checkpoint", run, "--video", small_videos / "b.mp4", "--query", "smoke", "--device", "cpu")

@@ -8,21 +8,25 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from qle import hub
 from qle.backbones import BackboneRequest, build_backbone, check_request
+from qle.data.summaries.language_model import LanguageModel
 from qle.errors import ConfigError
 from qle.extract.respec import EXTRACTED
 from qle.runs.record import CONFIG_FILE, RunRecord, SpaceUse
-from tests.small_models import vit_folder
+from qle.text import TextRequest, build_text_encoder
+from tests.small_language_models import gpt2_folder
+from tests.small_models import bert_folder, vit_folder
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -123,12 +127,36 @@ def test_what_was_downloaded_is_used_without_the_hub(
     closed_port: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _hub_lies_at(closed_port, monkeypatch)
-    downloaded = tmp_path / "hub" / "models--owner--model"
-    shutil.copytree(vit_folder(tmp_path / "vit"), downloaded / "snapshots" / ("0" * 40))
-    (downloaded / "refs").mkdir()
-    (downloaded / "refs" / "main").write_text("0" * 40)
+    _download(vit_folder(tmp_path / "vit"), tmp_path)
     assert hub.hub_options("owner/model")["local_files_only"]
     assert build_backbone(BackboneRequest(name="owner/model", device="cpu")).streams[0].name == "patch"
+
+
+@pytest.mark.parametrize(("make", "build"), [
+    (vit_folder, lambda name: build_backbone(BackboneRequest(name=name, device="cpu"))),
+    (bert_folder, lambda name: build_text_encoder(TextRequest(name=name))),
+    (gpt2_folder, lambda name: LanguageModel(name, torch.device("cpu"))),
+], ids=["pictures", "texts", "sentences"])  # fmt: skip
+def test_a_hub_that_is_down_is_asked_once_for_what_was_downloaded(
+    served: type[Hub],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    make: Callable[[Path], Path],
+    build: Callable[[str], object],
+) -> None:
+    """The library's own search for an adapter asked it again and again, 25 s long."""
+    _hub_lies_at(served.url, monkeypatch)  # type: ignore[attr-defined]
+    _download(make(tmp_path / "made"), tmp_path)
+    build("owner/model")
+    assert served.asked == ["/owner/model/resolve/main/config.json"]
+
+
+def _download(folder: Path, tmp_path: Path) -> None:
+    """The files of the folder stand where the library keeps what it has downloaded of owner/model."""
+    downloaded = tmp_path / "hub" / "models--owner--model"
+    shutil.copytree(folder, downloaded / "snapshots" / ("0" * 40))
+    (downloaded / "refs").mkdir()
+    (downloaded / "refs" / "main").write_text("0" * 40)
 
 
 def test_a_path_that_does_not_exist_is_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,11 +176,11 @@ OF_A_RUN = (
 ASKED_IN_ONE_PROCESS = """
 import sys
 from functools import partial
-from qle.cli import console
+from qle.cli import ending
 from qle.cli.app import app
 for line in sys.argv[1:]:
     try:
-        console.run(partial(app, line.split()))
+        ending.run(partial(app, line.split()))
     except SystemExit as end:
         print(end.code, "torch" in sys.modules, "transformers" in sys.modules)
 """
@@ -161,7 +189,7 @@ for line in sys.argv[1:]:
 def _run_with_models_of_the_hub(folder: Path, text: str, backbone: str) -> None:
     """The record of a run, which is all that is read before a model is asked for."""
     space = SpaceUse(
-        name="a", hash="0" * 64, hashed={"backbone": {"id": "hf-vit"}} | {key: {} for key in EXTRACTED[1:]}, streams={},
+        name="a", hash="0" * 64, hashed={"backbone": {"id": "hf-vit"}} | {part: {} for part in EXTRACTED[1:]}, streams={},
         rate_fps=None, backbone_source=backbone,
     )  # fmt: skip
     record = RunRecord(

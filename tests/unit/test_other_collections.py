@@ -10,6 +10,8 @@ import pytest
 from tests.golden_sets import READERS, folder
 from tests.other_collections import make_collection
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 NAMES = tuple(f"{kind}-x" for kind in READERS)
 """A set of every system that the tests know."""

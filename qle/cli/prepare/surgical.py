@@ -1,7 +1,7 @@
 """`qle prepare ...`: one command a dataset. Each parses, calls one reader, and shows what was written.
 
-Surgical video, own tables and made-up videos are here; benchmarks of moments in cli_prepare_moments.py, what makes or gives back
-whole files in cli_prepare_files.py.
+Surgical video, own tables and made-up videos are here; benchmarks of moments and retrieval in benchmarks.py, what makes or gives
+back whole files in files.py.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from qle.cli.options import Json, Quiet
 from qle.cli.prepare.benchmarks import MOMENT_COMMANDS
 from qle.cli.prepare.files import FILE_COMMANDS
 from qle.cli.prepare.options import Out, OutFile, Overwrite, Root, SkipBad, Source, example, positive, write
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def synthetic(
         num_train=train, num_val=val, num_test=test, num_composition=composition, seconds=seconds, fps=fps, size=size,
         seed=seed,
     )  # fmt: skip
-    with console.StepProgress("made", is_quiet=quiet) as progress:
+    with StepProgress("made", is_quiet=quiet) as progress:
         summary = write_synthetic(out, config, progress.update, workers)
     if json:
         console.print_json(asdict(summary))

@@ -8,6 +8,7 @@ import typer
 from qle.cli import console
 from qle.cli.options import Json, Quiet
 from qle.cli.prepare.options import Overwrite, example
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 
 WORDS_HELP = (
@@ -45,7 +46,7 @@ def words(
         raise ConfigError(f"{out} would be replaced\nadd --overwrite, or name another --out")
     check_output("--out", out, inputs=annotations, suffixes=(".safetensors",))
     asked = [annotation for path in annotations for annotation in read_annotations(path, allow_unlabelled=True)]
-    with console.StepProgress("read", is_quiet=quiet) as progress:
+    with StepProgress("read", is_quiet=quiet) as progress:
         recorded = read_query_features(features, asked, allow_missing=allow_missing, on_progress=progress.update)
     numbered, spellings = (recorded.queries, None) if tokenizer is None else with_numbers(recorded.queries, tokenizer)
     write_stored_words(out, numbered, spellings)

@@ -35,7 +35,7 @@ _LABELS = {"1.0": 1, "1": 1, "0.0": 0, "0": 0, "True": 1, "False": 0}
 
 
 @dataclass(slots=True)
-class _Rows:
+class _TripletColumns:
     """All rows as numbers: which (video, query), which frame, and 1, 0."""
 
     pairs: dict[tuple[str, str], int]
@@ -79,7 +79,7 @@ def _windows(frames: np.ndarray, fps: float, stride: int) -> tuple[tuple[float, 
     return tuple((start / fps, end / fps) for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _read_rows(source: Path, log: ReadLog) -> _Rows:
+def _read_rows(source: Path, log: ReadLog) -> _TripletColumns:
     pairs: dict[tuple[str, str], int] = {}
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     num_rows = 0
@@ -92,7 +92,7 @@ def _read_rows(source: Path, log: ReadLog) -> _Rows:
     log.close(num_rows)
     if not pairs:
         raise log.nothing_left(f"{source} holds no row that can be used")
-    return _Rows(pairs, *(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return _TripletColumns(pairs, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _blocks(source: Path) -> Iterator[Any]:

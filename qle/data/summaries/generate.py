@@ -48,7 +48,7 @@ class SummariesResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Video:
+class _ToldVideo:
     name: str
     sentences: tuple[str, ...]
     """In order of time, none twice."""
@@ -89,7 +89,7 @@ def write_summaries(
     )
 
 
-def _videos(annotations: Iterable[Annotation]) -> list[_Video]:
+def _videos(annotations: Iterable[Annotation]) -> list[_ToldVideo]:
     by_name: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         if not annotation.is_absent:
@@ -99,7 +99,7 @@ def _videos(annotations: Iterable[Annotation]) -> list[_Video]:
     return [_video(name, told) for name, told in by_name.items()]
 
 
-def _video(name: str, told: Sequence[Annotation]) -> _Video:
+def _video(name: str, told: Sequence[Annotation]) -> _ToldVideo:
     ordered = sorted(told, key=lambda annotation: annotation.windows[:1] or ((float("inf"), 0.0),))
     first_as: dict[str, str] = {}
     for annotation in ordered:
@@ -109,20 +109,24 @@ def _video(name: str, told: Sequence[Annotation]) -> _Video:
     digest = hashlib.sha256(json.dumps([name, *sentences], ensure_ascii=False).encode()).hexdigest()
     durations_s = [annotation.duration_s for annotation in told if annotation.duration_s is not None]
     duration_s = durations_s[0] if durations_s else None
-    return _Video(name=name, sentences=sentences, duration_s=duration_s, facts=facts, source=digest)
+    return _ToldVideo(name=name, sentences=sentences, duration_s=duration_s, facts=facts, source=digest)
 
 
-def _qid(video: _Video, level: Level) -> str:
+def _qid(video: _ToldVideo, level: Level) -> str:
     return f"{video.name}_{level.name}"
 
 
-def _origin(video: _Video, level: Level, identity: Any) -> dict[str, Any]:
+def _origin(video: _ToldVideo, level: Level, identity: Any) -> dict[str, Any]:
     """All that decides the text."""
     return {"level": level.name, **identity, "source": video.source}
 
 
 def _rows(
-    video: _Video, levels: Sequence[Level], summariser: Summariser, wanted: dict[str, dict[str, Any]], notes: list[str]
+    video: _ToldVideo,
+    levels: Sequence[Level],
+    summariser: Summariser,
+    wanted: dict[str, dict[str, Any]],
+    notes: list[str],
 ) -> list[Annotation]:
     rows: list[Annotation] = []
     for level in levels:

@@ -102,7 +102,7 @@ class MesmConfig(DetrConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class _HeardWords:
     """What the clips of each item listen to."""
 
     words: Float[Tensor, "items words dim"]
@@ -196,7 +196,7 @@ class MesmHead(MomentHead):
         if batch.negative is not None:  # the items stand in the batch twice, first with their own query
             index = torch.cat([index, index[batch.negative]])
         words, mask = self.inputs.enter_words(read.states)[index], read.mask[index]
-        text = _Text(words, self.inputs.positions_of_words(words), mask)
+        text = _HeardWords(words, self.inputs.positions_of_words(words), mask)
         told = self._with_sentence(text, clips, batch)
         all_positions, heard = positions.repeat(rounds, 1, 1), clips.repeat(rounds, 1, 1)
         extras = {"clips": clips, "texts": told.words[: batch.num_items], "text_mask": told.mask[: batch.num_items]}
@@ -258,7 +258,7 @@ class MesmHead(MomentHead):
         ids = None if words.ids is None else words.ids[:, :most]
         return replace(words, states=words.states[:, :most], mask=words.mask[:, :most], ids=ids)
 
-    def _with_sentence(self, text: _Text, clips: Tensor, batch: MomentBatch) -> _Text:
+    def _with_sentence(self, text: _HeardWords, clips: Tensor, batch: MomentBatch) -> _HeardWords:
         """The text with the made-up sentence in front: of the item's own video, or of that of its negative query."""
         if self.sentence is None:
             return text
@@ -271,14 +271,14 @@ class MesmHead(MomentHead):
         if batch.negative is not None:
             sentence = torch.cat([sentence, sentence[batch.negative]])
         words = torch.cat([sentence.to(text.words.dtype), text.words], dim=1)
-        return _Text(
+        return _HeardWords(
             words,
             self.inputs.positions_of_words(words),
             torch.cat([text.mask.new_ones(len(words), 1), text.mask], dim=1),
         )
 
     @staticmethod
-    def _published_positions(text: _Text, told: _Text, num_items: int) -> _Text:
+    def _published_positions(text: _HeardWords, told: _HeardWords, num_items: int) -> _HeardWords:
         """parity: words of negative queries keep the positions that they have behind the sentence."""
         if text.positions is None or told.positions is None or told.positions.shape == text.positions.shape:
             return text

@@ -178,7 +178,7 @@ class QleHead(RowHead):
         ):
             if width % getattr(config, name):
                 raise ConfigError(f"head qle: width {width} is no multiple of {name} = {getattr(config, name)}")
-        self.enter = _Enter(token_dim, dim, self.rows, self.cols, config)
+        self.enter = _TokenEntry(token_dim, dim, self.rows, self.cols, config)
         near = None if not config.look_reach else grid_band(self.rows, self.cols, config.look_reach)
         self.register_buffer("near", near, persistent=False)
         self.words = nn.Linear(shapes.text_dim, dim)
@@ -326,7 +326,7 @@ class QleHead(RowHead):
         return score[..., None]
 
 
-class _Enter(nn.Module):
+class _TokenEntry(nn.Module):
     """Tokens of any backbone to the width of the head, with the place of each cell."""
 
     cell_code: Tensor

@@ -100,7 +100,8 @@ class TmassHead(RetrievalHead):
         (frame_dim,) = shapes.streams[FRAMES]
         dim = self._width(config, frame_dim, shapes.sentence_dim)
         self.enter_text, self.enter_frames = (
-            _Enter(width, dim) if self.is_projected else nn.Identity() for width in (shapes.sentence_dim, frame_dim)
+            _WidthEntry(width, dim) if self.is_projected else nn.Identity()
+            for width in (shapes.sentence_dim, frame_dim)
         )
         self.pooling = TextPooling(dim, config.num_heads, dropout=config.dropout)
         self.radius = SimilarityRadius(config.num_frames, dim)
@@ -256,7 +257,7 @@ class TmassHead(RetrievalHead):
         return draw_noise(shape, self.config.prior, self.config.prior_std, device=device, generator=generator)
 
 
-class _Enter(nn.Sequential):
+class _WidthEntry(nn.Sequential):
     """To the width of the head, and to a length that the noise, of about 1 in every dimension, is meant for."""
 
     def __init__(self, width: int, dim: int) -> None:

@@ -71,7 +71,7 @@ class MomentScorer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Video:
+class _VideoInWindows:
     """One video in windows."""
 
     key: str
@@ -89,7 +89,7 @@ class _Video:
 class _Item:
     """One window of a video and one query."""
 
-    video: _Video
+    video: _VideoInWindows
     number: int
     """Number of the window."""
     query: str
@@ -146,7 +146,7 @@ class _Scoring:
         seen = tuple(
             (first, stop) for first, stop in windows_of(clips.num_clips, recipe) if clips.valid[first:stop].any()
         )
-        video = _Video(key=key, clips=clips, windows=seen)
+        video = _VideoInWindows(key=key, clips=clips, windows=seen)
         distinct = tuple(dict.fromkeys(queries))
         for query in distinct:
             for number, (first, stop) in enumerate(video.windows):
@@ -259,7 +259,7 @@ def predict_moments(
     )
 
 
-def _candidates(video: _Video, said: _Said) -> Candidates:
+def _candidates(video: _VideoInWindows, said: _Said) -> Candidates:
     spans = np.concatenate(said.spans)
     return Candidates(
         start_s=spans[:, 0],
@@ -272,7 +272,7 @@ def _candidates(video: _Video, said: _Said) -> Candidates:
     )
 
 
-def _track(video: _Video, saliency: Sequence[np.ndarray]) -> ScoreTrack:
+def _track(video: _VideoInWindows, saliency: Sequence[np.ndarray]) -> ScoreTrack:
     """Clips that no window has seen, or that hold nothing to see, are not valid, and rank with the lowest."""
     clips = video.clips
     total, weight = np.zeros(clips.num_clips), np.zeros(clips.num_clips)

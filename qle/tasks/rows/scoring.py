@@ -238,11 +238,11 @@ class _KeptReading:
 
     def of(self, queries: Sequence[str]) -> RowReading:
         """For some of the queries, in their order."""
-        places = [self.queries.index(query) for query in queries]
+        numbers = [self.queries.index(query) for query in queries]
         maps = self.reading.relevance_map
         return RowReading(
-            features=self.reading.features[places], raw_logit=self.reading.raw_logit[places],
-            relevance_map=None if maps is None else maps[places],
+            features=self.reading.features[numbers], raw_logit=self.reading.raw_logit[numbers],
+            relevance_map=None if maps is None else maps[numbers],
         )  # fmt: skip
 
 

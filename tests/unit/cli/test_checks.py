@@ -26,11 +26,13 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> list[doctor.Check]:
     return found
 
 
+@pytest.mark.slow
 def test_every_shortfall_has_a_fix(checks: list[doctor.Check]) -> None:
     assert [check for check in checks if (check.status != "ok") != bool(check.fix)] == []
     assert len({check.name for check in checks}) == len(checks)
 
 
+@pytest.mark.slow
 def test_what_works_here_is_reported_as_working(checks: list[doctor.Check]) -> None:
     """The machine that runs the tests has the decoders and a usable disk, or half of the suite would fail."""
     status = {check.name: check.status for check in checks}
@@ -38,6 +40,7 @@ def test_what_works_here_is_reported_as_working(checks: list[doctor.Check]) -> N
     assert {name: status[name] for name in needed} == dict.fromkeys(needed, "ok")
 
 
+@pytest.mark.slow
 def test_result_is_plain_json(checks: list[doctor.Check]) -> None:
     assert json.loads(json.dumps([asdict(check) for check in checks]))[0]["name"] == "python"
 

@@ -15,7 +15,7 @@ from qle.cache.reader import Space, open_cache
 from qle.cache.spaces import create_space
 from qle.cache.tools.feature_files import discover_features, safe_path
 from qle.cache.tools.interchange import ImportOptions, export_features, import_features
-from qle.cli.cache import load_tensors, save_tensor
+from qle.cli.cache.exchange import load_tensors, save_tensor
 from qle.data.rows import choose_rows
 from qle.errors import CacheError, CacheMissingError, CheckpointError, ConfigError, InputError
 from tests.tiny_cache import commit_video, tiny_spec
