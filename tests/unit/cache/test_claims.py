@@ -103,3 +103,16 @@ def test_hostile_keys_stay_inside(space: SpaceFolder) -> None:
         for key in ("../../x", "/etc/passwd", "a\x00b", "x" * 5000, "\udcff"):
             assert claims.try_acquire(key)
         assert len(list((space.path / "claims").iterdir())) == 5
+
+
+def test_a_claim_that_was_never_signed_is_free_soon(space: SpaceFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner was killed between making the file and writing into it. Such a claim kept a video, or a space, for ever."""
+    monkeypatch.setattr("qle.cache.claims.UNSIGNED_S", 0.2)
+    with Claims(space) as claims:
+        assert claims.try_acquire(tiny.KEY)
+        (path,) = (space.path / "claims").iterdir()
+    path.touch()
+    with Claims(space) as claims:
+        waited_s = watch(claims, 10.0)
+        assert waited_s is not None
+        assert waited_s >= 0.2
