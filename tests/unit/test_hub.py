@@ -74,6 +74,7 @@ def _hub_lies_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [
     ("extract", "--videos", ".", "--cache", "cache", "--backbone", "owner/model"),
     ("train-heads", "--cache", "cache", "--annotations", "a", "--val", "b", "--out", "c", "--text-encoder", "owner/model"),

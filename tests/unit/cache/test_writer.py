@@ -269,6 +269,7 @@ assert writer.commit() == space.committed(tiny.KEY)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0,
     reason="needs the right to mount in a namespace of its own",
