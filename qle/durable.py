@@ -105,7 +105,7 @@ def replace_file(path: Path, content: bytes, durability: Durability = "full", di
         with open(path, "wb", buffering=0) as device:
             _write_all(device.fileno(), content)
         return
-    beside = _temp_beside(path)
+    beside = name_beside(path, dir_fd)
     try:
         write_file(beside, content, durability, dir_fd)
         os.replace(_name(beside, dir_fd), _name(path, dir_fd), src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
@@ -139,7 +139,7 @@ def _write_all(fd: int, content: bytes) -> None:
 
 def publish_once(path: Path, content: bytes, durability: Durability = "full") -> bool:
     """Write a file unless it is there already; of many that try at once exactly one wins and gets True."""
-    beside = _temp_beside(path)
+    beside = name_beside(path)
     try:
         write_file(beside, content, durability)
         try:
@@ -154,6 +154,17 @@ def publish_once(path: Path, content: bytes, durability: Durability = "full") ->
         beside.unlink(missing_ok=True)
     sync_file(path.parent, durability)
     return True
+
+
+def name_beside(path: Path, dir_fd: int | None = None) -> Path:
+    """A name in the folder of a file for its new content, until that is whole. What killed processes of this machine have left
+    beside the same file goes first. dir_fd: as in `write_file`."""
+    begin = f"{UNNAMED}{path.name[:60]}."
+    with suppress(OSError):  # no such folder yet
+        for name in os.listdir(path.parent if dir_fd is None else dir_fd):
+            if name.startswith(begin) and name.endswith(".tmp") and is_orphaned(name):
+                _unlink(path.with_name(name), dir_fd)
+    return path.with_name(owned_name(begin, ".tmp"))
 
 
 def append_line(path: Path, line: str, dir_fd: int | None = None) -> None:
@@ -226,10 +237,6 @@ def _own_file(dir_fd: int | None) -> int:
 def _unlink(path: Path, dir_fd: int | None) -> None:
     with suppress(FileNotFoundError):
         os.unlink(_name(path, dir_fd), dir_fd=dir_fd)
-
-
-def _temp_beside(path: Path) -> Path:
-    return path.with_name(owned_name(f"{UNNAMED}{path.name[:60]}.", ".tmp"))
 
 
 def owned_name(prefix: str, suffix: str = "") -> str:

@@ -4,7 +4,7 @@ Results go to stdout (`--json` everywhere), everything else to stderr. torch is 
 answers at once.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,9 +23,6 @@ from qle.cli.prepare.surgical import prepare_app
 from qle.cli.prepare.words import WORDS_HELP, words
 from qle.cli.search import SEARCH_HELP, search
 from qle.cli.train import TRAIN_HELP, train_heads
-
-if TYPE_CHECKING:
-    pass
 
 app = App(
     name="qle",

@@ -125,6 +125,12 @@ def _condition_error(error: OSError) -> QleError:
     return QleError(f"{where}: {error.strerror or error}\n{_CONDITIONS[error.errno or 0]}")
 
 
+def _in_units(size: str) -> str:
+    """ "25600000000 bytes" -> "25.6 GB"; what torch says in units of its own stays as it is."""
+    number, _, unit = size.partition(" ")
+    return console.format_bytes(float(number)) if unit == "bytes" else size
+
+
 def _shortage(error: BaseException) -> QleError | None:
     """What the machine does not have: memory or threads. torch and Python say so by errors of no kind of their own."""
     text = str(error).strip()
@@ -134,7 +140,7 @@ def _shortage(error: BaseException) -> QleError | None:
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
         asked = re.search(r"(?:you tried to|Tried to) allocate ([\d.]+ \w+)", text)
-        size = f": {asked[1]} were asked for at once" if asked else ""
+        size = f": {_in_units(asked[1])} were asked for at once" if asked else ""
         return QleError(
             f"the memory does not suffice{size}\nask for less at a time: smaller sizes, --batch, or fewer processes"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from qle.durable import name_beside
 from qle.explain.explained import EncodedFrame, ExplainedFrame
 from qle.explain.overlay import LEGEND_GREY, tint
 
@@ -64,7 +65,7 @@ def data_uri(rgb: np.ndarray, *, exact: bool = False) -> str:
 
 def write_png(path: Path, rgb: np.ndarray) -> None:
     """The file appears when it is whole."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = name_beside(path)
     try:
         Image.fromarray(rgb).save(beside, "PNG")
         beside.replace(path)

@@ -97,7 +97,8 @@ class RunRecord(BaseModel):
     recipe: FeatureRecipe | None = None
     """How features are made of the spaces, for heads that read joined clips or frame vectors (then of one part)."""
     localization: Localization = Localization()
-    """Constants of heads that score rows; not written for others."""
+    """Constants of heads that score rows; not written for others. They and `ranking` stand here and not in `constants`, where
+    newer tasks keep theirs, because runs of every version so far have them in this place."""
     ranking: Ranking | None = None
     """Constants of heads that answer with spans."""
     constants: dict[str, Any] = {}

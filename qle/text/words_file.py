@@ -19,6 +19,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from qle.durable import name_beside
 from qle.errors import InputError
 from qle.inputs import parse_json
 
@@ -94,7 +95,7 @@ def _packed(value: Any) -> np.ndarray:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = name_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:

@@ -1,7 +1,6 @@
 """What a run survives: real kills, full disks, decoders that die. Nothing finished is lost, nothing half looks finished."""
 
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -123,28 +122,6 @@ def test_two_processes_share_a_list_and_one_may_die(extract, long_videos, undist
     assert killed
     assert summary.exit_code == 0
     assert committed_bytes(cache) == undisturbed
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-@pytest.mark.parametrize(("words", "num_processes"), [
-    (("prepare", "synthetic", "OUT", "--train", 40, "--seconds", 20), 2),
-    (("demo", "OUT", "--videos", 40), 2),
-    (("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu,cpu", "--workers", 1), 4),
-])  # fmt: skip
-def test_whoever_kills_a_command_ends_all_that_it_started(long_videos, tmp_path, words, num_processes):
-    """Killed in the middle of its work: every process below it goes within moments, and no shared memory keeps a name."""
-    names = {"OUT": tmp_path / "out", "LONG": long_videos}
-    line = [sys.executable, "-m", "qle", *(str(names.get(word, word)) for word in words)]
-    before = set(os.listdir("/dev/shm"))
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while len(below := descendants(process.pid)) < num_processes:
-            assert process.poll() is None, "it ended before it had begun"
-        handles = [os.pidfd_open(pid) for pid, _ in below]
-        process.kill()
-    for handle in handles:
-        assert select.select([handle], [], [], 5.0)[0], "a process outlived the command"
-        os.close(handle)
-    assert set(os.listdir("/dev/shm")) <= before
 
 
 class AbortingDecoder(Decoder):

@@ -29,21 +29,16 @@ MARK = "MARK_OF_TEST"
 ENDLESS = ("train.steps=1000000", "train.eval_every=1000000", "data.windows_per_batch=2")
 STREAMED = (*ENDLESS, "data.placement=streamed", "data.num_workers=2")
 
+EXTRACT = ("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native")
 COMMANDS = {
     "prepare": (("prepare", "synthetic", "OUT", "--train", 400, "--seconds", 20), 3),
     "demo": (("demo", "OUT", "--videos", 400), 3),
-    "extract": (
-        ("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu", "--workers", 2),
-        3,
-    ),
-    "two devices": (
-        ("extract", "LONG", "--cache", "OUT", "--backbone", "tiny", "--fps", "native", "--device", "cpu,cpu", "--workers", 1),
-        5,
-    ),
+    "extract": ((*EXTRACT, "--device", "cpu", "--workers", 2), 3),
+    "two devices": ((*EXTRACT, "--device", "cpu,cpu", "--workers", 1), 5),
     "streamed": (("train-heads", STREAMED), 4),
     "two seeds": (("train-heads", ENDLESS, "--seeds", 2, "--jobs", 2), 3),
     "two processes": (("train-heads", ENDLESS), 3),
-}  # fmt: skip
+}
 """Name -> words of the command, and how many processes it is when all work."""
 
 

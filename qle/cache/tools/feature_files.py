@@ -23,6 +23,7 @@ import numpy as np
 
 from qle.cache.files import hdf5_store
 from qle.cache.layout import safe_name
+from qle.durable import name_beside
 from qle.errors import CacheError, InputError, MissingDependencyError
 from qle.inputs import refuse_bomb
 
@@ -167,7 +168,7 @@ def write_features(
     path: Path, form: Form, values: np.ndarray, pts_s: np.ndarray, save_tensor: SaveTensor | None = None
 ) -> None:
     """One video as one file that appears when it is whole. .npz holds `features` and `pts`, the others only features."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = name_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:

@@ -1,7 +1,7 @@
 """`qle prepare ...`: one command a dataset. Each parses, calls one reader, and shows what was written.
 
-Surgical video, own tables and made-up videos are here; benchmarks of moments in cli_prepare_moments.py, what makes or gives back
-whole files in cli_prepare_files.py.
+Surgical video, own tables and made-up videos are here; benchmarks of moments and retrieval in benchmarks.py, what makes or gives
+back whole files in files.py.
 """
 
 from collections.abc import Mapping

@@ -6,14 +6,13 @@ drawn by concept: a synonym of what happens is never one, as it was in 9 % of th
 
 import csv
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from qle.data.annotations import Annotation
-from qle.durable import sync_file
+from qle.durable import name_beside, sync_file
 from qle.errors import AnnotationError
 from qle.segments.spans import mask_of
 
@@ -39,7 +38,7 @@ def write_triplets(
         if annotation.is_labelled:
             by_video.setdefault(annotation.video, []).append(annotation)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".qle-{path.name[:60]}.{secrets.token_hex(6)}.tmp")
+    beside = name_beside(path)
     num_rows = 0
     try:
         with beside.open("w", encoding="utf-8", newline="") as file:

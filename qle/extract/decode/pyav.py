@@ -12,7 +12,7 @@ off on average (rounding, nearest chroma) and costs half as much. 10-bit and 4:4
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import av
 import av.error
@@ -56,18 +56,21 @@ def _pixels(rgb: av.VideoFrame) -> np.ndarray:
     return lines[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
 
 
-@contextmanager
-def _messages() -> Iterator[list[tuple[int, str, str]]]:
-    """What the decoder logs meanwhile in this thread, as (level, name, text); nothing of it is printed."""
-    level, skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_skip_repeated(False)  # else an error would be missing that was the last one of another file too
-    av.logging.set_level(av.logging.INFO)
-    try:
-        with av.logging.Capture() as messages:
-            yield messages
-    finally:
-        av.logging.set_level(level)
-        av.logging.set_skip_repeated(skips_repeated)
+class _Messages:
+    """What the libraries log meanwhile in this thread, as (level, name, text); nothing of it is printed."""
+
+    def __enter__(self) -> list[tuple[int, str, str]]:
+        self._level, self._skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_skip_repeated(False)  # else an error would be missing that was the last one of another file too
+        av.logging.set_level(av.logging.INFO)
+        self._capture = av.logging.Capture()
+        messages: list[tuple[int, str, str]] = self._capture.__enter__()
+        return messages
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._capture.__exit__(None, None, None)
+        av.logging.set_level(self._level)
+        av.logging.set_skip_repeated(self._skips_repeated)
 
 
 class _Walk:
@@ -156,36 +159,36 @@ class _Walk:
         return None
 
     def _decoded(self, is_after_jump: bool = False) -> Iterator[av.VideoFrame]:
+        packets = self._container.demux(self._stream)
         is_before_key = True
-        for packet in self._packets():
-            self._num_keys += packet.is_keyframe
-            if is_before_key and packet.size:
-                if packet.is_keyframe:
-                    is_before_key = False
-                    self._first_key_tick = NO_TICK if packet.pts is None else packet.pts
-                elif is_after_jump:
-                    continue  # some containers land between key frames: what comes out before one is not to be trusted
-            self._beat()
-            self._choose_skipping(packet)
-            for frame in self._frames_of(packet):
+        while True:
+            with _Messages() as messages:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                self._note_gaps(packet, messages)
+                self._num_keys += packet.is_keyframe
+                if is_before_key and packet.size:
+                    if packet.is_keyframe:
+                        is_before_key = False
+                        self._first_key_tick = NO_TICK if packet.pts is None else packet.pts
+                    elif is_after_jump:
+                        continue  # some containers land between key frames: what comes out before one is not to be trusted
+                self._beat()
+                self._choose_skipping(packet)
+                frames = self._frames_of(packet, messages)
+            for frame in frames:
                 if not self._request.has_stamps:
                     frame.pts, self._num_counted = self._num_counted, self._num_counted + 1
                 if frame.key_frame:
                     self._error = None
                 yield frame
 
-    def _packets(self) -> Iterator[av.Packet]:
-        """The packets of the stream. Where a piece of the file cannot be read, or says itself that it is not whole, the decoder
-        may not notice what is missing."""
-        packets = self._container.demux(self._stream)
-        while True:
-            with _messages() as messages:
-                packet = next(packets, None)
-            if packet is None:
-                return
-            if packet.is_corrupt or any(level <= av.logging.ERROR for level, _, _ in messages):
-                self._is_damaged, self._skips_unwanted = True, False
-            yield packet
+    def _note_gaps(self, packet: av.Packet, messages: list[tuple[int, str, str]]) -> None:
+        """A piece of the file that cannot be read, or says itself that it is not whole: the decoder may not notice what is
+        missing."""
+        if packet.is_corrupt or (messages and any(level <= av.logging.ERROR for level, _, _ in messages)):
+            self._is_damaged, self._skips_unwanted = True, False
 
     def _choose_skipping(self, packet: av.Packet) -> None:
         """Nothing refers to a "nonref" frame, so leaving it out changes no other frame of a stream without damage."""
@@ -200,12 +203,12 @@ class _Walk:
         if self._stream.codec_context.skip_frame != skip:
             self._stream.codec_context.skip_frame = skip
 
-    def _frames_of(self, packet: av.Packet) -> list[av.VideoFrame]:
+    def _frames_of(self, packet: av.Packet, messages: list[tuple[int, str, str]]) -> list[av.VideoFrame]:
         """What comes out for a packet. On the straight way an error is passed over, as players do it: the frame is lost."""
+        num_before = len(messages)
         try:
-            with _messages() as messages:
-                frames: list[av.VideoFrame] = packet.decode()
-            if messages and self._is_complaint(packet, messages):
+            frames: list[av.VideoFrame] = packet.decode()
+            if len(messages) > num_before and self._is_complaint(packet, messages[num_before:]):
                 self._is_damaged, self._skips_unwanted = True, False
             return frames
         except MemoryError:  # no fault of the stream
@@ -249,6 +252,9 @@ class _Walk:
         self._open_files.close()
         self._container, self._stream = self._open_files.enter_context(open_video(self._request.path))
         self._may_skip = self._stream.codec_context.codec.canonical_name not in NEVER_SKIPPED
+        # AVI counts its frames instead of stamping them: where some are lost, those behind have other numbers after a jump.
+        if self._container.format.name == "avi" and self._stream.frames not in (0, self._request.num_frames):
+            self._trusts_jumps = False
         self._ahead = None
         self._error = None
         self._num_since_base = 0

@@ -35,7 +35,7 @@ from qle.tasks.moments.scoring import MomentScorer, score_matched
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
+from qle.train.setup import AnnotationPair, build_model, open_annotations, share_of, space_identity
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
@@ -105,10 +105,8 @@ class MomentTraining(Training):
             self._streams,
             self._annotations.train_of,
             self._settings.data,
+            share_of(accelerator, self._settings.train.seed),
             text=model.bank if model.text.is_frozen else None,
-            seed=self._settings.train.seed,
-            device=accelerator.device,
-            shard=(accelerator.process_index, accelerator.num_processes),
         )
 
     def validation(self, accelerator: Accelerator) -> "MomentValidation":

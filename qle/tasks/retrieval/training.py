@@ -28,7 +28,7 @@ from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.loader import RetrievalBatches, retrieval_batches
 from qle.tasks.retrieval.scoring import VideoRanker
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
+from qle.train.setup import AnnotationPair, build_model, open_annotations, share_of, space_identity
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
@@ -85,10 +85,8 @@ class RetrievalTraining(Training):
             self._frames,
             self._annotations.train_of,
             self._settings.data,
+            share_of(accelerator, self._settings.train.seed),
             text=model.bank if model.text.is_frozen else None,
-            seed=self._settings.train.seed,
-            device=accelerator.device,
-            shard=(accelerator.process_index, accelerator.num_processes),
         )
 
     def validation(self, accelerator: Accelerator) -> "RetrievalValidation":

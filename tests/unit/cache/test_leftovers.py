@@ -82,6 +82,14 @@ def test_a_dead_attempt_stays_while_somebody_could_go_on_from_it(space: SpaceFol
     assert nothing_left(root)
 
 
+def test_the_rest_of_an_attempt_that_was_being_removed_goes(space: SpaceFolder) -> None:
+    """Killed between its last file and itself, the folder told no owner, and stayed for a day."""
+    rest = space.path / "tmp" / "0123456789abcdef.host.1.01234567"
+    rest.mkdir()
+    leftovers.clear(space.path)
+    assert nothing_left(space.path.parent)
+
+
 def test_an_owner_is_known_by_its_start_too() -> None:
     name = owned_name("copy-")
     assert not is_orphaned(name)

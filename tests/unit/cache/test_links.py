@@ -105,6 +105,7 @@ def _everything(root: Path) -> list[Callable[[], object]]:
         lambda: merge([cache], root / "merged"),
         lambda: states(open_space(_space(root)), [VideoSource(key=KEY, path=root / "x")]),
         lambda: verify(cache, deep=True),
+        lambda: [open_cache(cache).space().video(key).patch[:] for key in open_cache(cache).space()],
         lambda: inspect_cache(cache),
         lambda: inspect_video(cache, KEY),
         lambda: export_features(cache, root / "exported"),

@@ -51,7 +51,7 @@ def test_what_the_disk_says_is_one_error(number: int, path: str | None, capsys: 
             RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 25600000000 bytes."
             ),
-            "error: the memory does not suffice: 25600000000 bytes were asked for at once",
+            "error: the memory does not suffice: 25.6 GB were asked for at once",
         ),
         (
             RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ..."),

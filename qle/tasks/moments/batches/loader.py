@@ -17,8 +17,8 @@ import torch
 
 from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
-from qle.data.loading.checks import check_share, check_start
 from qle.data.loading.plan import Placement
+from qle.data.loading.share import Share, check_start
 from qle.data.streams.features import StreamSet
 from qle.errors import AnnotationError
 from qle.heads.moments import MomentBatch, MomentTargets
@@ -47,22 +47,19 @@ class MomentBatches:
         reader: ClipReader,
         words: PackedWords | None,
         config: MomentDataConfig,
-        *,
+        share: Share,
         placement: Placement,
-        device: torch.device,
-        seed: int,
-        shard: tuple[int, int],
     ) -> None:
         self.placement = placement
         """Where the features lie, and why."""
         self.wait_s = 0.0
         """Seconds that the consumer has waited for batches so far."""
         self._corpus, self._reader, self._words, self._config = corpus, reader, words, config
-        self._plan = ItemPlan(corpus, config, seed, shard)
-        self._labels = ItemLabels(corpus, config, seed)
-        self._source = open_source(placement, reader, device)
+        self._plan = ItemPlan(corpus, config, share.seed, share.shard)
+        self._labels = ItemLabels(corpus, config, share.seed)
+        self._device, self._seed = torch.device(share.device), share.seed
+        self._source = open_source(placement, reader, self._device)
         self._negatives = Negatives(corpus) if config.has_negatives else None
-        self._device, self._seed = device, seed
         self._epoch = self._first_batch = 0
         self._has_told_blind = False
         self._running: Ahead[MomentBatch] | None = None
@@ -179,18 +176,15 @@ def moment_batches(
     streams: StreamSet,
     annotations: Mapping[str, Sequence[Annotation]],
     config: MomentDataConfig,
+    share: Share,
     *,
     text: QueryBank | None,
-    seed: int,
-    device: torch.device | str = "cpu",
-    shard: tuple[int, int] = (0, 1),
 ) -> MomentBatches:
     """Batches of the annotated videos. annotations: by the key of their video (`StreamSet.match`).
 
-    text: of a frozen encoder, whose words then come with the batches. shard: (index, count) of this process.
+    text: of a frozen encoder, whose words then come with the batches.
     """
-    device = torch.device(device)
-    check_share(seed, shard)
+    device = torch.device(share.device)
     keys = [key for key, part in annotations.items() if any(map(is_item, part))]
     if not keys:
         raise AnnotationError(
@@ -198,18 +192,10 @@ def moment_batches(
         )
     reader = ClipReader(streams, keys)
     corpus = open_corpus(annotations, dict(zip(keys, reader.edges_s, strict=True)), config.source_pattern)
-    placement = pack_placement(config.placement, reader.num_bytes, device, shard[1])
+    placement = pack_placement(config.placement, reader.num_bytes, device, share.num_processes)
     log.info("features: %s (%s)", placement.name, placement.reason)
-    return MomentBatches(
-        corpus,
-        reader,
-        None if text is None else packed_words(text, corpus.queries, device, shard[1]),
-        config,
-        placement=placement,
-        device=device,
-        seed=seed,
-        shard=shard,
-    )
+    words = None if text is None else packed_words(text, corpus.queries, device, share.num_processes)
+    return MomentBatches(corpus, reader, words, config, share, placement)
 
 
 def _as_tensors(targets: TargetArrays) -> MomentTargets:

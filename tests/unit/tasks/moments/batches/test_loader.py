@@ -15,6 +15,7 @@ from qle.cache.reader import open_cache
 from qle.cache.spaces import create_space
 from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.data.annotations import Annotation
+from qle.data.loading.share import Share
 from qle.data.streams.features import StreamSet, window_of, windows_of
 from qle.data.streams.recipe import StreamChoice
 from qle.errors import AnnotationError, ConfigError
@@ -86,7 +87,7 @@ def make(root: Path, annotations: list[Annotation]) -> Iterator[Make]:
         )
         opened.append(
             moment_batches(
-                streams, streams.match(annotations)[0], settings, text=text, seed=7, device=device, shard=shard
+                streams, streams.match(annotations)[0], settings, Share(seed=7, device=device, shard=shard), text=text
             )
         )
         return opened[-1]
@@ -311,7 +312,7 @@ def test_rows_that_are_no_numbers_are_masked(tmp_path: Path, placement: str, cap
     config = MomentDataConfig(items_per_batch=2, placement=placement)  # type: ignore[arg-type]
     rows = [Annotation(qid=video, video=video, query="it", windows=((1.0, 4.0),)) for video in "ab"]
     torn = torn_streams(tmp_path, config)
-    with moment_batches(torn, torn.match(rows)[0], config, text=None, seed=0) as batches:
+    with moment_batches(torn, torn.match(rows)[0], config, Share(seed=0), text=None) as batches:
         (batch,) = batches
         (again,) = batches
         assert batches.num_nonfinite_rows == 5
@@ -331,11 +332,11 @@ def test_what_cannot_be_learned_from(make: Make, root: Path) -> None:
     streams = StreamSet.open(open_cache(root / "cache"), [StreamChoice.parse("image")], config)
     row = Annotation(qid="1", video="film1", query="a", windows=(), is_labelled=False)
     with pytest.raises(AnnotationError, match="nothing can be learned"):
-        moment_batches(streams, streams.match([row])[0], config, text=None, seed=0)
+        moment_batches(streams, streams.match([row])[0], config, Share(seed=0), text=None)
     with pytest.raises(ConfigError, match="shard"):
-        moment_batches(streams, streams.match([row])[0], config, text=None, seed=0, shard=(2, 2))
+        Share(seed=0, shard=(2, 2))
     with pytest.raises(ConfigError, match="seed -1"):
-        moment_batches(streams, streams.match([row])[0], config, text=None, seed=-1)
+        Share(seed=-1)
 
 
 # Placement
