@@ -20,6 +20,7 @@ sys.dont_write_bytecode = False
 
 # No deadline: these tests share two cores with real decoders. The same examples every time, so that a red run can be repeated.
 settings.register_profile("qle", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile("fast", settings.get_profile("qle"), max_examples=15)  # of make test-fast
 settings.load_profile("qle")
 
 

@@ -201,6 +201,7 @@ def _run_with_models_of_the_hub(folder: Path, text: str, backbone: str) -> None:
     (folder / CONFIG_FILE).write_text(record.model_dump_json())
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:
     """`qle localize` with a model that was never downloaded imported torch and transformers for ten seconds to say so."""
     _run_with_models_of_the_hub(tmp_path / "run", "nobody/model", "tiny")

@@ -148,6 +148,7 @@ def test_loader_workers_read_what_the_parent_reads(space: Space, method: str) ->
     assert worker.exitcode == 0
 
 
+@pytest.mark.slow
 def test_a_fork_while_a_thread_reads_does_not_hang(space: Space) -> None:
     pool = space.video(KEYS[0])._pool
     with pool._lock:
