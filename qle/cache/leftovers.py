@@ -117,10 +117,8 @@ def _leftover(space: Path, path: Path, idle_hours: float) -> Leftover | None:
             )
         is_alive = any(not is_orphaned(name) for name in owners)
     else:
-        is_attempt = not path.name.startswith(OWNED)
-        if (
-            is_attempt and path.is_dir() and not children(path)
-        ):  # it gets its name with the record inside, which goes last
+        # An attempt gets its name with the record inside, which goes last.
+        if not path.name.startswith(OWNED) and path.is_dir() and not children(path):
             return Leftover(path=path, within=space, reason="the rest of an attempt", is_useless=True)
         if leftover := _dead_attempt(space, path):
             return leftover

@@ -34,7 +34,7 @@ def _leave(space: Path) -> None:
     (space / "tmp" / "removed-0123" / "patch").mkdir(parents=True)
     (space.parent / ".qle-removed-0123").mkdir()
     for folder in (space, space / "runs", space.parent):
-        (folder / owned_name(".qle-index.parquet.", ".tmp")).write_bytes(b"123")
+        (folder / owned_name(".qle-x.json.", ".tmp")).write_bytes(b"123")
     Claims(SpaceFolder(space, None)).try_acquire("x.mp4")  # type: ignore[arg-type]
     os.kill(os.getpid(), signal.SIGKILL)
 
