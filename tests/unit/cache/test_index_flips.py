@@ -122,6 +122,7 @@ def _age(space: SpaceFolder) -> None:
     load_index(space)
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_the_index_change_no_verdict(space: SpaceFolder) -> None:
     _check_flips(space, 20, seed=0)
 

@@ -39,6 +39,7 @@ def made_ranked(
     return found
 
 
+@pytest.mark.slow
 def test_scores_are_the_share_of_spans_that_are_right() -> None:
     ranked = made_ranked(600)
     fitted = fit_ranking(ranked, Ranking())

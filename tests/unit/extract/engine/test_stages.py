@@ -174,6 +174,7 @@ class CountingWorkList(WorkList):
         self.num_held -= 1
 
 
+@pytest.mark.slow
 def test_videos_in_flight_are_bounded_however_few_rows_they_have(tmp_path, monkeypatch):
     """Three videos of one row would fill a batch, but no more than two may be open: the batch goes out half full."""
     monkeypatch.setattr("qle.extract.engine.engine.MAX_OPEN", 2)
