@@ -26,6 +26,7 @@ from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
+from qle.data.loading.share import Share
 from qle.data.lookup import match_videos
 from qle.tasks.rows.batches.loader import DataConfig, training_batches
 from qle.types import RowPlan, SourceFingerprint, SpaceSpec, Stream
@@ -87,7 +88,9 @@ def measure(
 ) -> dict[str, float]:
     """Seconds to open, CPU seconds of a batch, bytes a second, and the share of the step that is waited for."""
     started = time.perf_counter()
-    with training_batches(space, match_videos(space, annotations)[0], config, streams=("patch",), seed=0) as batches:
+    with training_batches(
+        space, match_videos(space, annotations)[0], config, Share(seed=0), streams=("patch",)
+    ) as batches:
         opened_s = time.perf_counter() - started
         for _ in batches:  # warms, and checks each row once
             pass

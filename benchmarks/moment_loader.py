@@ -43,6 +43,7 @@ from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
+from qle.data.loading.share import Share
 from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import StreamChoice
 from qle.tasks.moments.batches.config import MomentDataConfig
@@ -181,7 +182,7 @@ def measure(
     choices = [StreamChoice(space="slowfast"), StreamChoice(space="clip", has_endpoints=True)]
     started = time.process_time()
     streams = StreamSet.open(cache, choices, config)
-    with moment_batches(streams, streams.match(annotations)[0], config, text=text, seed=0) as batches:
+    with moment_batches(streams, streams.match(annotations)[0], config, Share(seed=0), text=text) as batches:
         opened_s = time.process_time() - started
         epoch = num_bytes = 0
 

@@ -29,7 +29,7 @@ import torch
 from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.config import load_preset, override
 from qle.heads.moments import MomentBatch
-from qle.tasks.moments.training import MomentTask
+from qle.tasks.moments.training import MomentTraining
 from qle.text.words_file import write_stored_words
 from qle.train.progress import TrainStatus
 from qle.train.request import TrainRequest, resolve
@@ -156,10 +156,10 @@ def our_epochs(request: TrainRequest) -> tuple[list[float], float]:
 def network_seconds(request: TrainRequest) -> tuple[float, float]:
     """(an epoch forward and backward, float32; the share of it that matcher and losses take, their backward pass included)."""
     settings = resolve(request)
-    task = MomentTask.open(request, settings)
+    training = MomentTraining.open(request, settings)
     accelerator = build_accelerator(request, "float32", request.out)
-    model = task.model(accelerator.device)
-    with closing(task.batches(model, accelerator)) as batches:
+    model = training.model(accelerator.device)
+    with closing(training.batches(model, accelerator)) as batches:
         batches.set_epoch(0)
         ready = [batch for batch, _ in zip(batches, range(4), strict=False)]
         passes = [_passes(model, ready) for _ in range(3)]

@@ -30,6 +30,7 @@ from qle.cache.records import SourceFacts
 from qle.cache.spaces import create_space
 from qle.cache.writer import VideoWriter
 from qle.data.annotations import Annotation
+from qle.data.loading.share import Share
 from qle.data.lookup import match_videos
 from qle.heads import build_head
 from qle.heads.base import Head, TokenShapes
@@ -111,7 +112,7 @@ def measure(kind: str, grid: int, arguments: argparse.Namespace, folder: Path, w
         window_rows=FRAMES, windows_per_batch=arguments.windows, queries_per_window=1, placement="mapped"
     )
     with training_batches(
-        space, match_videos(space, annotations)[0], config, streams=("patch",), seed=0, device=device
+        space, match_videos(space, annotations)[0], config, Share(seed=0, device=device), streams=("patch",)
     ) as batches:
         batch = next(iter(batches))
         head_gflop = _gflop(lambda: head(batch.to(device).with_words(bank.encode(batch.queries))))

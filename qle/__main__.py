@@ -1,6 +1,6 @@
 """The command `qle` and `python -m qle`: whoever interrupts it while it starts or ends gets one line, not a traceback.
 
-Between these two the command line itself says what was interrupted (`console.run`). Nothing is imported here that takes time.
+Between these two the command line itself says what was interrupted (`ending.run`). Nothing is imported here that takes time.
 """
 
 import os

@@ -174,7 +174,7 @@ def _convert_tuple(members: tuple[Any, ...], value: Any, where: str) -> tuple[An
     if len(kinds) != len(value):
         raise ConfigError(f"{where} = {value!r}: expected {len(kinds)} values")
     return tuple(
-        _convert(kind, entry, f"{where}[{place}]") for place, (kind, entry) in enumerate(zip(kinds, value, strict=True))
+        _convert(kind, entry, f"{where}[{index}]") for index, (kind, entry) in enumerate(zip(kinds, value, strict=True))
     )
 
 

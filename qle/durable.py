@@ -10,7 +10,9 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -79,9 +81,13 @@ def sync_tree(root: Path, durability: Durability = "full") -> None:
         syncer.close()
 
 
-def write_file(path: Path, content: bytes, durability: Durability) -> None:
-    """Write a new file in place; for files inside a folder that has no name yet."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+def write_file(path: Path, content: bytes, durability: Durability, dir_fd: int | None = None) -> None:
+    """Write a new file in place; for files inside a folder that has no name yet.
+
+    dir_fd: an open handle of the folder of the file, for places where the path to it might lead through a link.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | _own_file(dir_fd)
+    fd = os.open(_name(path, dir_fd), flags, 0o666, dir_fd=dir_fd)
     try:
         write_at(fd, memoryview(content), 0)
         if durability == "full":
@@ -92,24 +98,48 @@ def write_file(path: Path, content: bytes, durability: Durability) -> None:
         os.close(fd)
 
 
-def replace_file(path: Path, content: bytes, durability: Durability = "full") -> None:
-    """Write a file so that its readers see the old bytes or the new ones, never a part."""
-    beside = _temp_beside(path)
+def replace_file(path: Path, content: bytes, durability: Durability = "full", dir_fd: int | None = None) -> None:
+    """Write a file so that its readers see the old bytes or the new ones, never a part. What the system keeps in /dev is written
+    to and never replaced: a file in the place of /dev/null would break every other program. dir_fd: as in `write_file`."""
+    if dir_fd is None and _is_device(path):
+        with open(path, "wb", buffering=0) as device:
+            _write_all(device.fileno(), content)
+        return
+    beside = name_beside(path, dir_fd)
     try:
-        write_file(beside, content, durability)
-        os.replace(beside, path)
+        write_file(beside, content, durability, dir_fd)
+        os.replace(_name(beside, dir_fd), _name(path, dir_fd), src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except OSError as error:  # of the file beside, which nobody knows
-        beside.unlink(missing_ok=True)
+        _unlink(beside, dir_fd)
         raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
-        beside.unlink(missing_ok=True)
+        _unlink(beside, dir_fd)
         raise
-    sync_file(path.parent, durability)
+    if dir_fd is None:
+        sync_file(path.parent, durability)
+    elif durability == "full":
+        os.fsync(dir_fd)
+
+
+def _is_device(path: Path) -> bool:
+    """A device by itself (/dev/null), or one of the names under which a process finds its own streams (/dev/stdout)."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or (stat.S_ISLNK(mode) and str(path.parent.absolute()) in ("/dev", "/dev/fd"))
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    """write until nothing is left: a pipe takes a part at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def publish_once(path: Path, content: bytes, durability: Durability = "full") -> bool:
     """Write a file unless it is there already; of many that try at once exactly one wins and gets True."""
-    beside = _temp_beside(path)
+    beside = name_beside(path)
     try:
         write_file(beside, content, durability)
         try:
@@ -126,10 +156,24 @@ def publish_once(path: Path, content: bytes, durability: Durability = "full") ->
     return True
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append one line by one write, which O_APPEND keeps whole among many writers; a torn last line stays apart."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-    fd = os.open(path, flags, 0o666)
+def name_beside(path: Path, dir_fd: int | None = None) -> Path:
+    """A name in the folder of a file for its new content, until that is whole. What killed processes of this machine have left
+    beside the same file goes first. dir_fd: as in `write_file`."""
+    begin = f"{UNNAMED}{path.name[:60]}."
+    with suppress(OSError):  # no such folder yet
+        for name in os.listdir(path.parent if dir_fd is None else dir_fd):
+            if name.startswith(begin) and name.endswith(".tmp") and is_orphaned(name):
+                _unlink(path.with_name(name), dir_fd)
+    return path.with_name(owned_name(begin, ".tmp"))
+
+
+def append_line(path: Path, line: str, dir_fd: int | None = None) -> None:
+    """Append one line by one write, which O_APPEND keeps whole among many writers; a torn last line stays apart.
+
+    dir_fd: as in `write_file`. A link in place of the file is never followed.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(_name(path, dir_fd), flags, 0o666, dir_fd=dir_fd)
     try:
         size = os.fstat(fd).st_size
         is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
@@ -171,8 +215,8 @@ def with_digest(record: str) -> bytes:
 
 def fits_digest(record: bytes) -> bool:
     """Whether the text of a JSON object is as it was written; True of an older one, which carries no digest."""
-    found = _DIGEST_FIELD.search(record)
-    return found is None or found[1] == xxhash.xxh3_128_hexdigest(record[: found.start()]).encode()
+    match = _DIGEST_FIELD.search(record)
+    return match is None or match[1] == xxhash.xxh3_128_hexdigest(record[: match.start()]).encode()
 
 
 def remove_tree(path: Path) -> None:
@@ -180,8 +224,19 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _temp_beside(path: Path) -> Path:
-    return path.with_name(owned_name(f"{UNNAMED}{path.name[:60]}.", ".tmp"))
+def _name(path: Path, dir_fd: int | None) -> str | Path:
+    """What a file is called for a system call: by its path, or by its name inside the folder of a handle."""
+    return path if dir_fd is None else path.name
+
+
+def _own_file(dir_fd: int | None) -> int:
+    """A flag more for files below a handle: a link in their place is not followed."""
+    return 0 if dir_fd is None else os.O_NOFOLLOW
+
+
+def _unlink(path: Path, dir_fd: int | None) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(_name(path, dir_fd), dir_fd=dir_fd)
 
 
 def owned_name(prefix: str, suffix: str = "") -> str:
@@ -192,10 +247,10 @@ def owned_name(prefix: str, suffix: str = "") -> str:
 
 def is_orphaned(name: str) -> bool:
     """Whether a name that `owned_name` gave is that of a process of this machine which has ended."""
-    found = _OWNED.search(name)
-    if found is None or found.end() != len(name):
+    match = _OWNED.search(name)
+    if match is None or match.end() != len(name):
         return False
-    scope, pid, start = found.groups()
+    scope, pid, start = match.groups()
     return scope == _scope() and process_start(int(pid)) != int(start)
 
 

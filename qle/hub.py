@@ -1,6 +1,7 @@
 """Models of the Hugging Face library: ids and folders, without its own noise, its failures as qle's errors.
 
-    id or folder -> hub_options -> from_pretrained(...) inside quiet_library() and explained(...) -> check_complete
+    id or folder -> hub_options -> from_pretrained(...) inside quiet_library() and failures_as_config_errors(...)
+        -> check_complete
 
 The library waits 25 s and more for a hub that cannot be reached, so qle asks once, briefly, before it lets the library try.
 Nothing of a repository is executed: classes come from the installed library only, weights from safetensors files or through
@@ -32,6 +33,12 @@ def hub_options(source: str) -> dict[str, Any]:
     ConfigError, within about ANSWER_S seconds, for a model that is neither on this machine nor to be had from the hub.
     """
     return {"local_files_only": not _is_online(source), "trust_remote_code": False}
+
+
+def network_options(options: dict[str, Any]) -> dict[str, Any]:
+    """`hub_options` for the `from_pretrained` of a network: its search for an adapter does not hear `local_files_only` unless it
+    is told apart, and waits 25 s for a hub that cannot be reached though everything was downloaded."""
+    return options | {"adapter_kwargs": {"local_files_only": options["local_files_only"]}}
 
 
 def check_available(source: str) -> None:
@@ -119,7 +126,7 @@ def quiet_library() -> Iterator[None]:
 
 
 @contextmanager
-def explained(source: str, kind: str) -> Iterator[None]:
+def failures_as_config_errors(source: str, kind: str) -> Iterator[None]:
     """Failures of the library inside become a ConfigError: "no <kind> could be loaded from there"."""
     try:
         yield

@@ -9,6 +9,7 @@ would be written there could not be opened as what its name says.
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     pass
 from collections.abc import Collection, Iterable
 
+TURNING = "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+"""Characters that nobody sees and that turn the order of what stands beside them, or break its line: for character classes."""
 REPORT_SUFFIXES = (".html", ".htm")
+_TURNING = re.compile(f"[{TURNING}]")
 FILM_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 MOMENTS_SUFFIXES = (".json", ".jsonl", ".csv", ".vtt", ".txt")
 MEASURES_SUFFIXES = (".json",)
@@ -97,7 +101,12 @@ def _is_same(target: Path, read: Path) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Readable, and strict: a metric that is not a number is null."""
-    replace_file(path, json.dumps(_finite(value), indent=1, allow_nan=False).encode() + b"\n")
+    replace_file(path, strict_json(value).encode() + b"\n")
+
+
+def strict_json(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
@@ -118,5 +127,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """For terminals and players: what would move a cursor or colour a screen is shown as a replacement."""
-    return "".join("\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in " ".join(text.split()))
+    """For terminals and players: what would move a cursor, colour a screen or turn the order of words is shown as a
+    replacement."""
+    signs = _TURNING.sub("\ufffd", " ".join(text.split()))
+    return "".join("\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in signs)

@@ -202,7 +202,7 @@ def _quota() -> tuple[float, Path | None]:
                 quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
             if int(quota) > 0:  # the old files say -1 where there is none, the new one "max", which is no number
                 quotas.append((int(quota) / int(period), folder))
-    return min(quotas, key=lambda found: found[0])
+    return min(quotas, key=lambda cores_and_folder: cores_and_folder[0])
 
 
 def _used_s(group: Path | None) -> float:

@@ -122,9 +122,9 @@ def _load_torch(path: Path) -> Any:
 
 def _refusal(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     message = str(error)
-    if found := re.search(r"GLOBAL\s+([A-Za-z_][\w.]*)|(?:class|global:?)\s+([A-Za-z_][\w.]*\.\w+)", message):
+    if match := re.search(r"GLOBAL\s+([A-Za-z_][\w.]*)|(?:class|global:?)\s+([A-Za-z_][\w.]*\.\w+)", message):
         return CheckpointError(
-            f"{path}: refused, because loading it would call {found[1] or found[2]}; a file of weights needs no code\n"
+            f"{path}: refused, because loading it would call {match[1] or match[2]}; a file of weights needs no code\n"
             "if you trust its source, save its state dict as safetensors where it was made, and pass that file"
         )
     if "Unsupported operand" in message:  # an instruction that torch.save never writes

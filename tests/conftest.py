@@ -1,6 +1,7 @@
 """Where the test material lies, and one seed for every test."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,22 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+# Several hundred processes start in these tests. Where the environment forbids the files in which Python keeps what it has
+# compiled, each of them would compile qle again, and pytest all tests.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+sys.dont_write_bytecode = False
+
 # No deadline: these tests share two cores with real decoders. The same examples every time, so that a red run can be repeated.
 settings.register_profile("qle", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("qle")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests marked `slow`, then the command line on real videos, then the rest: processes that share the files end
+    together only if the last ones are short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name != "e2e"))
+
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qle.cli import console
+from qle.cli import ending
 from qle.cli.app import app
 
 HEARS_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -37,7 +37,7 @@ def here(*arguments: object) -> subprocess.CompletedProcess[str]:
     line = list(map(str, arguments))
     stdout, stderr = io.StringIO(), io.StringIO()
     with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as end:
-        console.run(partial(app, line))
+        ending.run(partial(app, line))
     return subprocess.CompletedProcess(line, int(end.value.code or 0), stdout.getvalue(), stderr.getvalue())
 
 

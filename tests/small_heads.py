@@ -54,22 +54,22 @@ def random_words(num_queries: int, num_words: int = 5, seed: int = 0) -> Words:
     return Words(states=states, mask=mask, sentence=nn.functional.normalize(sentence, dim=-1))
 
 
-def random_batch(num_windows: int = 3, num_rows: int = 11, num_places: int = 2, seed: int = 0) -> RowBatch:
+def random_batch(num_windows: int = 3, num_rows: int = 11, num_slots: int = 2, seed: int = 0) -> RowBatch:
     """Windows of different lengths, every query asked somewhere, labels at random."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(2, num_rows + 1, (num_windows, 1), generator=generator)
     row_mask = torch.arange(num_rows) < lengths
     tokens = torch.randn(num_windows, num_rows, *SHAPES.streams["patch"], generator=generator)
-    relevance = torch.rand(num_windows, num_places, num_rows, generator=generator).round()
-    num_queries = num_windows * num_places
+    relevance = torch.rand(num_windows, num_slots, num_rows, generator=generator).round()
+    num_queries = num_windows * num_slots
     return RowBatch(
         streams={"patch": tokens * row_mask[..., None, None, None]},
         row_mask=row_mask,
         times_s=torch.arange(num_rows).double().expand(num_windows, -1) / 2,
         queries=tuple(f"query {number}" for number in range(num_queries)),
-        query_index=torch.arange(num_queries).view(num_windows, num_places),
-        query_mask=torch.ones(num_windows, num_places, dtype=torch.bool),
+        query_index=torch.arange(num_queries).view(num_windows, num_slots),
+        query_mask=torch.ones(num_windows, num_slots, dtype=torch.bool),
         words=random_words(num_queries, seed=seed),
         relevance=relevance,
-        relevance_mask=row_mask[:, None].expand(-1, num_places, -1),
+        relevance_mask=row_mask[:, None].expand(-1, num_slots, -1),
     )

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 from transformers import (
     BertConfig,
     BertModel,
@@ -33,31 +31,13 @@ from transformers import (
 )
 
 from qle.backbones import BackboneRequest
-from qle.backbones.m2crl_files import M2crlConfig, expected_shapes
 from qle.text import LoraSettings, TextRequest
 from qle.text.words_file import write_stored_words
-
-M2CRL = M2crlConfig(width=64, depth=2, num_heads=1, mlp_width=96, patch_size=16, grid=3, num_frames=4)
+from tests.small_m2crl import m2crl_file
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = SIZES | {"image_size": 48, "patch_size": 16}
 TEXT = SIZES | {"vocab_size": 50, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2}
-
-
-def m2crl_state(config: M2crlConfig = M2CRL, seed: int = 0) -> dict[str, Tensor]:
-    """The canonical tensors with lively numbers; the temporal path is not the zero of a fresh model."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = expected_shapes(config).items()
-    state = {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes}
-    return {
-        name: tensor + 1 if "norm" in name and name.endswith("weight") else tensor for name, tensor in state.items()
-    }
-
-
-def m2crl_file(folder: Path) -> Path:
-    path = folder / "m2crl.safetensors"
-    save_file({f"backbone.{name}": tensor for name, tensor in m2crl_state().items()}, path)
-    return path
 
 
 def clip_folder(folder: Path) -> Path:

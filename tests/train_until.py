@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from qle.cli import console
+from qle.cli import train
 
 if TYPE_CHECKING:
     from qle.train.progress import TrainStatus
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FATAL_STEP = int(sys.argv.pop(1))
 
 
-class FatalProgress(console.TrainProgress):
+class FatalProgress(train.TrainProgress):
     """Progress that ends at once: nothing is flushed, closed or caught."""
 
     def update(self, status: "TrainStatus") -> None:
@@ -23,7 +23,7 @@ class FatalProgress(console.TrainProgress):
 
 
 if __name__ == "__main__":
-    console.TrainProgress = FatalProgress  # type: ignore[misc]
+    train.TrainProgress = FatalProgress  # type: ignore[misc]
     from qle.cli.app import main
 
     main()

@@ -18,7 +18,14 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, CLIPVisionMo
 from qle.backbones import BackboneRequest
 from qle.backbones.preprocess import Preprocess, ResizeMode
 from qle.errors import ConfigError
-from qle.hub import check_complete, explained, hub_options, missing_tensors, quiet_library
+from qle.hub import (
+    check_complete,
+    failures_as_config_errors,
+    hub_options,
+    missing_tensors,
+    network_options,
+    quiet_library,
+)
 
 Pooling = Literal["projected", "pooled", "cls"]
 """What the vector of a whole picture is: in the space of texts, or what the model calls pooled, or its CLS token."""
@@ -77,7 +84,7 @@ class TokensAndPooled(nn.Module):
 def load_tower(request: BackboneRequest) -> Tower:
     """The tower that `request.name` (or, for the name hf, the folder `request.weights`) stands for."""
     source = _source(request)
-    with quiet_library(), explained(source, "vision model"):
+    with quiet_library(), failures_as_config_errors(source, "vision model"):
         options = hub_options(source)
         config = AutoConfig.from_pretrained(source, **options)
         processor = AutoImageProcessor.from_pretrained(source, backend="pil", **options)
@@ -141,7 +148,7 @@ def _network(source: str, config: Any, options: dict[str, Any]) -> tuple[nn.Modu
             config.vision_config.projection_dim = config.projection_dim
         config = config.vision_config
     network, report = model_class.from_pretrained(
-        source, config=config, dtype=torch.float32, output_loading_info=True, **options
+        source, config=config, dtype=torch.float32, output_loading_info=True, **network_options(options)
     )
     missing = missing_tensors(report)
     missing_pooler = {name for name in missing if name.startswith("pooler.")}

@@ -128,15 +128,15 @@ class M2crlNetwork(nn.Module):
     def _embedding(self, time: int, rows: int, cols: int) -> Float[Tensor, "time 1+patches width"]:
         """Position and time, both stretched to this input by nearest neighbour as official code does; none of the time
         part for CLS."""
-        grid, places = self.config.grid, self.pos_embed[0, 1:]
+        grid, cells = self.config.grid, self.pos_embed[0, 1:]
         if (rows, cols) != (grid, grid):
-            picture = places.T.reshape(1, -1, grid, grid)
-            places = F.interpolate(picture, size=(rows, cols), mode="nearest")[0].flatten(1).T
+            picture = cells.T.reshape(1, -1, grid, grid)
+            cells = F.interpolate(picture, size=(rows, cols), mode="nearest")[0].flatten(1).T
         moments = self.time_embed[0]
         if time != self.config.num_frames:
             moments = F.interpolate(moments.T[None], size=time, mode="nearest")[0].T
         cls = self.pos_embed[0, :1].expand(time, 1, -1)
-        return torch.cat([cls, places[None] + moments[:, None]], dim=1)
+        return torch.cat([cls, cells[None] + moments[:, None]], dim=1)
 
 
 class _PatchEmbed(nn.Module):
@@ -199,9 +199,9 @@ def _preprocess(encoder: EncoderFile, request: BackboneRequest) -> Preprocess:
 
 
 def _streams(config: M2crlConfig, preprocess: Preprocess) -> tuple[Stream, ...]:
-    places = (preprocess.height // config.patch_size, preprocess.width // config.patch_size)
+    grid = (preprocess.height // config.patch_size, preprocess.width // config.patch_size)
     return (
-        Stream(name="patch", row_shape=(*places, config.width), axes=("rows", "cols", "dim"), dtype="float32"),
+        Stream(name="patch", row_shape=(*grid, config.width), axes=("rows", "cols", "dim"), dtype="float32"),
         Stream(name="frame", row_shape=(config.width,), axes=("dim",), dtype="float32"),
         Stream(name="clip", row_shape=(config.width,), axes=("dim",), dtype="float32"),
     )

@@ -67,8 +67,8 @@ class EncoderFile:
 
 def read_encoder(path: Path, *, entry: str | None = None, num_heads: int | None = None) -> EncoderFile:
     """Open, unwrap, complete and check. `entry` insists on one part of a training file, e.g. "student"."""
-    found, layout = _unwrap(load_file(path), entry, path)
-    state = {name: tensor for name, tensor in found.items() if not name.startswith(BESIDE) and name != "masked_embed"}
+    tensors, layout = _unwrap(load_file(path), entry, path)
+    state = {name: tensor for name, tensor in tensors.items() if not name.startswith(BESIDE) and name != "masked_embed"}
     is_video = any(".temporal_" in name for name in state)
     config = _infer(state, num_heads, path)
     weight = state["patch_embed.proj.weight"]
@@ -147,7 +147,7 @@ def _unwrap(loaded: Any, entry: str | None, path: Path) -> tuple[dict[str, Tenso
 def _infer(state: Mapping[str, Tensor], num_heads: int | None, path: Path) -> M2crlConfig:
     """Sizes from counts, not from axes: what is shaped otherwise shows in the comparison that follows."""
     width = max(1, state["cls_token"].numel())
-    blocks = [int(found.group(1)) for name in state if (found := re.match(r"blocks\.(\d{1,3})\.", name))]
+    blocks = [int(match.group(1)) for name in state if (match := re.match(r"blocks\.(\d{1,3})\.", name))]
     time_embed = state.get("time_embed")
     if num_heads is None and width % HEAD_DIM:
         raise CheckpointError(

@@ -24,6 +24,7 @@ from typing import Self
 import xxhash
 from pydantic import ValidationError
 
+from qle.cache.handles import folder_handle, make_folder, open_file, remove, rename
 from qle.cache.layout import TMP, key_hash
 from qle.cache.records import FileRecord, Record, Text, is_same_source
 from qle.durable import (
@@ -33,12 +34,11 @@ from qle.durable import (
     machine,
     owned_name,
     process_start,
-    remove_tree,
     replace_file,
     write_file,
 )
 from qle.errors import CacheError
-from qle.inputs import parse_json
+from qle.inputs import parse_json, read_record_bytes
 from qle.types import RowPlan, SourceFingerprint, StoreKind
 
 ATTEMPT_FILE = "_ATTEMPT.json"
@@ -96,9 +96,14 @@ class Attempt:
     def video(self) -> Path:
         return self.path / "video"
 
+    @property
+    def space(self) -> Path:
+        """The folder that holds tmp/."""
+        return self.path.parent.parent
+
     def log(self, file: FileRecord) -> None:
         """Note that a file is complete. Opened by name each time: a folder that was taken from us must not be found."""
-        fd = os.open(self.path / JOURNAL_FILE, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        fd = open_file(self.space, self.path / JOURNAL_FILE, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(fd, file.model_dump_json().encode() + b"\n")
         finally:
@@ -106,13 +111,14 @@ class Attempt:
 
     def note_damaged(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Note rows that are made of damaged frames, before they can become part of a complete file."""
-        for first, stop in ranges:
-            append_line(self.path / DAMAGE_FILE, json.dumps([first, stop]))
+        with folder_handle(self.space, self.path) as handle:
+            for first, stop in ranges:
+                append_line(self.path / DAMAGE_FILE, json.dumps([first, stop]), handle)
 
     def damaged(self) -> list[tuple[int, int]]:
         """What this attempt and the ones that it continues have noted."""
         try:
-            lines = (self.path / DAMAGE_FILE).read_text().splitlines()
+            lines = read_record_bytes(self.path / DAMAGE_FILE, follow_links=False).splitlines()
         except FileNotFoundError:
             return []
         ranges = []
@@ -147,9 +153,9 @@ def begin(space: Path, record: AttemptRecord, *, durability: Durability, has_cla
     """A temp folder for this process: the best abandoned one that makes the same, or a new one; the others go away."""
     own = space / TMP / _new_name(record.key)
     usable: list[tuple[int, Path]] = []
-    for path, found in _attempts(space, record.key):
+    for path, earlier in _attempts(space, record.key):
         if has_claim or is_abandoned(path):
-            is_same = found is not None and found.makes_same(record) and record.store == "zarr"
+            is_same = earlier is not None and earlier.makes_same(record) and record.store == "zarr"
             usable.append((len(_journal(path)) if is_same else 0, path))
     usable.sort(reverse=True)
     kept = _adopt(usable[0][1], own, record) if usable and usable[0][0] else {}
@@ -165,8 +171,8 @@ def is_abandoned(path: Path) -> bool:
     """Whether nobody works in a temp folder any more, as far as this machine can prove it."""
     if path.name.endswith(RELEASED):
         return True
-    if (found := read_attempt(path)) is not None:
-        return found.is_owner_dead()
+    if (record := read_attempt(path)) is not None:
+        return record.is_owner_dead()
     # It gets its name with the owner's inside, so an empty one is what a kill left of its removal.
     return path.is_dir() and not any(path.iterdir())
 
@@ -179,30 +185,33 @@ def num_finished(path: Path) -> int:
 def release(attempt: Attempt) -> None:
     """Leave the folder to whoever comes next, though this process lives on. A rename, since a full disk takes no more."""
     with suppress(OSError):  # taken over, or a disk that is read-only by now: it counts when this process has ended
-        os.rename(attempt.path, attempt.path.with_name(attempt.path.name + RELEASED))
+        rename(attempt.space, attempt.path, attempt.path.with_name(attempt.path.name + RELEASED))
 
 
 def remove_attempt(path: Path) -> None:
     """Delete a temp folder, the name of its owner last: a kill in between leaves one that can still be proved dead."""
-    if path.is_symlink():  # made by a stranger: what it points to is not ours
-        path.unlink(missing_ok=True)
-        return
-    for entry in path.glob("*"):
-        if entry.name != ATTEMPT_FILE:
-            remove_tree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
-    remove_tree(path)
+    space = path.parent.parent
+    try:
+        if not path.is_symlink():  # one was made by a stranger: what it points to is not ours
+            for name in os.listdir(path):
+                if name != ATTEMPT_FILE:
+                    remove(space, path / name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    remove(space, path)
 
 
 def _create(own: Path, record: AttemptRecord) -> None:
     """A new folder that gets its name when it can say what it is for. Worth no fsync before the first complete file."""
-    unnamed = own.with_name(owned_name(NEW))
+    space, unnamed = own.parent.parent, own.with_name(owned_name(NEW))
     try:
-        (unnamed / "video").mkdir(parents=True)
-        write_file(unnamed / JOURNAL_FILE, b"", "none")
-        write_file(unnamed / ATTEMPT_FILE, record.to_json().encode(), "none")
-        os.rename(unnamed, own)
+        make_folder(space, unnamed / "video")
+        with folder_handle(space, unnamed) as handle:
+            write_file(unnamed / JOURNAL_FILE, b"", "none", handle)
+            write_file(unnamed / ATTEMPT_FILE, record.to_json().encode(), "none", handle)
+        rename(space, unnamed, own)
     except OSError as error:
-        remove_tree(unnamed)
+        remove(space, unnamed)
         raise CacheError(
             f"cannot write into the cache at {own.parent.parent}: {error.strerror}\n"
             "Nothing is lost. Free space or fix the permissions, then run the same command again."
@@ -212,13 +221,13 @@ def _create(own: Path, record: AttemptRecord) -> None:
 def _adopt(old: Path, own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
     """Make an abandoned folder ours and drop whatever in it is not complete. Nothing where another was faster."""
     try:
-        os.rename(old, own)
+        rename(own.parent.parent, old, own)
     except OSError:
         return {}
     try:
         return _take_over(own, record)
     except OSError as error:  # a disk that is still full must not cost the shards that are there
-        os.rename(own, own.with_name(own.name + RELEASED))
+        rename(own.parent.parent, own, own.with_name(own.name + RELEASED))
         raise CacheError(
             f"cannot continue in {own.parent}: {error.strerror}\n"
             "Nothing is lost. Free space or fix the permissions, then run the same command again."
@@ -226,8 +235,9 @@ def _adopt(old: Path, own: Path, record: AttemptRecord) -> dict[str, FileRecord]
 
 
 def _take_over(own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
-    replace_file(own / ATTEMPT_FILE, record.to_json().encode(), "none")  # at no moment without an owner's name
-    video = own / "video"
+    space, video = own.parent.parent, own / "video"
+    with folder_handle(space, own) as handle:
+        replace_file(own / ATTEMPT_FILE, record.to_json().encode(), "none", handle)  # at no moment without an owner
     if video.is_symlink():
         return {}
     kept = {file.path: file for file in _journal(own) if _is_intact(video, file)}
@@ -235,19 +245,21 @@ def _take_over(own: Path, record: AttemptRecord) -> dict[str, FileRecord]:
         for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
             path = Path(folder, name)
             if str(path.relative_to(video)) not in kept:
-                path.unlink(missing_ok=True)
+                remove(space, path)
     for moved_aside in own.glob("replaced*"):
-        remove_tree(moved_aside)
+        remove(space, moved_aside)
     # The journal may end in a torn line; written anew it holds just what was kept.
     lines = (file.model_dump_json() + "\n" for file in kept.values())
-    replace_file(own / JOURNAL_FILE, "".join(lines).encode(), "none")
+    with folder_handle(space, own) as handle:
+        replace_file(own / JOURNAL_FILE, "".join(lines).encode(), "none", handle)
     return kept
 
 
 def _is_intact(video: Path, file: FileRecord) -> bool:
     path = video / file.path
     try:
-        return path.resolve() == video.resolve() / file.path and hash_file(path) == file.xxh3
+        is_own = path.resolve() == video.resolve() / file.path and path.is_file()
+        return is_own and hash_file(path) == file.xxh3
     except OSError:
         return False
 
@@ -262,7 +274,7 @@ def _attempts(space: Path, key: str) -> Iterator[tuple[Path, AttemptRecord | Non
 def read_attempt(path: Path) -> AttemptRecord | None:
     """None where it is broken or gone."""
     try:
-        return AttemptRecord.model_validate_json((path / ATTEMPT_FILE).read_bytes())
+        return AttemptRecord.model_validate_json(read_record_bytes(path / ATTEMPT_FILE, follow_links=False))
     except (OSError, ValidationError):
         return None
 
@@ -270,7 +282,7 @@ def read_attempt(path: Path) -> AttemptRecord | None:
 def _journal(path: Path) -> list[FileRecord]:
     files = []
     try:
-        lines = (path / JOURNAL_FILE).read_bytes().splitlines()
+        lines = read_record_bytes(path / JOURNAL_FILE, follow_links=False).splitlines()
     except OSError:
         return []
     for line in lines:

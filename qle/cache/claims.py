@@ -77,6 +77,8 @@ class Claims:
 
 def release_abandoned(space: Path) -> None:
     """Remove the claims whose owners are known to have ended, by taking each and giving it back; living owners keep theirs."""
+    if (space / CLAIMS).is_symlink():  # leases that are not of this space
+        return
     for path in (space / CLAIMS).glob("*.lease"):
         lease = SoftFileLease(path, lease_duration=LEASE_S, thread_local=False)
         with suppress(OSError, Timeout, LeaseSettingsMismatch):

@@ -15,17 +15,17 @@ def different(ours: Any, theirs: Any, path: str = "") -> list[tuple[str, Any, An
     """Dotted name and both values of every leaf in which two JSON values differ; None where one has no such leaf."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         return [
-            found
+            difference
             for name in sorted({*ours, *theirs})
-            for found in different(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
+            for difference in different(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
         ]
     is_same = _plain(ours) == _plain(theirs)
     return [] if is_same else [(path, ours, theirs)]
 
 
-def listed(differences: list[tuple[str, Any, Any]], one: str, other: str) -> str:
+def listed(differences: list[tuple[str, Any, Any]], our_name: str, their_name: str) -> str:
     """`backbone.id: run 'tiny', cache 'm2crl'; ...` on one line."""
-    shown = [f"{name}: {one} {_short(a)}, {other} {_short(b)}" for name, a, b in differences[:MAX_LISTED]]
+    shown = [f"{name}: {our_name} {_short(a)}, {their_name} {_short(b)}" for name, a, b in differences[:MAX_LISTED]]
     rest = f"; ... and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
     return "; ".join(shown) + rest
 

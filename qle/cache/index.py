@@ -25,18 +25,20 @@ import pyarrow.parquet as pq
 import xxhash
 
 from qle.cache import packs
+from qle.cache.handles import folder_handle
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, TMP, VIDEOS, key_from_name, video_folder
 from qle.cache.plausible import commit_contradiction
 from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
-from qle.durable import UNNAMED, owned_name, replace_file
+from qle.durable import UNNAMED, owned_name, replace_file, write_file
 from qle.errors import CacheError
-from qle.inputs import parse_json
+from qle.inputs import parse_json, read_record_bytes
 
 INDEX_FILE = "index.parquet"
 INDEX_VERSION = 3
 RACY_NS = 2_000_000_000
 DIGEST_BYTES = 16
+MOST_INDEX_BYTES = 8 << 30
 
 SCHEMA = pa.schema(
     [
@@ -67,7 +69,7 @@ SCHEMA = pa.schema(
 
 _SUFFIXES = tuple(STORE_SUFFIXES.values())
 
-PLACE_COLUMNS = ("shelf", "name", "pack", "record_id", "file_paths", "file_sizes")
+LOCATION_COLUMNS = ("shelf", "name", "pack", "record_id", "file_paths", "file_sizes")
 """Where a video stands by itself; everything else is true of it in a pack too."""
 
 
@@ -153,10 +155,10 @@ def read_records(space: SpaceFolder) -> Index:
 
 def commit_folders(space: Path) -> dict[str, int]:
     """mtimes of every folder that a commit, a removal or a pack changes, by name: while they stay, so do the videos."""
-    found = {f"{shelf:02x}": mtime for shelf, mtime in _shelves(space).items()}
+    mtimes = {f"{shelf:02x}": mtime for shelf, mtime in _shelves(space).items()}
     with suppress(FileNotFoundError):
-        found[packs.PACKS] = (space / packs.PACKS).stat().st_mtime_ns
-    return found
+        mtimes[packs.PACKS] = (space / packs.PACKS).stat().st_mtime_ns
+    return mtimes
 
 
 def settled(space: Path, mtimes_ns: Mapping[str, int]) -> dict[str, int]:
@@ -165,8 +167,8 @@ def settled(space: Path, mtimes_ns: Mapping[str, int]) -> dict[str, int]:
     return {name: mtime if now_ns - mtime > RACY_NS else -1 for name, mtime in mtimes_ns.items()}
 
 
-def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
-    """A record as a row; `place` gives shelf, name and record_id."""
+def record_row(record: CommitRecord, **location: Any) -> dict[str, Any]:
+    """A record as a row; `location` gives shelf, name and record_id."""
     source = record.source
     return {
         "key": record.key,
@@ -188,14 +190,14 @@ def record_row(record: CommitRecord, **place: Any) -> dict[str, Any]:
         "created": record.created,
         "file_paths": [file.path for file in record.files],
         "file_sizes": [file.size for file in record.files],
-        **place,
+        **location,
     }
 
 
 def _read(space: SpaceFolder) -> _Stored:
     """What was written last, or an empty table where that is missing, not as it was written, or of another version or space."""
     try:
-        content = _unsealed((space.path / INDEX_FILE).read_bytes())
+        content = _unsealed(read_record_bytes(space.path / INDEX_FILE, MOST_INDEX_BYTES, follow_links=False))
         with pq.ParquetFile(pa.BufferReader(content)) as file:  # read_table would import half of pyarrow
             table = file.read()
         about = parse_json(table.schema.metadata[b"qle_index"])
@@ -273,10 +275,11 @@ def _clock_of(space: Path) -> int:
     """Now, by the clock that stamps the folders: that of a file server may be off."""
     probe = space / TMP / owned_name(f"{UNNAMED}clock.", ".tmp")
     try:
-        probe.touch()
-        now_ns = probe.stat().st_mtime_ns
-        probe.unlink()
-    except OSError:
+        with folder_handle(space, probe.parent) as handle:
+            write_file(probe, b"", "none", handle)
+            now_ns = os.stat(probe.name, dir_fd=handle, follow_symlinks=False).st_mtime_ns
+            os.unlink(probe.name, dir_fd=handle)
+    except (OSError, CacheError):
         return time.time_ns()
     return now_ns
 
@@ -335,8 +338,8 @@ def _read_row(space: SpaceFolder, shelf: int, name: str, record_id: str) -> dict
     if problem:
         empty: dict[str, Any] = {field.name: [] if pa.types.is_list(field.type) else 0 for field in SCHEMA}
         texts: dict[str, Any] = {field.name: "" for field in SCHEMA if pa.types.is_string(field.type)}
-        place = {"shelf": shelf, "name": name, "record_id": record_id, "problem": problem}
-        return {**empty, **texts, **place, "key": key_from_name(os.path.splitext(name)[0]) or ""}
+        location = {"shelf": shelf, "name": name, "record_id": record_id, "problem": problem}
+        return {**empty, **texts, **location, "key": key_from_name(os.path.splitext(name)[0]) or ""}
     return record_row(record, shelf=shelf, name=name, record_id=record_id)
 
 

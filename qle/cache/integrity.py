@@ -37,16 +37,16 @@ def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool =
     for file in record.files:
         path = os.path.join(folder, file.path)
         try:
-            found = os.lstat(path)
+            status = os.lstat(path)
         except OSError:
             damages.append(Damage(file.path, "missing", f"{file.size} bytes", "no file"))
             continue
-        if not stat.S_ISREG(found.st_mode) or file.path.startswith(linked):
+        if not stat.S_ISREG(status.st_mode) or file.path.startswith(linked):
             damages.append(
                 Damage(file.path, "missing", f"{file.size} bytes", "a link or no file, which nobody follows")
             )
             continue
-        size = found.st_size
+        size = status.st_size
         if size != file.size:
             damages.append(Damage(file.path, "size", f"{file.size} bytes", f"{size} bytes"))
         elif deep and (got := _hash(Path(path))) != file.xxh3:
@@ -56,12 +56,12 @@ def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool =
 
 def _folders(record: CommitRecord | PackRecord) -> set[str]:
     """Every folder below that of the record which holds a file, or a folder that does."""
-    found: set[str] = set()
+    folders: set[str] = set()
     for name in {os.path.dirname(file.path) for file in record.files}:
-        while name and name not in found:
-            found.add(name)
+        while name and name not in folders:
+            folders.add(name)
             name = os.path.dirname(name)
-    return found
+    return folders
 
 
 def _hash(path: Path) -> str:

@@ -29,6 +29,10 @@ VIDEOS, TMP, CLAIMS, RUNS = "videos", "tmp", "claims", "runs"
 STORE_SUFFIXES: dict[StoreKind, str] = {"zarr": ".zarr", "hdf5": ".hdf5"}
 """In the order in which a reader looks for a video."""
 
+CONVERT = "convert-"
+CONVERSIONS = frozenset(f"{CONVERT}{store}" for store in STORE_SUFFIXES)
+"""Names of the folders in tmp/ in which videos wait that are on their way into another format. No space is called so."""
+
 MAX_NAME = 120
 """Longest safe name: with a suffix well below the 255 bytes that every common file system allows."""
 

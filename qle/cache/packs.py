@@ -21,7 +21,7 @@ import xxhash
 
 from qle.cache.files.extents import extents
 from qle.cache.layout import SPACE_FILE
-from qle.cache.plausible import places_contradiction, streams_contradiction
+from qle.cache.plausible import layout_contradiction, streams_contradiction
 from qle.cache.records import (
     CommitRecord,
     Count,
@@ -33,6 +33,7 @@ from qle.cache.records import (
     read_record,
 )
 from qle.errors import CacheCorruptError
+from qle.inputs import read_record_bytes
 
 if TYPE_CHECKING:  # loader workers come through here, and most caches have no pack
     import pyarrow as pa
@@ -89,7 +90,7 @@ class Pack:
         """Whether the rows of a video are a range of rows of the pack's arrays, the same one in each."""
         arrays = {stream.name: stream for stream in self.record.streams}
         first_row = record.streams[0].raw.first_row if record.streams and record.streams[0].raw else 0
-        places = {
+        expected = {
             name: array.model_copy(
                 update={
                     "shape": (record.num_rows, *array.shape[1:]),
@@ -99,7 +100,7 @@ class Pack:
             for name, array in arrays.items()
         }
         is_inside = first_row + record.num_rows <= self.record.num_rows
-        return is_inside and {stream.name: stream for stream in record.streams} == places
+        return is_inside and {stream.name: stream for stream in record.streams} == expected
 
 
 def files_of(stream: StreamRecord) -> set[str]:
@@ -195,7 +196,7 @@ def open_pack(path: Path) -> Pack:
             f"pack {path} was made for space {record.space[:12]}, not for {space.hash[:12]}; take the folder away"
         )
     sizes = {file.path: file.size for file in record.files}
-    if problem := streams_contradiction(record.streams, space, record.num_rows) or places_contradiction(
+    if problem := streams_contradiction(record.streams, space, record.num_rows) or layout_contradiction(
         record.streams, sizes, is_exact=True
     ):
         raise CacheCorruptError(f"pack {path}: {PACK_FILE} contradicts itself: {problem}; take the folder away")
@@ -208,7 +209,7 @@ def open_pack(path: Path) -> Pack:
 
 def _members_file(pack: Path, record: PackRecord) -> bytes:
     """The list of videos, if every byte of it is as it was written: a parser of tables is not safe with others."""
-    content = (pack / MEMBERS_FILE).read_bytes()
+    content = read_record_bytes(pack / MEMBERS_FILE, follow_links=False)
     listed = next((file for file in record.files if file.path == MEMBERS_FILE), None)
     if listed is None or listed.xxh3 != xxhash.xxh3_128_hexdigest(content):
         raise CacheCorruptError(

@@ -48,7 +48,7 @@ def commit_contradiction(record: CommitRecord, space: SpaceRecord) -> str:
     """What is wrong with the record of a video that stands by itself; empty where nothing is."""
     if record.num_valid > record.num_rows:
         return f"{record.num_valid} of {record.num_rows} rows are valid"
-    return streams_contradiction(record.streams, space, record.num_rows) or places_contradiction(
+    return streams_contradiction(record.streams, space, record.num_rows) or layout_contradiction(
         record.streams, {file.path: file.size for file in record.files}, is_exact=record.store == "zarr"
     )
 
@@ -66,7 +66,7 @@ def streams_contradiction(streams: Sequence[StreamRecord], space: SpaceRecord, n
     return ""
 
 
-def places_contradiction(streams: Sequence[StreamRecord], sizes: Mapping[str, int], *, is_exact: bool) -> str:
+def layout_contradiction(streams: Sequence[StreamRecord], sizes: Mapping[str, int], *, is_exact: bool) -> str:
     """Whether the rows of all streams fit into files of these sizes, each byte belonging to one of them.
 
     is_exact: a file holds rows of one stream and what the format puts behind them, as in Zarr, and nothing else.
@@ -75,7 +75,7 @@ def places_contradiction(streams: Sequence[StreamRecord], sizes: Mapping[str, in
     for stream in streams:
         if stream.raw is None:
             continue
-        if problem := _place_contradiction(stream, stream.raw, sizes, is_exact=is_exact):
+        if problem := _stream_layout_contradiction(stream, stream.raw, sizes, is_exact=is_exact):
             return f"stream {stream.name!r}: {problem}"
         end = stream.raw.offset + min(stream.shape[0], stream.raw.rows_per_file) * stream.stream.row_bytes
         taken.setdefault(stream.raw.path, []).append((stream.raw.offset, end, stream.name))
@@ -87,7 +87,9 @@ def places_contradiction(streams: Sequence[StreamRecord], sizes: Mapping[str, in
     return ""
 
 
-def _place_contradiction(stream: StreamRecord, raw: RawRows, sizes: Mapping[str, int], *, is_exact: bool) -> str:
+def _stream_layout_contradiction(
+    stream: StreamRecord, raw: RawRows, sizes: Mapping[str, int], *, is_exact: bool
+) -> str:
     row_bytes = stream.stream.row_bytes
     num_files = -(-stream.shape[0] // raw.rows_per_file)
     if num_files > len(sizes) or (num_files > 1 and "{}" not in raw.path):

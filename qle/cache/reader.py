@@ -73,8 +73,8 @@ class Rows:
         if len(rows) and not (-len(self) <= rows.min() and rows.max() < len(self)):
             raise IndexError(f"rows {rows.min()}..{rows.max()} of {len(self)}")
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for place, row in enumerate(np.where(rows < 0, rows + len(self), rows).tolist()):
-            self._stored.read(row, row + 1, out[place : place + 1])
+        for position, row in enumerate(np.where(rows < 0, rows + len(self), rows).tolist()):
+            self._stored.read(row, row + 1, out[position : position + 1])
         return out
 
 
@@ -151,10 +151,10 @@ class Video:
         return self.stored(stream).read(start, stop, out, raw=raw)
 
     def stored(self, stream: str) -> StoredRows:
-        found = self._stored.get(stream)
-        if found is None:
-            found = self._stored[stream] = StoredRows(self._folder, self.record, stream, self._pool)
-        return found
+        rows = self._stored.get(stream)
+        if rows is None:
+            rows = self._stored[stream] = StoredRows(self._folder, self.record, stream, self._pool)
+        return rows
 
     def __reduce__(self) -> tuple[type["Video"], tuple[VideoFolder, CommitRecord, MapPool]]:
         return Video, (self._folder, self.record, self._pool)
@@ -217,17 +217,17 @@ class Space:
 
     def video(self, key: str) -> Video:
         """A video by its key, or by a part that only one key has: the key without suffix, the file name, its stem."""
-        found = self._open.get(key)
-        if found is not None:
+        video = self._open.get(key)
+        if video is not None:
             with suppress(KeyError):  # another thread may have closed it just now; here it stays good
                 self._open.move_to_end(key)
-            return found
-        place = self._find(key)
-        if place is None:
+            return video
+        located = self._find(key)
+        if located is None:
             if key in self.keys():
                 raise CacheMissingError(f"video {key!r} of {self.path} was removed after its videos were listed")
             return self.video(self._resolve(key))
-        folder, record = place
+        folder, record = located
         while len(self._open) >= OPEN_VIDEOS:
             self._open.popitem(last=False)
         opened = self._open[key] = Video(folder, record, self._pool)
@@ -245,10 +245,10 @@ class Space:
             out = np.empty((len(windows), length, *row_shape), dtype)
         elif len(out) != len(windows):
             raise CacheError(f"buffer for {len(windows)} windows has room for {len(out)}")
-        for place, (rows, (key, start, stop)) in enumerate(zip(stored, windows, strict=True)):
+        for number, (rows, (key, start, stop)) in enumerate(zip(stored, windows, strict=True)):
             if stop - start != length:
                 raise CacheError(f"window {start}..{stop} of {key!r} has {stop - start} rows, the first one {length}")
-            rows.read(start, stop, out[place])
+            rows.read(start, stop, out[number])
         return out
 
     def prefetch(self, stream: str, windows: Sequence[tuple[str, int, int]]) -> None:

@@ -248,9 +248,11 @@ def _no_file(model: type[Record], path: Path, reason: str) -> CacheCorruptError:
     return CacheCorruptError(f"{path} is no file of its own, as records are: {reason}\n{_repair_hint(model)}")
 
 
-def is_same_source(one: SourceFingerprint, other: SourceFingerprint) -> bool:
+def is_same_source(fingerprint: SourceFingerprint, other: SourceFingerprint) -> bool:
     """Whether two fingerprints mean the same bytes; a copied file keeps its edges and loses its time."""
-    return one.size == other.size and (one.mtime_ns == other.mtime_ns or one.edge_hash == other.edge_hash)
+    return fingerprint.size == other.size and (
+        fingerprint.mtime_ns == other.mtime_ns or fingerprint.edge_hash == other.edge_hash
+    )
 
 
 def check_space_hash(record: SpaceRecord, where: Path) -> None:
@@ -275,14 +277,14 @@ def _repair_hint(model: type[Record]) -> str:
 
 def _explain(model: type[Record], text: bytes, where: Path, error: ValidationError) -> Exception:
     try:
-        found = parse_json(text)
+        content = parse_json(text)
     except ValueError:
         return CacheCorruptError(f"{where} is no JSON ({len(text)} bytes)\n{_repair_hint(model)}")
-    version = found.get("format") if isinstance(found, dict) else None
+    version = content.get("format") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT:
         return CacheMismatchError(
             f"{where} has cache format {version}, this qle reads format {FORMAT}; install a newer qle to read it"
         )
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return CacheCorruptError(f"{where} is no {model.__name__}: {place}: {first['msg']}\n{_repair_hint(model)}")
+    field = ".".join(str(part) for part in first["loc"])
+    return CacheCorruptError(f"{where} is no {model.__name__}: {field}: {first['msg']}\n{_repair_hint(model)}")

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from stat import S_ISREG
 
 import xxhash
 
@@ -14,6 +15,8 @@ EDGE_BYTES = 1 << 20
 def fingerprint(path: Path) -> SourceFingerprint:
     """Size, modification time, and the hash of the first and the last MiB (the whole file where it is shorter than both)."""
     try:
+        if not S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise InputError(f"{path} is no file: a folder, pipe or device stands there")
         with open(path, "rb") as file:
             stat = os.fstat(file.fileno())
             digest = xxhash.xxh3_128(file.read(EDGE_BYTES))

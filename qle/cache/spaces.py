@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qle.cache import packs
 from qle.cache.files.quantise import SCALE
+from qle.cache.handles import refuse_links
 from qle.cache.layout import (
     CACHE_FILE,
     CLAIMS,
@@ -33,6 +34,7 @@ from qle.cache.plausible import commit_contradiction, space_contradiction
 from qle.cache.records import CacheRecord, CommitRecord, ErrorRecord, SpaceRecord, check_space_hash, read_record
 from qle.durable import append_line, publish_once
 from qle.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheMissingError, ConfigError
+from qle.inputs import MOST_TEXT_BYTES, NotARecordError, read_record_bytes
 from qle.types import TIME_STREAMS, SpaceSpec, Stream
 
 _STREAM_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
@@ -50,11 +52,10 @@ class ErrorLog:
     def read(self) -> list[ErrorRecord]:
         """In the order in which they were written."""
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="replace").split(
-                "\n"
-            )  # keys may hold U+2028 and the like
-        except FileNotFoundError:
+            content = read_record_bytes(self.path, MOST_TEXT_BYTES, follow_links=False)
+        except (FileNotFoundError, NotARecordError):  # a help, not a truth: what is no file has nothing to say
             return []
+        lines = content.decode("utf-8", "replace").split("\n")  # keys may hold U+2028 and the like
         return [record for line in lines if line and (record := ErrorRecord.from_line(line))]
 
     def latest(self) -> dict[str, ErrorRecord]:
@@ -93,8 +94,8 @@ class SpaceFolder:
 
     def committed(self, key: str) -> CommitRecord | None:
         """The record of a committed video; whether its files are still as recorded is `integrity.py`'s to say."""
-        found = self.locate(key)
-        return None if found is None else found[1]
+        located = self.locate(key)
+        return None if located is None else located[1]
 
     def locate(self, key: str) -> tuple[Path, CommitRecord] | None:
         """The folder that holds a committed video's files, its own or a pack's, and its record."""
@@ -140,16 +141,6 @@ def create_space(root: Path, spec: SpaceSpec) -> SpaceFolder:
             f"got {space.record.hash[:16]}, expected {space_hash(spec.hashed)[:16]}"
         )
     return space
-
-
-def refuse_links(*paths: Path) -> None:
-    """Nothing below the folder of a space is a link: one from a stranger would have us write, read or delete elsewhere."""
-    for path in paths:
-        if path.is_symlink():
-            raise CacheCorruptError(
-                f"{path} is a link to {os.readlink(path)}: qle follows none inside of a space\n"
-                "take the link away, or put what it points to in its place"
-            )
 
 
 def open_space(path: Path) -> SpaceFolder:

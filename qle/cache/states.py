@@ -56,9 +56,9 @@ def states(space: SpaceFolder, sources: Iterable[VideoSource], index: Index | No
         return [committed.state(source) or _uncommitted(source, errors, claimed) for source in sources]
 
 
-def count_states(found: Sequence[VideoState]) -> dict[str, int]:
+def count_states(videos: Sequence[VideoState]) -> dict[str, int]:
     """State -> number of videos, all states in their order."""
-    counts = Counter(state.state for state in found)
+    counts = Counter(state.state for state in videos)
     return {name: counts[name] for name in STATES}
 
 
@@ -112,9 +112,9 @@ class _Committed:
         row = self._row_of_key.get(key)
         if row is None:
             return self._nameless_state(key)
-        found = self._listed_state(row, source)
-        if found.state == "done" or self._packs[row]:
-            return found
+        state = self._listed_state(row, source)
+        if state.state == "done" or self._packs[row]:
+            return state
         fresh = self._index.read_again(row)  # what is not done may be replaced: the record itself decides
         if problem := fresh.texts("problem")[0]:
             return VideoState(key=key, state="damaged", reason=problem)
@@ -145,14 +145,14 @@ class _Committed:
             os.stat(f"{folder}/{COMMIT_FILE}", dir_fd=self._shelf(shelf), follow_symlinks=False)
         except OSError:
             return f"it has no {COMMIT_FILE}"
-        for place in range(self._starts[row], self._starts[row + 1]):
-            path = self._paths[self._codes[place]]
+        for number in range(self._starts[row], self._starts[row + 1]):
+            path = self._paths[self._codes[number]]
             try:
                 size = os.stat(f"{folder}/{path}", dir_fd=self._shelf(shelf), follow_symlinks=False).st_size
             except OSError:
                 return f"{path} is missing"
-            if size != self._file_sizes[place]:
-                return f"{path} has {size} bytes, expected {self._file_sizes[place]}"
+            if size != self._file_sizes[number]:
+                return f"{path} has {size} bytes, expected {self._file_sizes[number]}"
         return ""
 
     def _shelf(self, shelf: int) -> int:

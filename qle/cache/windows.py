@@ -65,10 +65,10 @@ class MapPool:
         if self._pid != os.getpid():  # a lock that another thread held during a fork would never be freed
             self._reset()
         with self._lock:
-            found = self._maps.get((path, folder))
-            if found is not None:
+            known = self._maps.get((path, folder))
+            if known is not None:
                 self._maps.move_to_end((path, folder))
-                return found
+                return known
             while len(self._maps) >= self._capacity:
                 self._maps.popitem(last=False)  # unmapped once the last array that looks into it is gone
             opened = self._maps[path, folder] = open_map(path)
@@ -108,12 +108,12 @@ class StoredRows:
     """The rows of one stream of one video: as numbers, or as they are stored."""
 
     def __init__(self, folder: VideoFolder, record: CommitRecord, name: str, pool: MapPool) -> None:
-        found = record.stream(name)
-        self.stream: Stream = found.stream
-        self.shape: tuple[int, ...] = found.shape
+        stream_record = record.stream(name)
+        self.stream: Stream = stream_record.stream
+        self.shape: tuple[int, ...] = stream_record.shape
         self.dtype = quantise.decoded_dtype(self.stream)
         """Type of the numbers that `read` gives."""
-        self._raw, self._key = found.raw, record.key
+        self._raw, self._key = stream_record.raw, record.key
         self._folder, self._pool = folder, pool
         self._sizes = {os.path.join(folder.path, file.path): file.size for file in record.files}
         self._row_bytes = self.stream.row_bytes

@@ -28,9 +28,10 @@ from qle.cache.attempts import Attempt, AttemptRecord
 from qle.cache.files import hdf5_store, zarr_store
 from qle.cache.files.extents import extents
 from qle.cache.files.quantise import SCALE, encode
+from qle.cache.handles import folder_handle, make_folder, open_file, remove, rename
 from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, VIDEOS, check_key, video_folder
 from qle.cache.records import CommitRecord, FileRecord, RawRows, SourceFacts, StreamRecord
-from qle.cache.spaces import SpaceFolder, read_commit, refuse_links
+from qle.cache.spaces import SpaceFolder, read_commit
 from qle.durable import Durability, Syncer, hash_file, sync_file, write_at, write_file
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import RowPlan, StoreKind, Stream
@@ -230,13 +231,14 @@ class VideoWriter:
         """Nobody can use half a file, and the disk may be full."""
         for file in self._files.values():
             if file.done is None:
-                (self._attempt.video / file.path).unlink(missing_ok=True)
+                remove(self._attempt.space, self._attempt.video / file.path)
 
     def _begin(self) -> None:
         """Lay out the arrays, recognise what an earlier attempt left, write the times."""
         num_rows = self._rows.num_rows
         create = zarr_store.create if self._record.store == "zarr" else hdf5_store.create
-        self._layouts = create(self._attempt.video, list(self._streams.values()), num_rows)
+        attempt = self._attempt
+        self._layouts = create(attempt.space, attempt.video, list(self._streams.values()), num_rows)
         self._on_step("arrays_created")
         for name, stream in self._streams.items():
             for extent in extents(self._layouts[name], stream.row_bytes, 0, num_rows):
@@ -258,7 +260,7 @@ class VideoWriter:
             file = self._files[extent.path]
             file.done, file.digest, file.missing = None, None, file.missing + extent.num_rows
             if self._record.store == "zarr":
-                (self._attempt.video / extent.path).unlink(missing_ok=True)
+                remove(self._attempt.space, self._attempt.video / extent.path)
         self.write("valid", np.arange(num_rows), self._is_valid)
 
     def _write_run(self, stream: Stream, start: int, values: np.ndarray) -> None:
@@ -282,8 +284,8 @@ class VideoWriter:
 
     def _write_bytes(self, file: _File, content: memoryview, offset: int) -> None:
         if file.fd < 0:
-            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._record.store == "zarr" else 0)
-            file.fd = os.open(self._attempt.video / file.path, flags, 0o666)
+            flags = os.O_RDWR | (os.O_CREAT if self._record.store == "zarr" else 0)
+            file.fd = open_file(self._attempt.space, self._attempt.video / file.path, flags)
         write_at(file.fd, content, offset)
         if file.digest is not None and offset == file.hashed_bytes:
             file.digest.update(content)
@@ -382,7 +384,8 @@ class VideoWriter:
 
     def _write_record(self, record: CommitRecord) -> None:
         video = self._attempt.video
-        write_file(video / COMMIT_FILE, record.to_json(indent=None).encode(), "none")
+        with folder_handle(self._attempt.space, video) as handle:
+            write_file(video / COMMIT_FILE, record.to_json(indent=None).encode(), "none", handle)
         self._syncer.add(video / COMMIT_FILE)
         self._syncer.add(video)
         self._syncer.wait()
@@ -391,23 +394,22 @@ class VideoWriter:
     def _publish(self) -> CommitRecord | None:
         """Give the folder its name. Returns the winner's record where another writer was faster."""
         target = video_folder(self._space.path, self._record.key, self._record.store)
-        refuse_links(target.parent)
         if not target.parent.exists():
-            target.parent.mkdir(exist_ok=True)
+            make_folder(self._space.path, target.parent)
             sync_file(self._space.path / VIDEOS, self._attempt.durability)
         if self._replace:
             self._move_old_aside()
         elif winner := self._standing():
             return winner
         try:
-            os.rename(self._attempt.video, target)
+            rename(self._space.path, self._attempt.video, target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             if winner := self._standing():
                 return winner
             self._move_old_aside()  # a folder without a usable record is no video
-            os.rename(self._attempt.video, target)
+            rename(self._space.path, self._attempt.video, target)
         self._on_step("renamed")
         sync_file(target.parent, self._attempt.durability)
         self._on_step("parent_synced")
@@ -428,7 +430,7 @@ class VideoWriter:
         for store in STORE_SUFFIXES:
             old = video_folder(self._space.path, self._record.key, store)
             if old.exists():
-                os.rename(old, self._attempt.path / f"replaced.{store}")
+                rename(self._space.path, old, self._attempt.path / f"replaced.{store}")
                 self._on_step("old_moved_aside")
 
     def _explain(self, error: OSError) -> CacheError:

@@ -4,17 +4,17 @@ Results go to stdout (`--json` everywhere), everything else to stderr. torch is 
 answers at once.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import qle
-from qle.cli import console
 from qle.cli.arguments import App
-from qle.cli.cache import cache_app
+from qle.cli.cache.app import cache_app
 from qle.cli.checkpoint import checkpoint_app
 from qle.cli.demo import DEMO_HELP, demo
 from qle.cli.doctor import doctor
+from qle.cli.ending import run
 from qle.cli.eval import EVAL_HELP, eval_
 from qle.cli.explain import EXPLAIN_HELP, explain
 from qle.cli.extract import EXTRACT_HELP, extract
@@ -23,9 +23,6 @@ from qle.cli.prepare.surgical import prepare_app
 from qle.cli.prepare.words import WORDS_HELP, words
 from qle.cli.search import SEARCH_HELP, search
 from qle.cli.train import TRAIN_HELP, train_heads
-
-if TYPE_CHECKING:
-    pass
 
 app = App(
     name="qle",
@@ -64,4 +61,4 @@ def main() -> None:
     from qle.runtime import interrupt_on_sigterm
 
     interrupt_on_sigterm()
-    console.run(app)
+    run(app)

@@ -8,12 +8,14 @@ A group of commands is an `App` instead of a typer.Typer, and each of its comman
 * text that is not valid UTF-8 cannot be written into a record or a result. Names of files may be anything.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from qle.cli.console import visible
 from qle.errors import ConfigError
 from qle.inputs import refuse_address
 
@@ -44,8 +46,34 @@ class Command(TyperCommand):
             yield name, option if option.startswith("-") else name.upper()
 
 
+class Group(TyperGroup):
+    """A group that says what was wrong with the words of a command line without what a terminal would obey: the shell may have
+    put a name of a file there."""
+
+    def make_context(self, *args: Any, **named: Any) -> Any:
+        with _escaped():
+            return super().make_context(*args, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _escaped():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _escaped() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # what is wrong with the words; typer names no class for all of them
+            error.message = visible(error.message)  # type: ignore[attr-defined]
+        raise
+
+
 class App(typer.Typer):
     """A group of commands, each of them a `Command`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"cls": Group} | options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
         return super().command(name, **{"cls": Command} | options)

@@ -169,14 +169,14 @@ def _cpu() -> Check:
     import torch
 
     names = ("avx2", "avx512", "avx512_bf16", "amx_tile")  # underscored in torch: their absence must read as "no"
-    found = [name for name in names if getattr(torch.cpu, f"_is_{name}_supported", lambda: False)()]
+    extensions = [name for name in names if getattr(torch.cpu, f"_is_{name}_supported", lambda: False)()]
     ratio = _bfloat16_speed()
     is_slow_choice = has_fast_bfloat16() and ratio < 1
     return Check(
         name="cpu",
         status="warn" if is_slow_choice else "ok",
         found=f"{num_cores()} cores, {free_cores()} to be had now, "
-        f"{', '.join(found) or 'no vector extensions'}; bfloat16 multiplies {ratio:.1f} x as fast as float32",
+        f"{', '.join(extensions) or 'no vector extensions'}; bfloat16 multiplies {ratio:.1f} x as fast as float32",
         fix="pass --compute-dtype float32: bfloat16 is slower here though the processor has it"
         if is_slow_choice
         else "",
@@ -228,8 +228,8 @@ def _weights() -> Iterator[Check]:
     folder = Path(constants.HF_HUB_CACHE)
     is_offline = bool(constants.HF_HUB_OFFLINE)
     models = len(list(folder.glob("models--*"))) if folder.is_dir() else 0
-    place = nearest_folder(folder)
-    is_writable = os.access(place, os.W_OK)
+    writable = nearest_folder(folder)
+    is_writable = os.access(writable, os.W_OK)
     fix = ""
     if not is_writable and not is_offline:
         fix = "set HF_HOME to a folder that you may write to, or HF_HUB_OFFLINE=1"
@@ -239,7 +239,7 @@ def _weights() -> Iterator[Check]:
         name="weights",
         status="warn" if fix else "ok",
         found=f"{folder}: {models} models, {'' if is_writable else 'not '}writable, "
-        f"{_gigabytes(shutil.disk_usage(place).free)} free, {'offline' if is_offline else 'online'}",
+        f"{_gigabytes(shutil.disk_usage(writable).free)} free, {'offline' if is_offline else 'online'}",
         fix=fix,
     )
 
@@ -268,12 +268,12 @@ def _disk(folder: Path, *, is_cache: bool) -> Iterator[Check]:
 
 
 def _limits() -> Iterable[Check]:
-    found = max_maps()
+    num_maps = max_maps()
     yield Check(
         name="open files",
-        status="ok" if found >= MAX_MAPS else "warn",
-        found=f"{found} files may be mapped at a time",
-        fix="" if found >= MAX_MAPS else f"ulimit -n {2 * MAX_MAPS}: with fewer, files are mapped again and again",
+        status="ok" if num_maps >= MAX_MAPS else "warn",
+        found=f"{num_maps} files may be mapped at a time",
+        fix="" if num_maps >= MAX_MAPS else f"ulimit -n {2 * MAX_MAPS}: with fewer, files are mapped again and again",
     )
     count = Path("/proc/sys/vm/max_map_count")
     if count.exists():

@@ -54,16 +54,16 @@ def demo(
 def _show_demo(result: "DemoResult") -> None:
     rows = [
         (
-            one.aim.name,
-            f"{one.value:.3f}",
-            "" if one.interval is None else f"{one.interval[0]:.3f} - {one.interval[1]:.3f}",
-            one.aim.goal,
-            "yes" if one.is_met else "no",
-            ", ".join(f"{name} {value:.3f}" for name, value in one.floors.items()),
+            measure.aim.name,
+            f"{measure.value:.3f}",
+            "" if measure.interval is None else f"{measure.interval[0]:.3f} - {measure.interval[1]:.3f}",
+            measure.aim.goal,
+            "yes" if measure.is_met else "no",
+            ", ".join(f"{name} {value:.3f}" for name, value in measure.floors.items()),
         )
-        for one in result.measured
+        for measure in result.measured
     ]
-    num_met = sum(one.is_met for one in result.measured)
+    num_met = sum(measure.is_met for measure in result.measured)
     title = f"{num_met} of {len(rows)} aims are met (held-out videos, text encoder {result.text_encoder})"
     console.print_plain("\n")
     console.table(["held out", "#measured", "95 %", "#aim", "met", "guesses"], rows, title=title)

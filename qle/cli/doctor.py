@@ -27,6 +27,6 @@ def doctor(
     """
     from qle.cli.checks import checks
 
-    found = checks(cache, backbone)
-    console.print_json([asdict(check) for check in found]) if json else console.show_checks(found)
-    raise typer.Exit(3 if any(check.status == "fail" for check in found) else 0)
+    looked_at = checks(cache, backbone)
+    console.print_json([asdict(check) for check in looked_at]) if json else console.show_checks(looked_at)
+    raise typer.Exit(3 if any(check.status == "fail" for check in looked_at) else 0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 from qle.outputs import MEASURES_SUFFIXES, check_output
 from qle.runtime import cache_folder, use_free_threads
@@ -88,13 +89,14 @@ def eval_(
     for option, path in (("--out", out), ("--fit", fit)):
         check_output(
             option, path, inputs=[path for path in (annotations, predictions, fusion) if path is not None],
-            folders=[one for one in (*(checkpoint or ()), retriever, folder) if one is not None],
+            folders=[given for given in (*(checkpoint or ()), retriever, folder) if given is not None],
             suffixes=MEASURES_SUFFIXES,
         )  # fmt: skip
 
     from qle.eval.request import EvaluationRequest
-    from qle.eval.run import evaluate_runs
+    from qle.eval.run import evaluate_runs, run_folders
     from qle.outputs import write_json
+    from qle.runs.load import check_run
 
     request = EvaluationRequest(
         checkpoints=tuple(checkpoint or ()), cache=folder, predictions=predictions, protocol=protocol, space=space,
@@ -105,9 +107,12 @@ def eval_(
     for option, path in (("--out", out), ("--fit", fit)):
         if path is not None and not path.parent.is_dir():
             raise ConfigError(f"{option} {path}: there is no folder {path.parent}")
+    for run_folder in (*(run for path in request.checkpoints for run in run_folders(path)), retriever):
+        if run_folder is not None:
+            check_run(run_folder)
     if request.checkpoints or request.retriever:  # files of predictions are measured without torch
         use_free_threads(console.note)
-    with console.StepProgress("scored", is_quiet=quiet) as progress:
+    with StepProgress("scored", is_quiet=quiet) as progress:
         evaluation = evaluate_runs(request, progress.update)
     if out is not None:
         write_json(out, evaluation.to_json())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError, QleError
 from qle.outputs import FILM_SUFFIXES, MEASURES_SUFFIXES, REPORT_SUFFIXES, check_output
 from qle.runtime import cache_folder, use_free_threads
@@ -51,6 +52,8 @@ def explain(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.runs.load import check_run
+
     root = cache_folder(cache)
     written = (
         ("--out", out, MEASURES_SUFFIXES), ("--report", report, REPORT_SUFFIXES), ("--heatmaps", heatmaps, None),
@@ -66,6 +69,7 @@ def explain(
             raise ConfigError(
                 "--faithfulness tests annotations: pass --annotations FILE and neither --query nor outputs"
             )
+        check_run(checkpoint)
         use_free_threads(console.note)
         _faithfulness(
             checkpoint, root, annotations, device=device, quiet=quiet, as_json=json, max_rows=max_rows, seed=seed,
@@ -80,6 +84,7 @@ def explain(
         raise ConfigError("nothing to write: pass --report FILE, --heatmaps FOLDER or --overlay-video FILE")
     if overlay_video is not None and (len(query) > 1 or len(video_id or ()) != 1):
         raise ConfigError("--overlay-video shows one query in one video: pass one --query and one --video-id")
+    check_run(checkpoint)
     use_free_threads(console.note)
     wrote: dict[str, Any] = {}
     exit_code = 0
@@ -118,7 +123,7 @@ def _answers(
         checkpoint=checkpoint, queries=tuple(Query(text=text) for text in queries), cache=cache,
         video_ids=tuple(video_ids), device=device, heatmaps=heatmaps, report=report, num_frames=frames,
     )  # fmt: skip
-    with console.StepProgress("rows", is_quiet=quiet) as progress:
+    with StepProgress("rows", is_quiet=quiet) as progress:
         result = localize(request, progress.update)
     for line in [*(f"failed  {name}: {reason}" for name, reason in result.failures.items()), *result.notes]:
         console.note(one_line(line))
@@ -133,7 +138,7 @@ def _film(
     from qle.localize.film import overlay_film
 
     opened = open_run(checkpoint, cache, device)
-    with console.StepProgress("drew", is_quiet=quiet) as progress:
+    with StepProgress("drew", is_quiet=quiet) as progress:
         film = overlay_film(opened, opened.space.video(video_id), query, path, progress.update)
     return {
         "overlay video": str(film.path), "frames": film.num_frames, "fps": round(film.fps, 3),
@@ -152,23 +157,23 @@ def _faithfulness(
         raise ConfigError(f"--out {out}: there is no folder {out.parent}")
 
     opened = open_run(checkpoint, cache, device)
-    with console.StepProgress("tested", is_quiet=quiet) as progress:
-        found = check_faithfulness(
+    with StepProgress("tested", is_quiet=quiet) as progress:
+        report = check_faithfulness(
             opened, annotations, max_rows=max_rows, seed=seed, allow_missing=allow_missing, on_progress=progress.update
         )
     if out is not None:
-        write_json(out, found.to_json())
+        write_json(out, report.to_json())
     if as_json:
-        console.print_json(found.to_json())
+        console.print_json(report.to_json())
         return
-    console.table(["measure", "#value", "#95 %", "better", "beside it", "what it is"], _rows(found))
+    console.table(["measure", "#value", "#95 %", "better", "beside it", "what it is"], _rows(report))
     console.print_text(
-        f"{found.num_rows:,} rows of {found.num_annotations:,} annotations in {found.num_videos:,} videos; masking tests the "
+        f"{report.num_rows:,} rows of {report.num_annotations:,} annotations in {report.num_videos:,} videos; masking tests the "
         "head, not the backbone, whose tokens have already mixed"
     )
 
 
-def _rows(found: "Faithfulness") -> list[tuple[str, ...]]:
+def _rows(report: "Faithfulness") -> list[tuple[str, ...]]:
     return [
         (
             measure.name,
@@ -178,5 +183,5 @@ def _rows(found: "Faithfulness") -> list[tuple[str, ...]]:
             ", ".join(f"{name} {value:.3f}" for name, value in measure.floors.items()),
             measure.meaning,
         )
-        for measure in found.measures
+        for measure in report.measures
     ]

@@ -8,6 +8,7 @@ import typer
 
 from qle.cli import console
 from qle.cli.options import Json
+from qle.cli.progress import ExtractProgress
 from qle.errors import ConfigError
 from qle.runtime import cache_folder
 
@@ -98,7 +99,7 @@ def extract(
         return
     from qle.extract.run import run
 
-    with console.ExtractProgress(is_quiet=quiet) as progress:
+    with ExtractProgress(is_quiet=quiet) as progress:
         summary = run(request, progress.update)
     console.print_json(summary.to_json()) if json else _show_summary(summary)
     raise typer.Exit(summary.exit_code)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output, format_of
 from qle.runtime import cache_folder, use_free_threads
@@ -59,9 +60,11 @@ def localize(
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:  # fmt: skip
+    from qle.localize.backbone_check import check_backbones
     from qle.localize.moment_files import FORMATS, render
     from qle.localize.query_files import read_queries
     from qle.outputs import one_line, write_text
+    from qle.runs.load import check_run
     from qle.types import Query
 
     kind = format_of(format_, json, out, FORMATS)
@@ -76,7 +79,6 @@ def localize(
     asked = [*(Query(text=text) for text in query or ()), *(read_queries(queries) if queries else ())]
 
     from qle.localize.request import LocalizeRequest
-    from qle.localize.run import localize as run
 
     request = LocalizeRequest(
         checkpoint=checkpoint, queries=tuple(asked), cache=root_folder,
@@ -84,8 +86,12 @@ def localize(
         precision=_precision(precision), top=top, min_score=min_score, heatmaps=heatmaps, report=report, out=out,
         num_frames=frames, is_one_video=kind == "vtt", keeps_all=kind == "jsonl", allow_missing=allow_missing,
     )  # fmt: skip
+    check_backbones(check_run(checkpoint), request)
+
+    from qle.localize.run import localize as run
+
     use_free_threads(console.note)
-    with console.StepProgress("rows", is_quiet=quiet) as progress:
+    with StepProgress("rows", is_quiet=quiet) as progress:
         result = run(request, progress.update)
     text = render(
         kind, result.predictions, provenance=result.provenance, names=result.names, failures=result.failures,

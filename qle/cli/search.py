@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from qle.cli import console
+from qle.cli.progress import StepProgress
 from qle.outputs import MOMENTS_SUFFIXES, check_output, format_of
 from qle.runtime import cache_folder, use_free_threads
 
@@ -49,6 +50,7 @@ def search(
 ) -> None:  # fmt: skip
     from qle.localize.query_files import read_queries
     from qle.outputs import one_line, write_text
+    from qle.runs.load import check_run
     from qle.search.result_files import FORMATS, render
     from qle.types import Query
 
@@ -61,14 +63,19 @@ def search(
     asked = [*(Query(text=text) for text in query or ()), *(read_queries(queries) if queries else ())]
 
     from qle.search.request import SearchRequest
-    from qle.search.run import search as run
 
     request = SearchRequest(
         cache=root, queries=tuple(asked), retriever=retriever, localizer=localizer, top_videos=top_videos, top=top,
         shortlist=shortlist, fusion=fusion, device=device,
     )  # fmt: skip
+    for folder in (retriever, localizer):
+        if folder is not None:
+            check_run(folder)
+
+    from qle.search.run import search as run
+
     use_free_threads(console.note)
-    with console.StepProgress("searched", is_quiet=quiet) as progress:
+    with StepProgress("searched", is_quiet=quiet) as progress:
         result = run(request, progress.update)
     text = render(kind, result)
     if out is None:

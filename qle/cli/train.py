@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qle.cli import console
+from qle.cli.progress import TrainProgress
 from qle.runtime import cache_folder
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def train_heads(
         console.print_json(asdict(planned)) if json else _show_plan(planned)
         return
     use_free_threads(console.note)
-    with console.TrainProgress(is_quiet=quiet or not is_main_process()) as progress:
+    with TrainProgress(is_quiet=quiet or not is_main_process()) as progress:
         summary = run(request, progress.update, progress.note)
     if is_main_process():
         console.print_json(summary.to_json()) if json else _show_summary(summary, task_of(request.head).use)

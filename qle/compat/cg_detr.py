@@ -50,10 +50,10 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
     state = detr.without_alignment(detr.bare(state))
 
     def fields() -> dict[str, Any]:
-        found = detr.options(settings, _OPTIONS)
-        found |= {count: links.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
-        found["text_to_video_layers"] = links.count_layers(state, _LISTEN)
-        return found | {"num_dummies": len(state["dummy_rep_token"]), "num_prompts": len(state["global_rep_token"])}
+        values = detr.options(settings, _OPTIONS)
+        values |= {count: links.count_layers(state, f"{name}.layers") for name, (_, count) in _ENCODERS.items()}
+        values["text_to_video_layers"] = links.count_layers(state, _LISTEN)
+        return values | {"num_dummies": len(state["dummy_rep_token"]), "num_prompts": len(state["global_rep_token"])}
 
     return detr.build_head(CgDetrHead, state, fields, _links, UPSTREAM)
 
@@ -76,21 +76,21 @@ def official_options(head: CgDetrHead) -> dict[str, Any]:
 
 def _links(head: CgDetrHead) -> list[Link]:
     config, text_dim = head.config, len(head.state_dict()["inputs.words.norms.0.bias"])
-    found = detr.inputs("inputs", config) + detr.predictions("predict")
+    all_links = detr.inputs("inputs", config) + detr.predictions("predict")
     for theirs, (ours, count) in _ENCODERS.items():
         for layer in range(getattr(config, count)):
-            found += detr.encoder_layer(f"{theirs}.layers.{layer}", f"{ours}.layers.{layer}", has_slope=True)
+            all_links += detr.encoder_layer(f"{theirs}.layers.{layer}", f"{ours}.layers.{layer}", has_slope=True)
     for layer in range(config.text_to_video_layers):
-        found += tied(f"{_LISTEN}.{layer}.self_attn.out_proj", f"listen.{layer}.attention.out")
-        found += detr.absorb(f"{_LISTEN}.{layer}", f"listen.{layer}.absorb")
+        all_links += tied(f"{_LISTEN}.{layer}.self_attn.out_proj", f"listen.{layer}.attention.out")
+        all_links += detr.absorb(f"{_LISTEN}.{layer}", f"listen.{layer}.absorb")
     for theirs, ours in _TENSORS.items():
-        found += alone(theirs, ours)
-    found += detr.reference_decoder("transformer.decoder", "decoder", config.decoder_layers)
-    found += tied("saliency_proj1", "saliency.clips") + tied("saliency_proj2", "saliency.token")
+        all_links += alone(theirs, ours)
+    all_links += detr.reference_decoder("transformer.decoder", "decoder", config.decoder_layers)
+    all_links += tied("saliency_proj1", "saliency.clips") + tied("saliency_proj2", "saliency.token")
     unread = {
         "LayerNorm.weight": torch.ones(text_dim),
         "LayerNorm.bias": torch.zeros(text_dim),
         "net.1.weight": torch.zeros(config.dim, text_dim),
         "net.1.bias": torch.zeros(config.dim),
     }
-    return found + [detr.unused(f"{_UNREAD}.{leaf}", f"unread.{leaf}", value) for leaf, value in unread.items()]
+    return all_links + [detr.unused(f"{_UNREAD}.{leaf}", f"unread.{leaf}", value) for leaf, value in unread.items()]

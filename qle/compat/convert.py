@@ -157,36 +157,36 @@ def export_checkpoint(run: Path, out: Path, upstream: str | None = None) -> dict
 def _run_options(record: RunRecord) -> dict[str, Any]:
     """What makes the run beside its head: the options that it was imported with, the longest video under its official name,
     and under `qle`, which no official program reads, how clips are made of rows and the constants that were fitted."""
-    found: dict[str, Any] = dict(record.settings.get("imported", {}).get("options", {}))
-    own: dict[str, Any] = {**found.pop(OWN_OPTIONS, {}), "is_calibrated": record.is_calibrated}
+    options: dict[str, Any] = dict(record.settings.get("imported", {}).get("options", {}))
+    own: dict[str, Any] = {**options.pop(OWN_OPTIONS, {}), "is_calibrated": record.is_calibrated}
     if record.ranking is not None:
         own["ranking"] = asdict(record.ranking)
         if record.recipe is not None:
-            found["max_video_l" if record.head == "mesm" else "max_v_l"] = record.recipe.window_clips
+            options["max_video_l" if record.head == "mesm" else "max_v_l"] = record.recipe.window_clips
             own |= {"clip_s": record.recipe.clip_s, "long_videos": record.recipe.long_videos}
-    return {**found, OWN_OPTIONS: own}
+    return {**options, OWN_OPTIONS: own}
 
 
 def _open(request: ImportRequest, upstream: Upstream) -> _Opened:
-    found = load_file(request.file)
-    state = found
-    if isinstance(found, Mapping) and upstream.entry in found:
-        state = found[upstream.entry]
+    loaded = load_file(request.file)
+    state = loaded
+    if isinstance(loaded, Mapping) and upstream.entry in loaded:
+        state = loaded[upstream.entry]
     is_state = isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values())
     if not is_state:
-        keys = ", ".join(map(str, list(found)[:6])) if isinstance(found, Mapping) else type(found).__name__
+        keys = ", ".join(map(str, list(loaded)[:6])) if isinstance(loaded, Mapping) else type(loaded).__name__
         raise CheckpointError(
             f"{request.file}: expected the weights themselves, or a training file that holds them as {upstream.entry!r}\n"
             f"it holds: {keys or 'nothing'}"
         )
-    options, where = _options(request, found)
+    options, where = _options(request, loaded)
     return _Opened({str(name): tensor.float() for name, tensor in bare(state).items()}, options, where)
 
 
-def _options(request: ImportRequest, found: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _options(request: ImportRequest, checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Named file, else what the checkpoint holds, else the file beside it, else the published defaults."""
     beside = request.file.parent / OPTIONS_FILE
-    inside = found.get("opt", found.get("args"))
+    inside = checkpoint.get("opt", checkpoint.get("args"))
     if request.options is not None:
         path = request.options
     elif isinstance(inside, argparse.Namespace | Mapping):
@@ -345,7 +345,9 @@ def _order_notes(request: ImportRequest, recipe: FeatureRecipe, options: Mapping
     if len(recipe.parts) > 1:
         named = options.get("v_feat_dirs")
         said = (
-            f"; its options name {', '.join(Path(str(one)).name for one in named)}" if isinstance(named, list) else ""
+            f"; its options name {', '.join(Path(str(folder)).name for folder in named)}"
+            if isinstance(named, list)
+            else ""
         )
         notes.append(
             f"the order of streams must be that of training, which weights do not tell: {' + '.join(request.streams)}{said}"

@@ -128,10 +128,10 @@ def inputs(ours: str, config: DetrConfig) -> list[Link]:
     """Links of the tensors of MomentInputs."""
     links = projection("input_vid_proj", f"{ours}.clips", config.projection_layers)
     links += projection("input_txt_proj", f"{ours}.words", config.projection_layers)
-    return links + word_places(f"{ours}.word_places", config.max_words, config.dim)
+    return links + word_position_links(f"{ours}.word_places", config.max_words, config.dim)
 
 
-def word_places(ours: str, max_words: int, dim: int) -> list[Link]:
+def word_position_links(ours: str, max_words: int, dim: int) -> list[Link]:
     """The table is in every official file, used or not."""
     official = "txt_position_embed"
     return [
@@ -200,12 +200,12 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 def options(settings: Mapping[str, Any], more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Fields of DetrConfig that official options tell; `more` are names of one upstream alone."""
-    found = _renamed(settings, OPTIONS | dict(more or {}))
+    fields = _renamed(settings, OPTIONS | dict(more or {}))
     if settings.get("no_norm_tfeat"):
-        found["normalise_words"] = False
+        fields["normalise_words"] = False
     costs = _renamed(settings, COST_OPTIONS)
     losses = _renamed(settings, LOSS_OPTIONS) | ({"costs": costs} if costs else {})
-    return found | ({"losses": losses} if losses else {})
+    return fields | ({"losses": losses} if losses else {})
 
 
 SIZE_OPTIONS = {
@@ -223,10 +223,10 @@ SIZE_OPTIONS = {
 def official_options(config: DetrConfig, more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The inverse of `options`, sizes included."""
     names = OPTIONS | SIZE_OPTIONS | dict(more or {})
-    found = {theirs: getattr(config, mine) for theirs, mine in names.items()}
-    found |= {theirs: getattr(config.losses, mine) for theirs, mine in LOSS_OPTIONS.items()}
-    found |= {theirs: getattr(config.losses.costs, mine) for theirs, mine in COST_OPTIONS.items()}
-    return found | {"no_norm_tfeat": not config.normalise_words, "span_loss_type": "l1"}
+    options = {theirs: getattr(config, mine) for theirs, mine in names.items()}
+    options |= {theirs: getattr(config.losses, mine) for theirs, mine in LOSS_OPTIONS.items()}
+    options |= {theirs: getattr(config.losses.costs, mine) for theirs, mine in COST_OPTIONS.items()}
+    return options | {"no_norm_tfeat": not config.normalise_words, "span_loss_type": "l1"}
 
 
 def _renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

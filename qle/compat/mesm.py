@@ -66,9 +66,9 @@ def official_state(head: MesmHead) -> dict[str, Tensor]:
 def official_options(head: MesmHead) -> dict[str, Any]:
     """What the official program is told when it is built; the vocabulary and its marks are ours."""
     config = head.config
-    found = detr.official_options(config, _OPTIONS)
-    found |= {theirs: getattr(config.losses, mine) for theirs, mine in _LOSS_OPTIONS.items()}
-    found |= {
+    options = detr.official_options(config, _OPTIONS)
+    options |= {theirs: getattr(config.losses, mine) for theirs, mine in _LOSS_OPTIONS.items()}
+    options |= {
         "function_words": list(config.function_words),
         "rec_fw": config.enhances,
         "rec_ss": config.sentence_layers > 0,
@@ -80,7 +80,7 @@ def official_options(head: MesmHead) -> dict[str, Any]:
         "vocab_size": len(config.vocabulary),
         "tokenizer_type": "CLIP" if config.marks else "GloVeNLTK",
     }
-    return found | {"vocabulary": list(config.vocabulary), "marks": list(config.marks)}
+    return options | {"vocabulary": list(config.vocabulary), "marks": list(config.marks)}
 
 
 def _shapes(clip_dim: int, text_dim: int) -> TokenShapes:
@@ -89,7 +89,7 @@ def _shapes(clip_dim: int, text_dim: int) -> TokenShapes:
 
 def _sizes(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
     sentence_layers, enhances = links.count_layers(state, _SENTENCE), "masked_token" in state
-    found: dict[str, Any] = {
+    sizes: dict[str, Any] = {
         "enhances": enhances,
         "enhance_layers": links.count_layers(state, _ENHANCE),
         "has_word_part": f"{_ENHANCE}.0.linear1_1.weight" in state,
@@ -100,53 +100,53 @@ def _sizes(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str
     }
     if enhances:
         is_clip = settings.get("tokenizer_type", "CLIP") == "CLIP"
-        found["marks"] = settings.get("marks", CLIP_MARKS if is_clip else ())
-        num_words = len(state["output_txt_proj.1.bias"]) - 1 - len(found["marks"])
-        found["vocabulary"] = settings.get("vocabulary", (-1,) * num_words)
-    return found
+        sizes["marks"] = settings.get("marks", CLIP_MARKS if is_clip else ())
+        num_words = len(state["output_txt_proj.1.bias"]) - 1 - len(sizes["marks"])
+        sizes["vocabulary"] = settings.get("vocabulary", (-1,) * num_words)
+    return sizes
 
 
 def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    found = detr.options(settings, _OPTIONS)
+    options = detr.options(settings, _OPTIONS)
     losses = {mine: settings[theirs] for theirs, mine in _LOSS_OPTIONS.items() if theirs in settings}
     if losses:
-        found["losses"] = found.get("losses", {}) | losses
-    if settings.get("dataset_name") == "qvhighlights" and found.get("published"):
-        found.setdefault("sentence_clips", "source")
-    return found
+        options["losses"] = options.get("losses", {}) | losses
+    if settings.get("dataset_name") == "qvhighlights" and options.get("published"):
+        options.setdefault("sentence_clips", "source")
+    return options
 
 
 def _links(head: MesmHead) -> list[Link]:
     config = head.config
     with_sentence = replace(config, max_words=config.max_words + (config.sentence_layers > 0))
-    found = detr.inputs("inputs", with_sentence)
+    all_links = detr.inputs("inputs", with_sentence)
     for layer in range(config.enhance_layers):
-        found += _mutual_layer(f"{_ENHANCE}.{layer}", f"enhance.{layer}", has_word_part=config.has_word_part)
+        all_links += _mutual_layer(f"{_ENHANCE}.{layer}", f"enhance.{layer}", has_word_part=config.has_word_part)
     for layer in range(config.align_layers):
-        found += detr.text_to_video_layer(f"{_ALIGN}.{layer}", f"align.{layer}")
+        all_links += detr.text_to_video_layer(f"{_ALIGN}.{layer}", f"align.{layer}")
     for layer in range(config.sentence_layers):
-        found += detr.text_to_video_layer(f"{_SENTENCE}.{layer}", f"sentence.layers.{layer}")
+        all_links += detr.text_to_video_layer(f"{_SENTENCE}.{layer}", f"sentence.layers.{layer}")
     if config.sentence_layers:
-        found += alone("ss_reconstructor.masked_sent_token", "sentence.blank")
-        found += detr.projection("ss_reconstructor.output_sent_proj", "sentence_out", 2)
-    found += detr.token_detr("detr", config)
+        all_links += alone("ss_reconstructor.masked_sent_token", "sentence.blank")
+        all_links += detr.projection("ss_reconstructor.output_sent_proj", "sentence_out", 2)
+    all_links += detr.token_detr("detr", config)
     if config.enhances:
-        found += alone("masked_token", "words.hole") + alone("unknown_token", "words.unknown")
-        found += detr.projection("output_txt_proj", "words.enter", 1) + tied("output_txt_proj.1", "words.name")
-    return _with_spares(found, head)
+        all_links += alone("masked_token", "words.hole") + alone("unknown_token", "words.unknown")
+        all_links += detr.projection("output_txt_proj", "words.enter", 1) + tied("output_txt_proj.1", "words.name")
+    return _with_spares(all_links, head)
 
 
 def _mutual_layer(official: str, ours: str, *, has_word_part: bool) -> list[Link]:
-    found = detr.text_to_video_layer(official, f"{ours}.listen")
+    all_links = detr.text_to_video_layer(official, f"{ours}.listen")
     if has_word_part:
         for theirs, mine in (
             ("linear1_1", "widen"), ("linear2_1", "narrow"), ("norm1_1", "norms.0"), ("norm2_1", "norms.1"),
         ):  # fmt: skip
-            found += tied(f"{official}.{theirs}", f"{ours}.word_part.{mine}")
-    return found
+            all_links += tied(f"{official}.{theirs}", f"{ours}.word_part.{mine}")
+    return all_links
 
 
-def _with_spares(found: list[Link], head: MesmHead) -> list[Link]:
+def _with_spares(all_links: list[Link], head: MesmHead) -> list[Link]:
     """Links whose tensors this head can do without get zeros of the shape that a published head has."""
     own = head.state_dict()
     clip_dim, text_dim = (len(own[f"inputs.{name}.norms.0.bias"]) for name in ("clips", "words"))
@@ -158,5 +158,5 @@ def _with_spares(found: list[Link], head: MesmHead) -> list[Link]:
         link
         if link.ours[0] in own
         else replace(link, unused=torch.cat([torch.zeros(whole[name].shape) for name in link.ours]))
-        for link in found
+        for link in all_links
     ]

@@ -26,9 +26,9 @@ def head_from_official(state: Mapping[str, Tensor], settings: Mapping[str, Any])
     state = detr.bare(state)
 
     def fields() -> dict[str, Any]:
-        found = detr.options(settings, _OPTIONS)
-        found |= {"pre_norm": "transformer.encoder.norm.weight" in state, "aligns": f"{_ALIGN}_query.bias" in state}
-        return found | ({"align_dim": len(state[f"{_ALIGN}_query.bias"])} if found["aligns"] else {})
+        values = detr.options(settings, _OPTIONS)
+        values |= {"pre_norm": "transformer.encoder.norm.weight" in state, "aligns": f"{_ALIGN}_query.bias" in state}
+        return values | ({"align_dim": len(state[f"{_ALIGN}_query.bias"])} if values["aligns"] else {})
 
     return detr.build_head(MomentDetrHead, state, fields, lambda head: _links(head.config), UPSTREAM)
 
@@ -47,19 +47,19 @@ def official_options(head: MomentDetrHead) -> dict[str, Any]:
 
 
 def _links(config: MomentDetrConfig) -> list[Link]:
-    found = detr.inputs("inputs", config) + detr.predictions("predict") + tied("saliency_proj", "saliency")
+    all_links = detr.inputs("inputs", config) + detr.predictions("predict") + tied("saliency_proj", "saliency")
     for layer in range(config.encoder_layers):
         name = f"encoder.layers.{layer}"
-        found += detr.encoder_layer(f"transformer.{name}", name, has_slope=False)
+        all_links += detr.encoder_layer(f"transformer.{name}", name, has_slope=False)
     for layer in range(config.decoder_layers):
-        found += detr.decoder_layer(f"transformer.decoder.layers.{layer}", f"decoder.layers.{layer}")
-    found += tied("transformer.decoder.norm", "decoder.norm")
-    found += links.alone("query_embed.weight", "decoder.places.weight")
+        all_links += detr.decoder_layer(f"transformer.decoder.layers.{layer}", f"decoder.layers.{layer}")
+    all_links += tied("transformer.decoder.norm", "decoder.norm")
+    all_links += links.alone("query_embed.weight", "decoder.places.weight")
     if config.pre_norm:
-        found += tied("transformer.encoder.norm", "encoder.norm")
+        all_links += tied("transformer.encoder.norm", "encoder.norm")
     if config.aligns:
-        found += tied(f"{_ALIGN}_query", "align.queries") + tied(f"{_ALIGN}_txt", "align.words")
+        all_links += tied(f"{_ALIGN}_query", "align.queries") + tied(f"{_ALIGN}_txt", "align.words")
         for leaf, shape in (("weight", (config.align_dim, config.dim)), ("bias", (config.align_dim,))):
             clips = Link(official=(f"{_ALIGN}_vid.{leaf}",), ours=(f"align.clips.{leaf}",), unused=torch.zeros(shape))
-            found.append(clips)
-    return found
+            all_links.append(clips)
+    return all_links

@@ -38,7 +38,7 @@ def official_options(head: QdDetrHead) -> dict[str, Any]:
 
 
 def _links(config: QdDetrConfig) -> list[Link]:
-    found = detr.inputs("inputs", config)
+    all_links = detr.inputs("inputs", config)
     for layer in range(config.text_to_video_layers):
-        found += detr.text_to_video_layer(f"transformer.t2v_encoder.layers.{layer}", f"listen.{layer}")
-    return found + detr.token_detr("detr", config)
+        all_links += detr.text_to_video_layer(f"transformer.t2v_encoder.layers.{layer}", f"listen.{layer}")
+    return all_links + detr.token_detr("detr", config)

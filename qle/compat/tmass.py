@@ -89,9 +89,9 @@ def input_dims(state: Mapping[str, Tensor]) -> tuple[int, int]:
 
 def official_options(head: TmassHead) -> dict[str, Any]:
     """What the official program is told when it is built."""
-    found = {official: getattr(head.config, ours) for official, ours in _SETTINGS.items()}
-    found |= {"num_frames": head.config.num_frames, "embed_dim": len(head.radius.linear.bias)}
-    return found | {name: getattr(head.config, name) for name in _OWN}
+    options = {official: getattr(head.config, ours) for official, ours in _SETTINGS.items()}
+    options |= {"num_frames": head.config.num_frames, "embed_dim": len(head.radius.linear.bias)}
+    return options | {name: getattr(head.config, name) for name in _OWN}
 
 
 def left_out(state: Mapping[str, Tensor]) -> tuple[str, ...]:

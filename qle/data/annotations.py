@@ -263,13 +263,15 @@ def raw_lines(path: Path) -> list[bytes]:
 def _refuse_document(path: Path, content: bytes) -> None:
     """A whole file that is one list or one object would make every line of it a wrong row."""
     try:
-        found = parse_json(content)
+        document = parse_json(content)
     except ValueError:
         return
-    if isinstance(found, dict) and found.keys() & {"qid", "query", "vid", "relevant_windows"}:
+    if isinstance(document, dict) and document.keys() & {"qid", "query", "vid", "relevant_windows"}:
         return  # one row, and wrong
-    if isinstance(found, dict | list):
-        kind = f"a list of {len(found):,}" if isinstance(found, list) else f"an object of {len(found):,} entries"
+    if isinstance(document, dict | list):
+        kind = (
+            f"a list of {len(document):,}" if isinstance(document, list) else f"an object of {len(document):,} entries"
+        )
         raise AnnotationError(
             f"{path} is one JSON document ({kind}), expected JSON Lines: one object a line\n"
             "write every annotation on a line of its own, with keys qid, query, vid, relevant_windows"

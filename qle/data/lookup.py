@@ -114,12 +114,12 @@ class _Keys:
         if name in self._keys:
             return name
         for names in self._shorter:
-            found = names.get(name, [])
-            if len(found) == 1:
-                return found[0]
-            if found:
+            keys = names.get(name, [])
+            if len(keys) == 1:
+                return keys[0]
+            if keys:
                 raise AnnotationError(
-                    f"video {name!r} of the annotations fits {len(found)} videos of {self._where}: {_few(found)}\n"
+                    f"video {name!r} of the annotations fits {len(keys)} videos of {self._where}: {_few(keys)}\n"
                     "name them by their whole keys in the annotations"
                 )
         return None

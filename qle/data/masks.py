@@ -9,7 +9,6 @@ leads out of its folder, and nothing in the file is unpickled.
 
 import os
 import re
-import secrets
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from qle.cache.tools.feature_files import UNREADABLE
+from qle.durable import name_beside
 from qle.errors import AnnotationError
 
 MOST_BYTES = 1 << 28
@@ -58,7 +58,7 @@ def write_masks(path: Path, tracks: Mapping[str, MaskTrack]) -> None:
             track.masks.reshape(len(track.masks), int(np.prod(track.masks.shape[1:]))), axis=1
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    beside = name_beside(path)
     try:
         with open(beside, "wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)

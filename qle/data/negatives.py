@@ -55,10 +55,10 @@ def united_concepts(annotations: Iterable[Annotation]) -> list[Annotation]:
     for annotation in annotations:
         if annotation.concept:
             named.setdefault(words_of(annotation.query), set()).add(annotation.concept)
-    one = {words: concepts.pop() for words, concepts in named.items() if len(concepts) == 1}
+    concept_of = {words: concepts.pop() for words, concepts in named.items() if len(concepts) == 1}
     return [
-        replace(annotation, concept=one[words_of(annotation.query)])
-        if not annotation.concept and words_of(annotation.query) in one
+        replace(annotation, concept=concept_of[words_of(annotation.query)])
+        if not annotation.concept and words_of(annotation.query) in concept_of
         else annotation
         for annotation in annotations
     ]
@@ -78,7 +78,7 @@ class QueryPool:
         """Annotations of the video with a window that overlaps the stretch, each once, in the order of their windows."""
         queries = self._videos[video]
         overlaps = np.flatnonzero((queries.starts_s < end_s) & (queries.ends_s > start_s))
-        return list({id(queries.timed[place]): queries.timed[place] for place in overlaps}.values())
+        return list({id(queries.timed[number]): queries.timed[number] for number in overlaps}.values())
 
     def negatives(
         self,
@@ -98,11 +98,11 @@ class QueryPool:
         piles = [pile for pile in self._piles(video, start_s, end_s, count, rng, sources) if pile]
         chosen: list[Annotation] = []
         while piles and len(chosen) < count:
-            place = int(rng.integers(len(piles)))
-            wordings = piles[place].pop()
+            number = int(rng.integers(len(piles)))
+            wordings = piles[number].pop()
             chosen.append(wordings[int(rng.integers(len(wordings)))])
-            if not piles[place]:
-                del piles[place]
+            if not piles[number]:
+                del piles[number]
         return chosen
 
     def _piles(
@@ -146,8 +146,8 @@ class QueryPool:
         if num_concepts > 8 * size:
             # Few of many: numbers drawn anew, repeats left out, are the same as a draw without return, and cost no shuffle.
             drawn = list(dict.fromkeys(rng.integers(num_concepts, size=2 * size).tolist()))
-            if len(found := self._unknown(queries, drawn)) >= count:
-                return found[:count]
+            if len(unknown := self._unknown(queries, drawn)) >= count:
+                return unknown[:count]
         return self._unknown(queries, rng.choice(num_concepts, size=size, replace=False).tolist())[:count]
 
     def _unknown(self, queries: _VideoQueries, drawn: Sequence[int]) -> list[int]:
@@ -160,19 +160,19 @@ class QueryPool:
             if self._by_word is None:
                 self._by_word = self._index_words()
             words = {word for annotation in self._wordings[concept] for word in _words(annotation.query)}
-            found = {other for word in words for other in self._by_word.get(word, ())}
-            self._similar[concept] = tuple(sorted(found - {concept}))
+            concepts = {other for word in words for other in self._by_word.get(word, ())}
+            self._similar[concept] = tuple(sorted(concepts - {concept}))
         return self._similar[concept]
 
     def _index_words(self) -> dict[str, list[int]]:
         """Concepts by the words of their wordings, without words that most of them have."""
-        found: dict[str, set[int]] = {}
+        concepts_of: dict[str, set[int]] = {}
         for concept, wordings in enumerate(self._wordings):
             for text in {annotation.query for annotation in wordings}:
                 for word in _words(text):
-                    found.setdefault(word, set()).add(concept)
+                    concepts_of.setdefault(word, set()).add(concept)
         most = COMMON_SHARE * len(self._wordings)
-        return {word: sorted(concepts) for word, concepts in found.items() if len(concepts) <= most}
+        return {word: sorted(concepts) for word, concepts in concepts_of.items() if len(concepts) <= most}
 
     def _sort(self, annotations: Sequence[Annotation]) -> _VideoQueries:
         by_concept: dict[int, list[Annotation]] = {}

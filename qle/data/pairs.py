@@ -54,10 +54,10 @@ class PairTable:
         row = np.repeat(np.arange(len(pairs)), count)
         column = np.full(len(self.videos), -1, dtype=np.int64)
         column[videos] = np.arange(len(videos))
-        place = column[true_of[np.arange(len(row)) + np.repeat(first - np.cumsum(count) + count, count)]]
-        found = np.zeros((len(pairs), len(videos)), dtype=bool)
-        found[row[place >= 0], place[place >= 0]] = True
-        return found
+        position = column[true_of[np.arange(len(row)) + np.repeat(first - np.cumsum(count) + count, count)]]
+        is_true = np.zeros((len(pairs), len(videos)), dtype=bool)
+        is_true[row[position >= 0], position[position >= 0]] = True
+        return is_true
 
 
 def pair_table(by_key: Mapping[str, Sequence[Annotation]]) -> PairTable:
@@ -66,16 +66,16 @@ def pair_table(by_key: Mapping[str, Sequence[Annotation]]) -> PairTable:
     # United over all videos: a file may name a concept in some rows and not in others.
     flat = [(number, annotation) for number, key in enumerate(keys) for annotation in by_key[key]]
     united = united_concepts([annotation for _, annotation in flat])
-    rows = [(number, one) for (number, _), one in zip(flat, united, strict=True)]
-    present = {(number, one.concept_key) for number, one in rows if one.windows}
-    absent = {(number, one.concept_key) for number, one in rows if one.is_absent} - present
+    rows = [(number, annotation) for (number, _), annotation in zip(flat, united, strict=True)]
+    present = {(number, annotation.concept_key) for number, annotation in rows if annotation.windows}
+    absent = {(number, annotation.concept_key) for number, annotation in rows if annotation.is_absent} - present
     queries: dict[str, int] = {}
     concepts: dict[str, int] = {}
     pairs: dict[tuple[int, int], int] = {}
-    for number, one in rows:
-        if (number, one.concept_key) not in absent:
-            query = queries.setdefault(one.query, len(queries))
-            pairs[number, query] = concepts.setdefault(one.concept_key, len(concepts))
+    for number, annotation in rows:
+        if (number, annotation.concept_key) not in absent:
+            query = queries.setdefault(annotation.query, len(queries))
+            pairs[number, query] = concepts.setdefault(annotation.concept_key, len(concepts))
     if not pairs:
         raise AnnotationError(
             f"none of the {len(rows)} annotations says what is in its video: all are of queries that do not happen there"

@@ -50,9 +50,9 @@ def histograms(
     if positive.any():
         depth = (depth + (np.cumsum(positive) - positive) / positive.sum()) / 2
     bin_of_group = np.minimum((depth * num_bins).astype(np.int64), num_bins - 1)
-    place = video[ranking.order] * num_bins + np.repeat(bin_of_group, size)
-    every = np.bincount(place, minlength=num_videos * num_bins).reshape(shape)
-    true = np.bincount(place[labels[ranking.order]], minlength=num_videos * num_bins).reshape(shape)
+    cell = video[ranking.order] * num_bins + np.repeat(bin_of_group, size)
+    every = np.bincount(cell, minlength=num_videos * num_bins).reshape(shape)
+    true = np.bincount(cell[labels[ranking.order]], minlength=num_videos * num_bins).reshape(shape)
     return ScoreCounts(true.astype(np.float64), (every - true).astype(np.float64))
 
 

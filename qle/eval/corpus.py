@@ -91,12 +91,12 @@ def corpus_metrics(
     provenance: Mapping[str, Any] | None = None,
 ) -> Report:
     """`num_videos`: of the corpus. AnnotationError where there is nothing to measure."""
-    if not truth or any(not one.windows for one in truth):
+    if not truth or any(not asked.windows for asked in truth):
         raise AnnotationError(
             "nothing to evaluate: every query of a corpus needs at least one video that it is true of"
         )
     numbers: dict[str, int] = {}
-    video = np.array([numbers.setdefault(next(iter(one.windows)), len(numbers)) for one in truth])
+    video = np.array([numbers.setdefault(next(iter(asked.windows)), len(numbers)) for asked in truth])
     has_draws = beside.num_bootstrap > 0 and len(numbers) > 1
     draws = video_draws(len(numbers), beside.num_bootstrap, beside.seed) if has_draws else None
     span = own_best_span(truth) if beside.span is None else beside.span
@@ -129,7 +129,7 @@ def corpus_metrics(
             "queries": len(truth),
             "videos": num_videos,
             "asked_videos": len(numbers),
-            "queries_without_windows": sum(not any(one.windows.values()) for one in truth),
+            "queries_without_windows": sum(not any(asked.windows.values()) for asked in truth),
         },
         protocol={name: text for name, text in PROTOCOL.items() if name in (*groups, "floors", "interval")},
         settings={
@@ -144,12 +144,14 @@ def corpus_metrics(
 
 def chain_values(truth: Sequence[CorpusTruth], said: Sequence[CorpusList]) -> Values:
     """The numbers of `CorpusAnswers.chain` for each query, for further chains (`more`) and for fitting."""
-    return _of_queries([_chain(one, answer) for one, answer in zip(truth, said, strict=True)])
+    return _of_queries([_chain(asked, answer) for asked, answer in zip(truth, said, strict=True)])
 
 
 def own_best_span(truth: Sequence[CorpusTruth]) -> tuple[float, float]:
     """The best span for the very queries that are measured: no constant answer is right more often."""
-    return best_span([(windows, one.durations_s[video]) for one in truth for video, windows in one.windows.items()])
+    return best_span(
+        [(windows, asked.durations_s[video]) for asked in truth for video, windows in asked.windows.items()]
+    )
 
 
 def _kind(group: str) -> str:
@@ -158,36 +160,38 @@ def _kind(group: str) -> str:
 
 
 def _groups(truth: Sequence[CorpusTruth], answers: CorpusAnswers) -> dict[str, Values]:
-    found: dict[str, Values] = {}
+    values_of: dict[str, Values] = {}
     if answers.videos is not None:
-        found["videos"] = {f"r@{depth}": answers.videos.hit(depth) for depth in DEPTHS}
+        values_of["videos"] = {f"r@{depth}": answers.videos.hit(depth) for depth in DEPTHS}
     if answers.oracle is not None:
-        found["oracle"] = _of_queries([_oracle(one, said) for one, said in zip(truth, answers.oracle, strict=True)])
+        values_of["oracle"] = _of_queries(
+            [_oracle(asked, said) for asked, said in zip(truth, answers.oracle, strict=True)]
+        )
     if answers.chain is not None:
-        found["chain"] = chain_values(truth, answers.chain)
-    return found | {group: dict(values) for group, values in answers.more.items()}
+        values_of["chain"] = chain_values(truth, answers.chain)
+    return values_of | {group: dict(values) for group, values in answers.more.items()}
 
 
-def _chain(one: CorpusTruth, said: CorpusList) -> dict[str, float]:
+def _chain(asked: CorpusTruth, said: CorpusList) -> dict[str, float]:
     """Right videos, then right moments, at every depth."""
-    is_video = np.array([video in one.windows for video in said.videos], dtype=bool)
-    found = {f"video_r@{depth}": chance_of_hit(said.score, is_video, depth) for depth in DEPTHS}
+    is_video = np.array([video in asked.windows for video in said.videos], dtype=bool)
+    values = {f"video_r@{depth}": chance_of_hit(said.score, is_video, depth) for depth in DEPTHS}
     overlap = np.zeros(len(said.videos))
-    for place in np.flatnonzero(is_video).tolist():
-        overlap[place] = _best_overlap(said, place, one.windows[said.videos[place]])
-    is_known = any(one.windows.values())
+    for rank in np.flatnonzero(is_video).tolist():
+        overlap[rank] = _best_overlap(said, rank, asked.windows[said.videos[rank]])
+    is_known = any(asked.windows.values())
     for level in TIOU:
         is_right = overlap >= level - TIOU_SLACK
-        found |= {
+        values |= {
             f"r{depth}@{level}": chance_of_hit(said.score, is_right, depth) if is_known else math.nan
             for depth in DEPTHS
         }
-    return found
+    return values
 
 
-def _oracle(one: CorpusTruth, said: CorpusList) -> dict[str, float]:
-    windows = next(iter(one.windows.values()))
-    best = np.array([_best_overlap(said, place, windows) for place in range(min(len(said.videos), 5))] or [0.0])
+def _oracle(asked: CorpusTruth, said: CorpusList) -> dict[str, float]:
+    windows = next(iter(asked.windows.values()))
+    best = np.array([_best_overlap(said, rank, windows) for rank in range(min(len(said.videos), 5))] or [0.0])
     best = np.maximum.accumulate(best) if windows else np.full(len(best), np.nan)
     shares = {
         f"r{depth}@{level}": float(share_at_least(best[min(depth, len(best)) - 1], level))
@@ -197,10 +201,10 @@ def _oracle(one: CorpusTruth, said: CorpusList) -> dict[str, float]:
     return {**shares, "miou": float(best[0])}
 
 
-def _best_overlap(said: CorpusList, place: int, windows: Sequence[Window]) -> float:
+def _best_overlap(said: CorpusList, rank: int, windows: Sequence[Window]) -> float:
     if not windows:
         return 0.0
-    span = np.array([[said.start_s[place], said.end_s[place]]])
+    span = np.array([[said.start_s[rank], said.end_s[rank]]])
     return float(iou(span, np.asarray(windows, dtype=np.float64)).max())
 
 
@@ -221,12 +225,12 @@ def chance_of_hit(score: np.ndarray, is_right: np.ndarray, depth: int) -> float:
 def _floors(truth: Sequence[CorpusTruth], span: tuple[float, float], num_videos: int) -> dict[str, Values]:
     """What floors reach: videos in random order, with the same stretch of each."""
     rows: dict[str, list[dict[str, float]]] = {"videos": [], "oracle": [], "chain": []}
-    for one in truth:
+    for asked in truth:
         overlap = {
-            video: _best_overlap(_stretch(span, one.durations_s[video]), 0, windows)
-            for video, windows in one.windows.items()
+            video: _best_overlap(_stretch(span, asked.durations_s[video]), 0, windows)
+            for video, windows in asked.windows.items()
         }
-        is_known = any(one.windows.values())
+        is_known = any(asked.windows.values())
         by_video = {depth: _drawn(len(overlap), num_videos, depth) for depth in DEPTHS}
         chain = {f"video_r@{depth}": chance for depth, chance in by_video.items()}
         for level in TIOU:
@@ -236,8 +240,8 @@ def _floors(truth: Sequence[CorpusTruth], span: tuple[float, float], num_videos:
             }
         rows["chain"].append(chain)
         rows["videos"].append({f"r@{depth}": chance for depth, chance in by_video.items()})
-        first = next(iter(one.windows))
-        rows["oracle"].append(_oracle(one, _stretch(span, one.durations_s[first])))
+        first = next(iter(asked.windows))
+        rows["oracle"].append(_oracle(asked, _stretch(span, asked.durations_s[first])))
     return {group: _of_queries(some) for group, some in rows.items()}
 
 

@@ -80,24 +80,28 @@ def priors_of(
     durations_s: lengths by `annotation.video`, where the annotations do not say how long videos are. Nothing is learned from
     `val` but which videos it has. keys: keys in the cache, by `annotation.video`.
     """
-    lengths = [one.duration_s or (durations_s or {}).get(one.video) for one in annotations]
+    lengths = [annotation.duration_s or (durations_s or {}).get(annotation.video) for annotation in annotations]
     known = [
-        (one, length or 1.0)
-        for one, length in zip(annotations, lengths, strict=True)
-        if one.is_labelled and (length or one.is_absent)
+        (annotation, length or 1.0)
+        for annotation, length in zip(annotations, lengths, strict=True)
+        if annotation.is_labelled and (length or annotation.is_absent)
     ]
     grid = np.linspace(0, 1, NUM_BINS + 1)
-    covers = [window_cover(one.windows, grid * length) for one, length in known] or [np.zeros(NUM_BINS)]
+    covers = [window_cover(annotation.windows, grid * length) for annotation, length in known] or [np.zeros(NUM_BINS)]
     position = np.mean(covers, axis=0)
     return Priors(
         position=tuple(position.tolist()),
         position_threshold=_best_threshold(position),
         base_rate=float(position.mean()),
-        span=best_span([(one.windows, length) for one, length in known]),
-        query_rates=_query_rates([one.concept_key for one, _ in known], [float(cover.mean()) for cover in covers]),
+        span=best_span([(annotation.windows, length) for annotation, length in known]),
+        query_rates=_query_rates(
+            [annotation.concept_key for annotation, _ in known], [float(cover.mean()) for cover in covers]
+        ),
         num_annotations=len(known),
-        num_without_duration=sum(one.is_labelled for one in annotations) - len(known),
-        concepts=tuple(sorted({_fingerprint(one.concept_key) for one in annotations if one.is_labelled})),
+        num_without_duration=sum(annotation.is_labelled for annotation in annotations) - len(known),
+        concepts=tuple(
+            sorted({_fingerprint(annotation.concept_key) for annotation in annotations if annotation.is_labelled})
+        ),
         videos=_video_fingerprints(annotations, keys or {}),
         val_videos=_video_fingerprints(val, keys or {}),
     )
@@ -105,7 +109,7 @@ def priors_of(
 
 def _video_fingerprints(annotations: Sequence[Annotation], keys: Mapping[str, str]) -> tuple[str, ...]:
     """Under both names, since another annotation file may call the same video otherwise."""
-    names = {one.video for one in annotations if one.is_labelled}
+    names = {annotation.video for annotation in annotations if annotation.is_labelled}
     return tuple(sorted({_fingerprint(name) for name in names | {keys.get(name, name) for name in names}}))
 
 
@@ -126,8 +130,11 @@ class Novelty:
 def novelty(annotations: Sequence[Annotation], priors: Priors, keys: Mapping[str, str] | None = None) -> Novelty:
     """Concepts are compared by the names that both annotation files give them, videos by these and by `keys` of the cache."""
     concepts = set(priors.concepts)
-    unseen = [_fingerprint(one.concept_key) not in concepts for one in annotations]
-    names = {one.video: {one.video, (keys or {}).get(one.video, one.video)} for one in annotations}
+    unseen = [_fingerprint(annotation.concept_key) not in concepts for annotation in annotations]
+    names = {
+        annotation.video: {annotation.video, (keys or {}).get(annotation.video, annotation.video)}
+        for annotation in annotations
+    }
     seen = [{_fingerprint(name) for name in both} for both in names.values()]
     num_trained, num_val = (
         sum(not both.isdisjoint(known) for both in seen) for known in (priors.videos, priors.val_videos)
@@ -148,8 +155,8 @@ def _fingerprint(text: str) -> str:
 def _best_threshold(position: np.ndarray) -> float:
     """Rows at or above it are called relevant: F1 = 2 * sum of their relevance / (how many + sum of all relevance)."""
     ordered = np.sort(position)[::-1]
-    found = 2 * np.cumsum(ordered) / (np.arange(1, len(ordered) + 1) + ordered.sum())
-    return float(ordered[np.argmax(found)])
+    expected_f1 = 2 * np.cumsum(ordered) / (np.arange(1, len(ordered) + 1) + ordered.sum())
+    return float(ordered[np.argmax(expected_f1)])
 
 
 def best_span(known: Sequence[tuple[Sequence[Window], float]]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ class RankedRows:
     order: np.ndarray
     """(rows,) int64"""
     first: np.ndarray
-    """(groups,) int64: place in `order` where each group of equal scores begins."""
+    """(groups,) int64: position in `order` where each group of equal scores begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ def average_precision(
 
 def false_alarms(counts: ScoreCounts, misses: float) -> np.ndarray:
     """(...): the share of negatives that score as high as the value which all but `misses` of the positives reach."""
-    found = np.cumsum(counts.positive, axis=-1)
+    reached = np.cumsum(counts.positive, axis=-1)
     needed = (1 - misses) * counts.positive.sum(axis=-1, keepdims=True)
-    passed = np.concatenate([np.zeros((*found.shape[:-1], 1), bool), (found >= needed - 1e-9)[..., :-1]], axis=-1)
+    passed = np.concatenate([np.zeros((*reached.shape[:-1], 1), bool), (reached >= needed - 1e-9)[..., :-1]], axis=-1)
     alarms = (counts.negative * ~passed).sum(axis=-1)
     known = counts.positive.sum(axis=-1) > 0
     return np.where(known, ratio(alarms, counts.negative.sum(axis=-1)), np.nan)

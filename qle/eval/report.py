@@ -75,7 +75,7 @@ class Report:
 
     def rows(self, floors: Sequence[str] = FLOORS) -> list[tuple[str, ...]]:
         """For a table: metric, value, interval, then one column for each floor."""
-        found = []
+        rows = []
         for group, entries in self.metrics.items():
             for name, metric in entries.items():
                 span = (
@@ -84,8 +84,8 @@ class Report:
                     else f"{number_text(metric.interval[0])} - {number_text(metric.interval[1])}"
                 )
                 beside = tuple(number_text(metric.floors.get(floor, math.nan), missing="") for floor in floors)
-                found.append((f"{group} {name}", number_text(metric.value), span, *beside))
-        return found
+                rows.append((f"{group} {name}", number_text(metric.value), span, *beside))
+        return rows
 
     def to_json(self, *, with_queries: bool = True) -> dict[str, Any]:
         """Strict JSON: a number that does not exist is null."""

@@ -95,8 +95,8 @@ class EvaluatedRun:
 
     def to_json(self, *, with_queries: bool) -> dict[str, Any]:
         """The whole report."""
-        found = self.report.to_json(with_queries=with_queries)
-        return found if self.official is None else {"official": self.official, **found}
+        report = self.report.to_json(with_queries=with_queries)
+        return report if self.official is None else {"official": self.official, **report}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +112,10 @@ class Evaluation:
     def spread(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation over the runs, by the full name of the metric; numbers that exist in all of them."""
         names = [f"{group}.{name}" for group, entries in self.runs[0].report.metrics.items() for name in entries]
-        found = {name: [_value(run.report, name) for run in self.runs] for name in names}
+        values_of = {name: [_value(run.report, name) for run in self.runs] for name in names}
         return {
             name: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-            for name, values in found.items()
+            for name, values in values_of.items()
             if all(map(math.isfinite, values))
         }
 

@@ -155,15 +155,17 @@ def retrieval_report(
     ranks = both_ways(similarity, pairs.video, also_true)
     num_videos = len(pairs.videos)
     draws = video_draws(num_videos, num_bootstrap, seed) if num_bootstrap and num_videos > 1 else None
-    groups = {name: _metrics(found, draws) for name, found in ranks.items()}
-    if any(found.level.any() for found in ranks.values()):
+    groups = {name: _metrics(direction_ranks, draws) for name, direction_ranks in ranks.items()}
+    if any(direction_ranks.level.any() for direction_ranks in ranks.values()):
         groups["ties"] = _tied(ranks)
     if with_dsl:
         dual = both_ways(dual_softmax(similarity), pairs.video, also_true)
-        groups |= {f"{name}_dsl": _metrics(found, draws) for name, found in dual.items()}
+        groups |= {f"{name}_dsl": _metrics(direction_ranks, draws) for name, direction_ranks in dual.items()}
     if leaking is not None:
         leaked = published_leak_ranks(leaking, pairs.video)
-        groups |= {f"{name}_published_leak": _metrics(found, None) for name, found in leaked.items()}
+        groups |= {
+            f"{name}_published_leak": _metrics(direction_ranks, None) for name, direction_ranks in leaked.items()
+        }
     return Report(
         metrics=groups,
         per_query=(),
@@ -203,26 +205,26 @@ def _values(ranks: Ranks) -> dict[str, tuple[float, np.ndarray | None]]:
     expected, reciprocal = ranks.expected() + 1, ranks.reciprocal()
     hits = {f"r@{cut}": ranks.hit(cut) for cut in CUTS}
     means = {**hits, "meanr": expected, "mrr": reciprocal}
-    found: dict[str, tuple[float, np.ndarray | None]] = {
+    numbers: dict[str, tuple[float, np.ndarray | None]] = {
         name: (float(values.mean()), values) for name, values in means.items()
     }
-    return found | {"medr": (float(np.median(expected)), None)}
+    return numbers | {"medr": (float(np.median(expected)), None)}
 
 
 def _metrics(ranks: Ranks, draws: np.ndarray | None) -> dict[str, Metric]:
     floors = _values(ranks.by_chance())
-    found = {}
+    metrics = {}
     for name, (value, parts) in _values(ranks).items():
         span = None if draws is None or parts is None else interval(mean_draws(draws, parts, ranks.video))
-        found[name] = Metric(value=value, interval=span, floors={"chance": floors[name][0]})
-    return found
+        metrics[name] = Metric(value=value, interval=span, floors={"chance": floors[name][0]})
+    return metrics
 
 
 def _tied(ranks: Mapping[str, Ranks]) -> dict[str, Metric]:
     return {
         f"{direction}_{metric}_{end}": Metric(value=value)
-        for direction, found in ranks.items()
+        for direction, direction_ranks in ranks.items()
         for end, is_lucky in (("lowest", False), ("highest", True))
-        for metric, (value, _) in _values(found.broken(is_lucky=is_lucky)).items()
+        for metric, (value, _) in _values(direction_ranks.broken(is_lucky=is_lucky)).items()
         if metric.startswith("r@")
     }

@@ -52,7 +52,7 @@ def evaluate_runs(request: EvaluationRequest, on_progress: OnProgress | None = N
     if request.predictions is not None:
         _check_options(request, request.protocol or DEFAULT)
         return evaluate_file(request, request.predictions)
-    folders = [found for path in request.checkpoints for found in run_folders(path)]
+    folders = [run_folder for path in request.checkpoints for run_folder in run_folders(path)]
     runs = [(folder, read_run(folder)) for folder in folders]
     tasks = [task_of(record.head) for _, record in runs]
     name = _protocol_of(request.protocol, folders, tasks)
@@ -76,7 +76,7 @@ def run_folders(path: Path) -> tuple[Path, ...]:
     if (path / CONFIG_FILE).exists() or not path.is_dir():
         return (path,)
     seeds = sorted(
-        (found for found in path.glob("seed-*") if found.name[5:].isdigit()), key=lambda found: int(found.name[5:])
+        (folder for folder in path.glob("seed-*") if folder.name[5:].isdigit()), key=lambda folder: int(folder.name[5:])
     )
     return tuple(seeds) or (path,)
 

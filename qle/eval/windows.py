@@ -47,14 +47,14 @@ class Windows:
 
 def match(spans: Spans, windows: Windows, tiou: np.ndarray) -> np.ndarray:
     """(spans, tiou) int64: number of the window that each span takes at each tIoU, or -1."""
-    order, place = ranked(spans)
+    order, rank = ranked(spans)
     counts = windows.counts
     first = np.cumsum(counts) - counts
     column = np.arange(counts.max(initial=0))
     is_free = np.repeat((column < counts[:, None])[:, None, :], len(tiou), axis=1)  # (owners, tiou, windows)
     taken = np.full((len(spans.owner), len(tiou)), -1, dtype=np.int64)
-    for level in range(int(place.max(initial=-1)) + 1 if len(column) else 0):
-        chosen = order[place == level]
+    for level in range(int(rank.max(initial=-1)) + 1 if len(column) else 0):
+        chosen = order[rank == level]
         owner = spans.owner[chosen]
         number = np.minimum(first[owner, None] + column, len(windows.owner) - 1)
         overlap = pair_iou(
@@ -99,16 +99,16 @@ def best_overlap(spans: Spans, windows: Windows) -> np.ndarray:
 
     R1@m is the share of these that are at least m, mIoU their mean.
     """
-    order, place = ranked(spans)
+    order, rank = ranked(spans)
     top = np.full(windows.num_owners, -1)
-    top[spans.owner[order[place == 0]]] = order[place == 0]
-    found = np.where(windows.counts > 0, 0.0, np.nan)
+    top[spans.owner[order[rank == 0]]] = order[rank == 0]
+    best = np.where(windows.counts > 0, 0.0, np.nan)
     asked = top[windows.owner]
     has = asked >= 0
     chosen = asked[has]
     overlap = pair_iou(spans.start_s[chosen], spans.end_s[chosen], windows.start_s[has], windows.end_s[has])
-    np.maximum.at(found, windows.owner[has], overlap)
-    return found
+    np.maximum.at(best, windows.owner[has], overlap)
+    return best
 
 
 def boundary_errors(spans: Spans, windows: Windows, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -42,7 +42,9 @@ def attributions_of(
 
     The video is read once for as many queries as READ_ROWS allows, not once for each.
     """
-    with_moments = [number for number, one in enumerate(predictions) if one.moments and one.track is not None]
+    with_moments = [
+        number for number, prediction in enumerate(predictions) if prediction.moments and prediction.track is not None
+    ]
     group = max(1, READ_ROWS // max(1, scorer.num_rows(video)))
     attributions: dict[int, TemporalAttribution | None] = {}
     for first in range(0, len(with_moments), group):
@@ -51,8 +53,8 @@ def attributions_of(
         choice, reading, usable = scorer.read(video, queries)
         times_s = torch.from_numpy(np.array(choice.times_s)).to(scorer.device)
         for number in numbers:
-            place = slice(queries.index(predictions[number].query), queries.index(predictions[number].query) + 1)
-            own = RowReading(features=reading.features[place], raw_logit=reading.raw_logit[place])
+            own_query = slice(queries.index(predictions[number].query), queries.index(predictions[number].query) + 1)
+            own = RowReading(features=reading.features[own_query], raw_logit=reading.raw_logit[own_query])
             attributions[number] = _attribution_of(scorer.head, predictions[number], own, times_s, usable)
     return [attributions.get(number) for number in range(len(predictions))]
 
@@ -102,13 +104,13 @@ def attribute(
     steps = [end.detach() - start for start, end in zip(begin, (reading.features, reading.raw_logit), strict=True)]
     total = torch.zeros_like(reading.raw_logit[0])
     for shares, weights in _stations(num_steps, max(1, PASS_ROWS // len(usable)), total):
-        places = [
+        stations = [
             (start + shares.view(-1, *(1,) * (start.ndim - 1)) * step).requires_grad_()
             for start, step in zip(begin, steps, strict=True)
         ]
         with torch.enable_grad():
             # A mixer may ignore one of the two.
-            slopes = torch.autograd.grad(logits_of(*places).sum(), places, allow_unused=True)
+            slopes = torch.autograd.grad(logits_of(*stations).sum(), stations, allow_unused=True)
         for slope, step in zip(slopes, steps, strict=True):
             if slope is not None:
                 moved = slope * step

@@ -116,14 +116,14 @@ def _targets(
 ) -> list[Visible]:
     """All annotations with few rows each, or, where there are more annotations than rows, some of them with one."""
     share = max(1, max_rows // len(marked))
-    found: dict[int, Visible] = {}
-    for place in np.random.default_rng(seed).permutation(len(marked)).tolist():
-        key, annotation = marked[place]
+    seen_of: dict[int, Visible] = {}
+    for number in np.random.default_rng(seed).permutation(len(marked)).tolist():
+        key, annotation = marked[number]
         track = read_masks(annotation_file, annotation.masks) if annotation.masks else None
         choice = choose_rows(opened.space.video(key), opened.scorer.rate_fps)
         seen = visible(key, annotation, choice, track, most=share)
         if len(seen.rows):
-            found[place] = seen
-        if len(found) == max_rows:
+            seen_of[number] = seen
+        if len(seen_of) == max_rows:
             break
-    return [found[place] for place in sorted(found)]
+    return [seen_of[number] for number in sorted(seen_of)]

@@ -73,10 +73,10 @@ def explain_rows(
         probability = prediction.probability
         frames = tuple(
             ExplainedFrame(
-                time_s=float(choice.times_s[row]), source_frame=int(video.index[choice.index[row]]), relevance=maps[place],
+                time_s=float(choice.times_s[row]), source_frame=int(video.index[choice.index[row]]), relevance=maps[number],
                 scale=scale, probability=None if probability is None else float(probability[row]), region=region,
             )
-            for place, row in enumerate(rows)
+            for number, row in enumerate(rows)
         )  # fmt: skip
         explained.append(
             ExplainedPrediction(

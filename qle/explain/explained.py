@@ -10,6 +10,15 @@ from qle.types import Prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedFrame:
+    """A picture and its relevance map as a page holds them, each a data URI."""
+
+    picture: str
+    colours: str
+    """The map as colours that lie over the picture; empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedFrame:
     """One picture and its relevance map."""
 
@@ -23,6 +32,8 @@ class ExplainedFrame:
     """Number of the picture in its film; None where none is to be fetched."""
     frame: np.ndarray | None = None
     """(height, width, 3) uint8; None where it has not been fetched, or the film is gone: then the map is shown alone."""
+    encoded: EncodedFrame | None = None
+    """Stands in the place of `frame` once the picture has been made for the page."""
     probability: float | None = None
     """Calibrated score of the row."""
     region: Region = WHOLE

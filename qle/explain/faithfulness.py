@@ -136,7 +136,7 @@ def faithfulness(
         if on_progress is not None:
             on_progress(done, len(targets), target.annotation.query)
         video = space.video(target.video)
-        probe = _Probe(scorer, video, target, _swaps(target, targets, rng))
+        probe = _AnnotationChecks(scorer, video, target, _swaps(target, targets, rng))
         other = _elsewhere(scorer, space, done, targets)
         records += probe.records(region_of(video), fresh, fill, other, rng)
         owners += [target.video] * len(target.rows)
@@ -158,7 +158,7 @@ def mean_token(scorer: RowScorer, space: Space, keys: Sequence[str]) -> Tensor:
     return (total / count).float()
 
 
-class _Probe:
+class _AnnotationChecks:
     """All checks of one annotation."""
 
     def __init__(self, scorer: RowScorer, video: Video, target: Visible, swaps: Sequence[str]) -> None:
@@ -182,26 +182,28 @@ class _Probe:
         untrained = [_maps(head, self.tokens, self._first)[0] for head in fresh]
         elsewhere = _maps(self._head, other, self._first)[0, 0]
         records: list[dict[str, float]] = []
-        for place, mask in enumerate(self._target.masks):
-            if not bool(self._usable[place]):
+        for number, mask in enumerate(self._target.masks):
+            if not bool(self._usable[number]):
                 records.append({})
                 continue
-            relevance = self._maps[0, place]
+            relevance = self._maps[0, number]
             record = asdict(point(relevance, mask, region, self._frame))
-            guesses = [asdict(point(maps[place], mask, region, self._frame)) for maps in untrained]
+            guesses = [asdict(point(maps[number], mask, region, self._frame)) for maps in untrained]
             record |= {f"{name}_fresh": _mean([guess[name] for guess in guesses]) for name in record if "_" not in name}
             record["pixel_auroc_fresh"] = _mean([guess["pixel_auroc"] for guess in guesses])
-            record |= self._perturbed(place, relevance, fill, rng)
-            record["swap"] = _mean([spearman(relevance, swapped) for swapped in self._maps[1:, place]])
+            record |= self._perturbed(number, relevance, fill, rng)
+            record["swap"] = _mean([spearman(relevance, swapped) for swapped in self._maps[1:, number]])
             record["picture_swap"] = spearman(relevance, elsewhere)
-            record["fresh"] = _mean([abs(spearman(relevance, maps[place])) for maps in untrained])
+            record["fresh"] = _mean([abs(spearman(relevance, maps[number])) for maps in untrained])
             records.append(record)
         return records
 
-    def _perturbed(self, place: int, relevance: np.ndarray, fill: Tensor, rng: np.random.Generator) -> dict[str, float]:
-        row = {name: stream[place : place + 1] for name, stream in self.tokens.items()}
-        found = perturb(self._head, row, self._first, relevance, fill=fill, rng=rng)
-        return asdict(found) | {"beats_random": float(found.deletion < found.random)}
+    def _perturbed(
+        self, number: int, relevance: np.ndarray, fill: Tensor, rng: np.random.Generator
+    ) -> dict[str, float]:
+        row = {name: stream[number : number + 1] for name, stream in self.tokens.items()}
+        perturbed = perturb(self._head, row, self._first, relevance, fill=fill, rng=rng)
+        return asdict(perturbed) | {"beats_random": float(perturbed.deletion < perturbed.random)}
 
 
 def _maps(head: RowHead, tokens: Mapping[str, Tensor], words: Words) -> np.ndarray:
@@ -212,23 +214,23 @@ def _maps(head: RowHead, tokens: Mapping[str, Tensor], words: Words) -> np.ndarr
     return maps
 
 
-def _select(words: Words, place: int) -> Words:
-    return words.select(torch.tensor([place], device=words.mask.device))
+def _select(words: Words, number: int) -> Words:
+    return words.select(torch.tensor([number], device=words.mask.device))
 
 
 def _swaps(target: Visible, targets: Sequence[Visible], rng: np.random.Generator) -> list[str]:
     """Queries of the data that mean something else."""
     own = target.annotation.concept_key
-    others = sorted({one.annotation.query for one in targets if one.annotation.concept_key != own})
+    others = sorted({other.annotation.query for other in targets if other.annotation.concept_key != own})
     chosen = rng.permutation(len(others))[:NUM_SWAPS]
-    return [others[place] for place in chosen]
+    return [others[number] for number in chosen]
 
 
-def _elsewhere(scorer: RowScorer, space: Space, place: int, targets: Sequence[Visible]) -> dict[str, Tensor]:
+def _elsewhere(scorer: RowScorer, space: Space, number: int, targets: Sequence[Visible]) -> dict[str, Tensor]:
     """A row of the next target of another video; of the same target, its last, where there is one video only."""
-    target = targets[place]
-    following = (*targets[place + 1 :], *targets[:place])
-    other = next((one for one in following if one.video != target.video), target)
+    target = targets[number]
+    following = (*targets[number + 1 :], *targets[:number])
+    other = next((candidate for candidate in following if candidate.video != target.video), target)
     return scorer.tokens_of(space.video(other.video), other.rows[-1:])[0]
 
 

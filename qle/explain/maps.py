@@ -35,7 +35,9 @@ WHOLE = Region()
 
 def robust_scale(maps: Sequence[np.ndarray] | np.ndarray) -> float:
     """One scale for all maps of a query: the SCALE_QUANTILE of |value| over every finite cell."""
-    cells = np.concatenate([np.asarray(one, np.float32).ravel() for one in maps]) if len(maps) else np.zeros(0)
+    cells = (
+        np.concatenate([np.asarray(relevance, np.float32).ravel() for relevance in maps]) if len(maps) else np.zeros(0)
+    )
     cells = np.abs(cells[np.isfinite(cells)])
     return max(float(np.quantile(cells, SCALE_QUANTILE)), SMALLEST_SCALE) if cells.size else 1.0
 
@@ -91,7 +93,7 @@ def _cells(size: int, num_cells: int, low: float, high: float) -> tuple[np.ndarr
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(np.asarray(values).ravel(), return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(np.asarray(values).ravel(), return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    ranks: np.ndarray = (last - (counts - 1) / 2)[place]
+    ranks: np.ndarray = (last - (counts - 1) / 2)[inverse]
     return ranks

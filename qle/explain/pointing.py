@@ -121,10 +121,10 @@ def refined_peak(relevance: np.ndarray) -> tuple[float, float]:
     ) / cols
 
 
-def _lies_on(place: tuple[float, float], target: np.ndarray, region: Region) -> float:
+def _lies_on(peak: tuple[float, float], target: np.ndarray, region: Region) -> float:
     """A place in 0..1 of the grid, in the picture."""
-    y = region.top + place[0] * (region.bottom - region.top)
-    x = region.left + place[1] * (region.right - region.left)
+    y = region.top + peak[0] * (region.bottom - region.top)
+    x = region.left + peak[1] * (region.right - region.left)
     if not (0 <= y < 1 and 0 <= x < 1):
         return 0.0
     return float(target[int(y * target.shape[0]), int(x * target.shape[1])])
@@ -145,6 +145,6 @@ def _auroc(heat: np.ndarray, target: np.ndarray) -> float:
     outside = target.size - inside
     if not outside:
         return 0.5
-    _, place, counts = np.unique(heat.ravel(), return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    _, inverse, counts = np.unique(heat.ravel(), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return float((ranks[target.ravel()].sum() - inside * (inside + 1) / 2) / (inside * outside))

@@ -47,8 +47,8 @@ def visible(
             rows = rows[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(int))]
         nearest = nearest[rows]
     masks = [
-        _drawn(annotation, times_s[place]) if track is None else np.asarray(track.masks[place], bool)
-        for place in (nearest if len(rows) else ())
+        _drawn(annotation, times_s[number]) if track is None else np.asarray(track.masks[number], bool)
+        for number in (nearest if len(rows) else ())
     ]
     return Visible(video=video, annotation=annotation, rows=rows, masks=tuple(masks))
 

@@ -3,6 +3,7 @@
 Whether other processes or machines are at the same list makes no difference here: claims divide the work.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import torch
 
 from qle.backbones import build_backbone
+from qle.backbones.base import Backbone
 from qle.cache.states import VideoState, states
+from qle.data.loading.plan import available_ram_bytes
 from qle.errors import ConfigError, InputError
 from qle.extract.engine.engine import Engine
 from qle.extract.engine.opening import EngineOptions
@@ -59,11 +62,24 @@ def run_targets(
 def make_targets(request: ExtractRequest, device: torch.device) -> list[Target]:
     """The backbones on this device, each with its space; makes the spaces that are missing."""
     backbones = [build_backbone(replace(wanted, device=str(device))) for wanted in request.backbones]
+    if request.batch_frames is not None:
+        check_batch(request.batch_frames, backbones)
     targets = [make_target(backbone, request.sampling, request.tokens, request.cache) for backbone in backbones]
     if len({target.folder.path for target in targets}) < len(targets):
         names = ", ".join(wanted.name for wanted in request.backbones)
         raise ConfigError(f"two of the backbones {names} are the same: name each once")
     return targets
+
+
+def check_batch(num_frames: int, backbones: Sequence[Backbone]) -> None:
+    """ConfigError where the frames of one batch alone are more than this machine holds: every video would fail."""
+    height, width = max(((one.preprocess.height, one.preprocess.width) for one in backbones), key=math.prod)
+    frame_bytes, free_bytes = 3 * height * width, available_ram_bytes()
+    if num_frames * frame_bytes > free_bytes:
+        raise ConfigError(
+            f"--batch {num_frames}: so many frames of {height} x {width} take {num_frames * frame_bytes / 1e9:,.1f} GB, "
+            f"and {free_bytes / 1e9:,.1f} GB of memory are free\nleave it out, or choose some hundreds at most"
+        )
 
 
 def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptions:
@@ -97,25 +113,25 @@ def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], want
     missing: dict[str, list[Target]] = {}
     replacing: set[str] = set()
     for target in targets:
-        found_states = states(target.folder, sources)
-        _refuse_other_files(target, sources, found_states)
-        for state in found_states:
+        video_states = states(target.folder, sources)
+        _refuse_other_files(target, sources, video_states)
+        for state in video_states:
             if state.state in wanted:
                 missing.setdefault(state.key, []).append(target)
             if state.state in ("stale", "damaged"):  # something stands in the place of the new version
                 replacing.add(state.key)
-    found = [
+    todo = [
         Pending(source, tuple(missing[source.key]), source.key in replacing)
         for source in sources
         if source.key in missing
     ]
-    return sorted(found, key=lambda pending: -size_bytes(pending.source))
+    return sorted(todo, key=lambda pending: -size_bytes(pending.source))
 
 
-def _refuse_other_files(target: Target, sources: Sequence[VideoSource], found: Sequence[VideoState]) -> None:
+def _refuse_other_files(target: Target, sources: Sequence[VideoSource], video_states: Sequence[VideoState]) -> None:
     """A key whose committed video came from another file that still exists: a name clash, not a new version."""
     clashes = []
-    for source, state in zip(sources, found, strict=True):
+    for source, state in zip(sources, video_states, strict=True):
         if state.state == "stale" and (record := target.folder.committed(source.key)) is not None:
             old = Path(record.source.path)
             if old.is_absolute() and old.exists() and not old.samefile(source.path):

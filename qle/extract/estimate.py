@@ -100,7 +100,7 @@ def estimate(request: ExtractRequest) -> Estimate:
 
 
 @dataclass(slots=True)
-class _Probe:
+class _FileMeasure:
     """What one file taught."""
 
     source: VideoSource
@@ -123,13 +123,15 @@ def _pending(request: ExtractRequest, specs: Sequence[SpaceSpec], sources: Seque
     return [source for source in sources if source.key in missing]
 
 
-def _probe(pending: Sequence[VideoSource], backbones: Sequence[Backbone], options: EngineOptions) -> dict[int, _Probe]:
+def _probe(
+    pending: Sequence[VideoSource], backbones: Sequence[Backbone], options: EngineOptions
+) -> dict[int, _FileMeasure]:
     """Probes videos spread over the list, and times the decoder on the beginning of the first few."""
     chosen = (
         [pending[i] for i in np.unique(np.linspace(0, len(pending) - 1, NUM_PROBES).astype(int))] if pending else []
     )
     geometries = tuple(dict.fromkeys(backbone.preprocess for backbone in backbones))
-    probes = {tag: _Probe(source) for tag, source in enumerate(chosen)}
+    probes = {tag: _FileMeasure(source) for tag, source in enumerate(chosen)}
     with DecodePool(1, frame_bytes=bytes_per_row(geometries), stall_limit_s=options.stall_limit_s) as pool:
         for tag, probe in probes.items():
             outcome = _run_task(pool, ProbeTask(tag=tag, source=probe.source))
@@ -142,7 +144,7 @@ def _probe(pending: Sequence[VideoSource], backbones: Sequence[Backbone], option
     return probes
 
 
-def _count(probe: _Probe, info: VideoInfo, options: EngineOptions) -> None:
+def _count(probe: _FileMeasure, info: VideoInfo, options: EngineOptions) -> None:
     source = probe.source
     try:
         choose_decoder(info, options.decoder)
@@ -157,7 +159,7 @@ def _count(probe: _Probe, info: VideoInfo, options: EngineOptions) -> None:
 
 
 def _time_decoder(
-    pool: DecodePool, probe: _Probe, info: VideoInfo, geometries: tuple[Preprocess, ...], options: EngineOptions
+    pool: DecodePool, probe: _FileMeasure, info: VideoInfo, geometries: tuple[Preprocess, ...], options: EngineOptions
 ) -> None:
     rows = plan_rows(info.pts_s, info.end_s, info.time_base, options.sampling)
     few = rows.frame_index[rows.frame_index < max(TIMED_FRAMES, rows.frame_index[0] + 1)]
@@ -181,13 +183,13 @@ def _run_task(pool: DecodePool, task: ProbeTask | DecodeTask) -> Event:
             event.release()
 
 
-def _scale(pending: Sequence[VideoSource], probed: dict[int, _Probe]) -> float:
+def _scale(pending: Sequence[VideoSource], probed: dict[int, _FileMeasure]) -> float:
     """How much more there is than what was probed, by file size."""
     seen = sum(size_bytes(probe.source) for probe in probed.values())
     return sum(map(size_bytes, pending)) / seen if seen else 1.0
 
 
-def _decode_seconds(probed: dict[int, _Probe]) -> float:
+def _decode_seconds(probed: dict[int, _FileMeasure]) -> float:
     frames = sum(probe.timed_frames for probe in probed.values())
     return sum(probe.timed_s for probe in probed.values()) / frames if frames else 0.0
 

@@ -132,7 +132,7 @@ def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
     key_column = next((columns[name] for name in KEY_COLUMNS if name in columns), None)
     start_column, end_column = (columns.get(name) or columns.get(f"{name}_s") for name in ("start", "end"))
     missing = ""
-    num_found = 0
+    num_there = 0
     for line, row in rows:
         where = f"{manifest}:{line}"
         if not (text := (row[path_column] or "").strip()):
@@ -141,7 +141,7 @@ def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
         path = manifest.parent / text  # an absolute path stays as it is
         # One missing file of many fails as a video; all of them missing is a mistake in the list.
         is_there = os.path.isfile(path)  # unlike Path.is_file, also False for a name that no disk could hold
-        num_found += is_there
+        num_there += is_there
         missing = missing or ("" if is_there else f"{where}: {str(path)[:200]}")
         start_s, end_s = (_seconds(row, column, where, delimiter) for column in (start_column, end_column))
         if start_s is not None and end_s is not None and end_s <= start_s:
@@ -151,7 +151,7 @@ def _read_manifest(manifest: Path, root: Path) -> Iterator[VideoSource]:
             is_clip = start_s is not None or end_s is not None
             key = key_of(path, root) + (f"#{_span(start_s, end_s)}" if is_clip else "")
         yield VideoSource(key=key, path=path, start_s=start_s, end_s=end_s)
-    if missing and not num_found:
+    if missing and not num_there:
         raise InputError(f"{missing} does not exist, nor does any other (paths are relative to the manifest)")
 
 

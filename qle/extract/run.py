@@ -70,10 +70,10 @@ def run(request: ExtractRequest, on_progress: OnExtracting) -> ExtractSummary:
 
 
 def _summarise(folder: Path, sources: Sequence[VideoSource]) -> SpaceSummary:
-    found = states(open_space(folder), sources)
+    video_states = states(open_space(folder), sources)
     return SpaceSummary(
         space=folder.name,
-        states=count_states(found),
-        failures={state.key: state.reason for state in found if state.state == "failed"},
-        faults={state.key: state.reason for state in found if state.state == "done" and state.reason},
+        states=count_states(video_states),
+        failures={state.key: state.reason for state in video_states if state.state == "failed"},
+        faults={state.key: state.reason for state in video_states if state.state == "done" and state.reason},
     )

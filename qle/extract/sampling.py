@@ -269,14 +269,14 @@ def _is_on_screen(pts_s: np.ndarray, end_s: float, times: np.ndarray, shown: np.
     return on_screen
 
 
-def _median_around(gaps: np.ndarray, places: np.ndarray, step: int) -> np.ndarray:
-    """Median of up to NEIGHBOURS distances before (step -1) or after (step 1) each place; 0 where there are none."""
-    index = places[:, None] + step * np.arange(1, NEIGHBOURS + 1)
+def _median_around(gaps: np.ndarray, gap_index: np.ndarray, step: int) -> np.ndarray:
+    """Median of up to NEIGHBOURS distances before (step -1) or after (step 1) each index; 0 where there are none."""
+    index = gap_index[:, None] + step * np.arange(1, NEIGHBOURS + 1)
     exists = (index >= 0) & (index < len(gaps))
     window = np.sort(np.where(exists, gaps[np.clip(index, 0, len(gaps) - 1)], np.inf), axis=1)
     count = exists.sum(axis=1)
-    middle = window[np.arange(len(places)), np.maximum(count // 2, 0)]
-    lower = window[np.arange(len(places)), np.maximum((count - 1) // 2, 0)]
+    middle = window[np.arange(len(gap_index)), np.maximum(count // 2, 0)]
+    lower = window[np.arange(len(gap_index)), np.maximum((count - 1) // 2, 0)]
     return np.where(count > 0, (middle + lower) / 2, 0.0)
 
 

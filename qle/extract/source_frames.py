@@ -25,8 +25,8 @@ def frames_of(path: Path, frame_index: np.ndarray, *, max_side: int | None = Non
     if len(frame_index) == 0:
         return []
     wanted = np.unique(np.asarray(frame_index, np.int64))
-    found = {number: _shrunk(rgb, max_side) for number, rgb in _decoded(path, wanted)}
-    return [found[int(number)] for number in frame_index]
+    frame_of = {number: _shrunk(rgb, max_side) for number, rgb in _decoded(path, wanted)}
+    return [frame_of[int(number)] for number in frame_index]
 
 
 def stream_frames(path: Path, frame_index: np.ndarray, *, max_side: int | None = None) -> Iterator[np.ndarray]:

@@ -67,12 +67,12 @@ class Head(nn.Module, ABC, Generic[BatchT, OutputT]):
 def moved(part: Any, device: torch.device) -> dict[str, Any]:
     """The tensors of a dataclass on a device, by field; in mappings and in parts that know `to` as well."""
     values = {field.name: getattr(part, field.name) for field in fields(part)}
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Tensor):
-            found[name] = value.to(device, non_blocking=True)
+            tensors[name] = value.to(device, non_blocking=True)
         elif isinstance(value, Mapping):
-            found[name] = {key: entry.to(device, non_blocking=True) for key, entry in value.items()}
+            tensors[name] = {key: entry.to(device, non_blocking=True) for key, entry in value.items()}
         elif hasattr(value, "to"):
-            found[name] = value.to(device)
-    return found
+            tensors[name] = value.to(device)
+    return tensors

@@ -3,7 +3,7 @@
     clips + words -> encoder -> memory -> decoder -> spans, classes
                                        -> saliency of the clips
 
-Options of the published code: places of words, pre-norm, and an alignment of queries with words (contrastive). It knows no
+Options of the published code: positions of words, pre-norm, and an alignment of queries with words (contrastive). It knows no
 negative queries. Different by default: the alignment counts real words only (published: padding too, so that the term
 depends on the longest query of the batch).
 """
@@ -75,12 +75,12 @@ class MomentDetrHead(MomentHead):
         entered = self.inputs.enter_words(batch.words.states)
         words, word_mask = entered[batch.query_index], batch.words.mask[batch.query_index]
         clips, num_clips = self.inputs.enter_clips(batch.clips), batch.clips.shape[1]
-        word_places = self.inputs.place_words(words)
-        places = [
+        word_positions = self.inputs.positions_of_words(words)
+        all_positions = [
             clip_positions(batch.clip_mask, self.config.dim),
-            torch.zeros_like(words) if word_places is None else word_places,
+            torch.zeros_like(words) if word_positions is None else word_positions,
         ]
-        mask, positions = torch.cat([batch.clip_mask, word_mask], dim=1), torch.cat(places, dim=1)
+        mask, positions = torch.cat([batch.clip_mask, word_mask], dim=1), torch.cat(all_positions, dim=1)
         memory = self.encoder(torch.cat([clips, words], dim=1), positions, mask)
         states = self.decoder(memory, mask, positions)
         logits, spans = self.predict(states)
@@ -129,13 +129,13 @@ class _Alignment(nn.Module):
     def forward(
         self,
         states: Float[Tensor, "layers items queries dim"],
-        memory: Float[Tensor, "items places dim"],
+        memory: Float[Tensor, "items tokens dim"],
         num_clips: int,
     ) -> dict[str, Tensor]:
-        found = {
+        aligned = {
             "aligned_queries": F.normalize(self.queries(states).float(), dim=-1),
             "aligned_words": F.normalize(self.words(memory[:, num_clips:]).float(), dim=-1),
         }
         if self.clips is not None:
-            found["aligned_clips"] = F.normalize(self.clips(memory[:, :num_clips]).float(), dim=-1)
-        return found
+            aligned["aligned_clips"] = F.normalize(self.clips(memory[:, :num_clips]).float(), dim=-1)
+        return aligned

@@ -5,7 +5,7 @@
 
 In training the same clips also listen to the query of another item (`MomentBatch.negative`), and their saliency should then
 be low. Audio is more columns of `clips`. Different by default, undone by `published`: every clip hears all real words of its
-own query (published: the mask of another item in some heads), learned places of words are those of the words that are heard
+own query (published: the mask of another item in some heads), learned positions of words are those of the words that are heard
 (published: of the true query, in the negative pass too), and the negative term is finite for every score.
 """
 
@@ -58,14 +58,14 @@ class QdDetrHead(MomentHead):
         self.detr = TokenDetr(config)
 
     def forward(self, batch: MomentBatch) -> MomentOutput:
-        clips, places = self.inputs.enter_clips(batch.clips), clip_positions(batch.clip_mask, self.config.dim)
-        words, word_places, mask = self._words(batch)
+        clips, positions = self.inputs.enter_clips(batch.clips), clip_positions(batch.clip_mask, self.config.dim)
+        words, word_positions, mask = self._words(batch)
         # With a negative query the items stand in the batch twice, first with their own.
         rounds = 1 if batch.negative is None else 2
-        heard, all_places = clips.repeat(rounds, 1, 1), places.repeat(rounds, 1, 1)
+        heard, all_positions = clips.repeat(rounds, 1, 1), positions.repeat(rounds, 1, 1)
         for layer in self.listen:
-            heard = layer(heard, all_places, words, word_places, mask)
-        logits, spans, saliency = self.detr(heard, places, batch.clip_mask)
+            heard = layer(heard, all_positions, words, word_positions, mask)
+        logits, spans, saliency = self.detr(heard, positions, batch.clip_mask)
         return MomentOutput(
             logits=logits,
             spans=spans,
@@ -74,7 +74,7 @@ class QdDetrHead(MomentHead):
         )
 
     def _words(self, batch: MomentBatch) -> tuple[Tensor, Tensor | None, Bool[Tensor, "rounds_items ..."]]:
-        """Words, their places and who hears them; of the negative queries, where there are any, behind the others."""
+        """Words, their positions and who hears them; of the negative queries, where there are any, behind the others."""
         assert batch.words is not None
         asked = [batch.query_index]
         if batch.negative is not None:
@@ -82,13 +82,13 @@ class QdDetrHead(MomentHead):
         index = torch.cat(asked)
         words, word_mask = self.inputs.enter_words(batch.words.states)[index], batch.words.mask[index]
         if not self.config.published:
-            return words, self.inputs.place_words(words), word_mask
-        # parity: places of the true query in both rounds, and the mask in its order of heads, for each round alone.
-        places = self.inputs.place_words(words[: batch.num_items])
+            return words, self.inputs.positions_of_words(words), word_mask
+        # parity: positions of the true query in both rounds, and the mask in its order of heads, for each round alone.
+        positions = self.inputs.positions_of_words(words[: batch.num_items])
         masks = [
             published_mask(batch.clip_mask, of_round, self.config.num_heads) for of_round in word_mask.chunk(len(asked))
         ]
-        return words, None if places is None else places.repeat(len(asked), 1, 1), torch.cat(masks)
+        return words, None if positions is None else positions.repeat(len(asked), 1, 1), torch.cat(masks)
 
     def loss(self, output: MomentOutput, batch: MomentBatch) -> Losses:
         targets, losses = batch.targets, self.config.losses

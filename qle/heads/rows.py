@@ -5,7 +5,7 @@
 
 `read_rows` looks at each row alone, in chunks of any size, and `refine` mixes over time once over the whole video: so a video of
 any length is scored exactly as a short one. In training a window of rows is read once and asked several queries. Its tokens
-therefore stand per window and its queries per (window, place). The same text in many windows is encoded once: `queries` holds
+therefore stand per window and its queries per (window, slot). The same text in many windows is encoded once: `queries` holds
 each distinct text, and `query_index` points into it.
 """
 
@@ -33,14 +33,14 @@ class RowBatch:
     """float64 seconds from the beginning of the video."""
     queries: tuple[str, ...]
     """Distinct texts."""
-    query_index: Int[Tensor, "windows places"]
+    query_index: Int[Tensor, "windows slots"]
     """Which text is asked; 0 where the mask is False."""
-    query_mask: Bool[Tensor, "windows places"]
+    query_mask: Bool[Tensor, "windows slots"]
     words: Words | None = None
     """The encoded `queries`, put there by the loop, which owns the text encoder."""
-    relevance: Float[Tensor, "windows places time"] | None = None
+    relevance: Float[Tensor, "windows slots time"] | None = None
     """1 where the query happens, 0 where it does not; fractions for saliency."""
-    relevance_mask: Bool[Tensor, "windows places time"] | None = None
+    relevance_mask: Bool[Tensor, "windows slots time"] | None = None
     """False where it is not known (rows outside the mask, unlabelled rows): no loss there."""
     videos: tuple[str, ...] = ()
     """Key of each window's video."""
@@ -57,17 +57,17 @@ class RowBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadOutput:
-    """What a head says about (window, place, time). Absent where the head has no such thing."""
+    """What a head says about (window, slot, time). Absent where the head has no such thing."""
 
-    logit: Float[Tensor, "windows places time"] | None = None
+    logit: Float[Tensor, "windows slots time"] | None = None
     """Final relevance logit."""
-    raw_logit: Float[Tensor, "windows places time"] | None = None
+    raw_logit: Float[Tensor, "windows slots time"] | None = None
     """Before the temporal mixer; the mean of `relevance_map`."""
-    relevance_map: Float[Tensor, "windows places time rows cols"] | None = None
+    relevance_map: Float[Tensor, "windows slots time rows cols"] | None = None
     """Signed, additive: its mean over rows and cols is `raw_logit`."""
-    evidence: Float[Tensor, "windows places time 2"] | None = None
+    evidence: Float[Tensor, "windows slots time 2"] | None = None
     """Evidence for and against, >= 0."""
-    presence_logit: Float[Tensor, "windows places"] | None = None
+    presence_logit: Float[Tensor, "windows slots"] | None = None
     """Whether the query happens anywhere in the window."""
 
 

@@ -58,8 +58,8 @@ def to_json(
     with_tracks: bool = False,
 ) -> str:
     """One object: where the numbers come from, all predictions, and why videos have none."""
-    found = [_prediction(prediction, with_tracks=with_tracks) for prediction in predictions]
-    values = {"provenance": provenance or {}, "predictions": found, "failures": failures or {}}
+    entries = [_prediction(prediction, with_tracks=with_tracks) for prediction in predictions]
+    values = {"provenance": provenance or {}, "predictions": entries, "failures": failures or {}}
     return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qle.errors import InputError
+from qle.errors import CheckpointError, InputError
 from qle.explain.explained import ExplainedPrediction
 from qle.explain.page.report import write_report
-from qle.inputs import parse_json, read_record_bytes
-from qle.runs.record import METRICS_FILE
+from qle.runs.record import METRICS_FILE, read_sealed
 from qle.tasks.answering import Answerer
 
 SHOWN_METRICS = {
@@ -38,10 +37,10 @@ def calibration_of(answerer: Answerer) -> dict[str, Any]:
     """How far the scores of a run may be trusted: its constants, and what its own validation said."""
     calibration: dict[str, Any] = {"localization": answerer.constants_told()}
     try:
-        found = parse_json(read_record_bytes(answerer.run.folder / METRICS_FILE))
-    except (OSError, ValueError):  # the page then says that nothing was measured
+        metrics = read_sealed(answerer.run.folder / METRICS_FILE)
+    except CheckpointError:  # the page then says that nothing was measured
         return calibration
-    measured = _object(_object(_object(found).get("validation")).get("metrics"))
+    measured = _object(_object(_object(metrics).get("validation")).get("metrics"))
     shown: dict[str, float] = {}
     for group, beginnings in SHOWN_METRICS.items():
         for name, metric in _object(measured.get(group)).items():

@@ -45,13 +45,13 @@ def _parse(line: str, where: str) -> Query:
         raise AnnotationError(f"{where}: no JSON object ({error})\nexpected e.g. {_EXAMPLE}") from error
     if not isinstance(values, dict) or not isinstance(values.get("query"), str) or not values["query"].strip():
         raise AnnotationError(f"{where}: has no text under the key query\nexpected e.g. {_EXAMPLE}")
-    found = {}
+    ids = {}
     for name in ("qid", "vid"):
         value = values.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, str | int) or value == ""):
             raise AnnotationError(f"{where}: {name} is {value!r}, expected text or a number\ne.g. {_EXAMPLE}")
-        found[name] = None if value is None else str(value)
-    return Query(text=values["query"].strip(), qid=found["qid"], video=found["vid"], where=where)
+        ids[name] = None if value is None else str(value)
+    return Query(text=values["query"].strip(), qid=ids["qid"], video=ids["vid"], where=where)
 
 
 _EXAMPLE = '{"qid": 1, "query": "a green polyp", "vid": "case1"}'

@@ -50,6 +50,11 @@ class LocalizeRequest:
     is_one_video: bool = False
     """What is wanted belongs to one film (subtitles): more of them are refused before any work."""
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether answers are explained and shown in pictures."""
+        return self.report is not None or self.heatmaps is not None
+
     def __post_init__(self) -> None:
         if not self.queries:
             raise ConfigError('nothing to look for: pass --query "..." or --queries FILE')

@@ -28,7 +28,7 @@ class Asked:
     """One video, which of the queries it is asked, and the error where it could not be had."""
 
     name: str
-    places: tuple[int, ...]
+    query_numbers: tuple[int, ...]
     video: CachedVideo | None
     error: QleError | None = None
     source: Path | None = None
@@ -40,13 +40,13 @@ def cached(request: LocalizeRequest, record: RunRecord, skipped: list[Query]) ->
     assert request.cache is not None
     videos = RunVideos.open(request.cache, record)
     names = _Names(videos)
-    places: dict[str, list[int]] = {names.named(name): [] for name in request.video_ids}
+    numbers_of_video: dict[str, list[int]] = {names.named(name): [] for name in request.video_ids}
     lacking: Mapping[str, str] = {}
-    if not places and any(query.video is None for query in request.queries):
-        places = {key: [] for key in names.keys}
+    if not numbers_of_video and any(query.video is None for query in request.queries):
+        numbers_of_video = {key: [] for key in names.keys}
         lacking = names.lacking
-    open_keys = list(places)
-    for place, query in enumerate(request.queries):
+    open_keys = list(numbers_of_video)
+    for number, query in enumerate(request.queries):
         if query.video is None:
             keys = open_keys
         elif (key := names.asked(query, request.allow_missing)) is not None:
@@ -55,17 +55,17 @@ def cached(request: LocalizeRequest, record: RunRecord, skipped: list[Query]) ->
             skipped.append(query)
             continue
         for key in keys:
-            if request.video_ids and key not in places:
+            if request.video_ids and key not in numbers_of_video:
                 raise ConfigError(f"query {query.text!r} is about {key!r}, which is not among the --video-id: drop one")
-            places.setdefault(key, []).append(place)
+            numbers_of_video.setdefault(key, []).append(number)
     check_any_left(request, skipped)
-    if not places:
+    if not numbers_of_video:
         raise CacheMissingError(
             f"{videos.spaces[0].path} holds no video yet; fill it with: qle extract --cache {request.cache} ..."
         )
-    _check_number(request, len(places))
-    for key in sorted(places):
-        yield _open(videos.video(key), tuple(places[key]))
+    _check_number(request, len(numbers_of_video))
+    for key in sorted(numbers_of_video):
+        yield _open(videos.video(key), tuple(numbers_of_video[key]))
     for key, where in lacking.items():
         yield Asked(
             key, (), None, CacheMissingError(f"not in {where}, which the run reads; extract or import it there too")
@@ -85,9 +85,9 @@ def extracted(
         ("--out", request.out, MOMENTS_SUFFIXES), ("--report", request.report, REPORT_SUFFIXES),
     ):  # fmt: skip
         check_output(option, path, inputs=films, suffixes=suffixes)
-    places = _places(request, sources, skipped)
+    numbers_of_video = _query_numbers(request, sources, skipped)
     check_any_left(request, skipped)
-    wanted = [source for source in sources if places[source.key]]
+    wanted = [source for source in sources if numbers_of_video[source.key]]
     _check_number(request, len(wanted))
     with ExitStack() as stack:
         # Side by side, so that of a video that goes through temporary caches all spaces are there at the same time.
@@ -101,7 +101,7 @@ def extracted(
             for use, file in zip(record.spaces, weights, strict=True)
         ]  # fmt: skip
         for source, *supplied in zip(wanted, *supplies, strict=True):
-            yield _asked(source, supplied, tuple(places[source.key]))
+            yield _asked(source, supplied, tuple(numbers_of_video[source.key]))
 
 
 def check_any_left(request: LocalizeRequest, skipped: Sequence[Query]) -> None:
@@ -156,21 +156,23 @@ def _check_number(request: LocalizeRequest, num_videos: int) -> None:
         )
 
 
-def _open(cached: CachedVideo, places: tuple[int, ...]) -> Asked:
+def _open(cached: CachedVideo, query_numbers: tuple[int, ...]) -> Asked:
     try:
         cached.video  # noqa: B018 - opened here, so that a damaged one is known
     except QleError as error:
-        return Asked(cached.key, places, None, error)
-    return Asked(cached.key, places, cached)
+        return Asked(cached.key, query_numbers, None, error)
+    return Asked(cached.key, query_numbers, cached)
 
 
-def _asked(source: VideoSource, supplied: Sequence[Supplied], places: tuple[int, ...]) -> Asked:
-    error = next((one.error for one in supplied if one.error is not None), None)
+def _asked(source: VideoSource, supplied: Sequence[Supplied], query_numbers: tuple[int, ...]) -> Asked:
+    error = next(
+        (supplied_by_space.error for supplied_by_space in supplied if supplied_by_space.error is not None), None
+    )
     video = supplied[0].video
     if error is not None or video is None:
-        return Asked(source.key, places, None, error, source.path)
-    spaces = tuple(one.space for one in supplied if one.space is not None)
-    return Asked(source.key, places, CachedVideo(key=video.key, spaces=spaces), None, source.path)
+        return Asked(source.key, query_numbers, None, error, source.path)
+    spaces = tuple(supplied_by_space.space for supplied_by_space in supplied if supplied_by_space.space is not None)
+    return Asked(source.key, query_numbers, CachedVideo(key=video.key, spaces=spaces), None, source.path)
 
 
 def _extracting(on_progress: OnProgress) -> Callable[[Progress], None]:
@@ -199,20 +201,24 @@ def _weights(request: LocalizeRequest, record: RunRecord) -> list[str | None]:
     return list(given)
 
 
-def _places(request: LocalizeRequest, sources: Sequence[VideoSource], skipped: list[Query]) -> dict[str, list[int]]:
+def _query_numbers(
+    request: LocalizeRequest, sources: Sequence[VideoSource], skipped: list[Query]
+) -> dict[str, list[int]]:
     """Numbers of the queries that each source is asked."""
-    places: dict[str, list[int]] = {source.key: [] for source in sources}
-    for place, query in enumerate(request.queries):
-        keys = [key for key in places if query.video is None or query.video in _short_names(key)]
+    numbers_of_video: dict[str, list[int]] = {source.key: [] for source in sources}
+    for number, query in enumerate(request.queries):
+        keys = [key for key in numbers_of_video if query.video is None or query.video in _short_names(key)]
         if query.video is not None and not keys and request.allow_missing:
             skipped.append(query)
             continue
         if query.video is not None and len(keys) != 1:
-            which = f"names {len(keys)} of them" if keys else f"is none of them: {', '.join(list(places)[:4])}"
+            which = (
+                f"names {len(keys)} of them" if keys else f"is none of them: {', '.join(list(numbers_of_video)[:4])}"
+            )
             raise InputError(f"{query} is about video {query.video!r}, which {which}\ngive its whole key")
         for key in keys:
-            places[key].append(place)
-    return places
+            numbers_of_video[key].append(number)
+    return numbers_of_video
 
 
 def _short_names(key: str) -> tuple[str, ...]:

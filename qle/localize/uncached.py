@@ -91,7 +91,7 @@ def _already(folder: SpaceFolder, sources: Sequence[VideoSource]) -> dict[str, s
         index.column("source_size").tolist(), index.column("source_mtime_ns").tolist(), *columns, strict=True
     ):
         by_size.setdefault(size, []).append((mtime_ns, *values))
-    space, found = Space(folder), {}
+    space, committed = Space(folder), {}
     for source in sources:
         size = source.path.stat().st_size if source.path.is_file() else -1
         own = fingerprint(source.path) if by_size.get(size) else None
@@ -103,9 +103,9 @@ def _already(folder: SpaceFolder, sources: Sequence[VideoSource]) -> dict[str, s
         ]  # fmt: skip
         for key in sorted(keys, key=lambda key: (key != source.key, key)):
             if _opens(space, key):
-                found[source.key] = key
+                committed[source.key] = key
                 break
-    return found
+    return committed
 
 
 def _opens(space: Space, key: str) -> bool:

@@ -20,15 +20,15 @@ def grid_positions(rows: int, cols: int, dim: int) -> Float[Tensor, "cells dim"]
     frequencies = math.pi * 2.0 ** torch.linspace(-1, 3, quarter)
     y = (torch.arange(rows) + 0.5) / rows
     x = (torch.arange(cols) + 0.5) / cols
-    waves = [wave for place in (y, x) for wave in _waves(place, frequencies)]
+    waves = [wave for centres in (y, x) for wave in _waves(centres, frequencies)]
     by_row = torch.cat(waves[:2], dim=-1)[:, None, :].expand(rows, cols, -1)
     by_col = torch.cat(waves[2:], dim=-1)[None, :, :].expand(rows, cols, -1)
     code = torch.cat([by_row, by_col], dim=-1).reshape(rows * cols, -1)
     return torch.nn.functional.pad(code, (0, dim - code.shape[1])) if code.shape[1] < dim else code[:, :dim]
 
 
-def _waves(place: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    angle = place[:, None] * frequencies
+def _waves(centres: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    angle = centres[:, None] * frequencies
     return angle.sin(), angle.cos()
 
 

@@ -21,7 +21,7 @@ class InputProjection(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(width, dim) for width in widths)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "items places in_dim"]) -> Float[Tensor, "items places dim"]:
+    def forward(self, x: Float[Tensor, "items tokens in_dim"]) -> Float[Tensor, "items tokens dim"]:
         last = len(self.linears) - 1
         for number, (norm, linear) in enumerate(zip(self.norms, self.linears, strict=True)):
             x = linear(self.dropout(norm(x)))

@@ -18,8 +18,8 @@ class Residual(nn.Module):
         self.pre_norm = pre_norm
 
     def forward(
-        self, x: Float[Tensor, "items places dim"], branch: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "items places dim"]:
+        self, x: Float[Tensor, "items tokens dim"], branch: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "items tokens dim"]:
         out: Tensor = x + self.drop(branch(self.norm(x))) if self.pre_norm else self.norm(x + self.drop(branch(x)))
         return out
 

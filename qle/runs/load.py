@@ -28,6 +28,16 @@ class LoadedRun:
     """How far the knowledge of the run reaches; None in runs that do not know."""
 
 
+def check_run(folder: Path) -> RunRecord:
+    """The record of a run, read before the seconds that importing torch takes: CheckpointError where there is no finished run,
+    ConfigError where its text encoder is a model that is neither on this machine nor to be had."""
+    from qle.text import check_recorded_encoder
+
+    record = read_run(folder)
+    check_recorded_encoder(record.text, folder)
+    return record
+
+
 def load_head(folder: Path) -> "tuple[Head, RunRecord]":
     """The head of a finished run, on the CPU. CheckpointError says what is wrong with it otherwise."""
     from qle.heads import build_head, head_class

@@ -10,7 +10,8 @@
     history.jsonl  tensorboard/  checkpoints/ (while training)
 
 A folder without config.json is not a run yet, whatever else is in it. The digest of the weights stands in the record, and at
-its end one of itself: a file of another run, or a flipped bit, is an error and not a head that finds nothing.
+its end one of itself, as in metrics.json, environment.json and settings.json: a file of another run, or a flipped bit, is an
+error and not a head that finds nothing.
 """
 
 import platform
@@ -28,7 +29,7 @@ from qle.data.streams.recipe import FeatureRecipe
 from qle.durable import fits_digest, replace_file, with_digest
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError
 from qle.inputs import parse_json, read_record_bytes
-from qle.outputs import write_json
+from qle.outputs import strict_json
 from qle.segments.ranked import Ranking
 from qle.segments.tracks import Localization
 from qle.types import TIME_STREAMS
@@ -96,7 +97,8 @@ class RunRecord(BaseModel):
     recipe: FeatureRecipe | None = None
     """How features are made of the spaces, for heads that read joined clips or frame vectors (then of one part)."""
     localization: Localization = Localization()
-    """Constants of heads that score rows; not written for others."""
+    """Constants of heads that score rows; not written for others. They and `ranking` stand here and not in `constants`, where
+    newer tasks keep theirs, because runs of every version so far have them in this place."""
     ranking: Ranking | None = None
     """Constants of heads that answer with spans."""
     constants: dict[str, Any] = {}
@@ -163,16 +165,16 @@ def read_run(folder: Path) -> RunRecord:
             'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
         )
     try:
-        found = parse_json(content)
-        if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+        fields = parse_json(content)
+        if isinstance(fields, dict) and isinstance(fields.get("format"), int) and fields["format"] > FORMAT:
             raise CheckpointError(
-                f"{path} has format {found['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
+                f"{path} has format {fields['format']}, this qle reads format {FORMAT}\ninstall a newer qle to use the run"
             )
-        return RunRecord.model_validate(found)
+        return RunRecord.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{path} is no record of a run: {place}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{path} is no record of a run: {field}: {first['msg']}") from error
     except ConfigError as error:  # of the constants of localization, which the record checks as it is made
         raise CheckpointError(f"{path} is no record of a run: {error}") from error
     except ValueError as error:
@@ -203,7 +205,7 @@ def save_run(
             replace_file(folder / name, save(tensors, metadata={"format": "pt"}))
             digests[name] = state_digest(tensors)
     for name, value in files.items():
-        write_json(folder / name, value)
+        write_sealed(folder / name, value)
     limit = None if known is None else KnownLimit(limit=known.limit, slope=known.slope)
     record = record.model_copy(update={"digests": digests, "known": limit})
     unsaid = {"localization"} - record.model_fields_set
@@ -218,10 +220,10 @@ def check_space(record: RunRecord, *spaces: "Space") -> None:
         names = ", ".join(f"{use.name}-{use.hash[:12]}" for use in record.spaces)
         raise CacheMismatchError(f"the run reads {len(record.spaces)} spaces ({names}), {len(spaces)} are given")
     for use, space in zip(record.spaces, spaces, strict=True):
-        _check_one(use, space)
+        _check_use(use, space)
 
 
-def _check_one(use: SpaceUse, space: "Space") -> None:
+def _check_use(use: SpaceUse, space: "Space") -> None:
     if space.record.hash == use.hash:
         return
     differences = different(use.hashed, space.record.hashed)
@@ -242,6 +244,29 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """One of the other records of a run, with a digest of itself at its end."""
+    replace_file(path, with_digest(strict_json(value)) + b"\n")
+
+
+def read_sealed(path: Path) -> Any:
+    """What `write_sealed` was given; CheckpointError where the file is no longer as it was written. Those of older versions,
+    without a digest, are read too."""
+    try:
+        content = read_record_bytes(path)
+        value = parse_json(content)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: missing or damaged ({error})\nrestore it from a copy, or train again"
+        ) from error
+    if not fits_digest(content):
+        raise CheckpointError(
+            f"{path} is not as it was written: its digest does not fit its {len(content)} bytes\n"
+            'restore it from a copy; if it was changed on purpose, take the last field, "digest", out of it'
+        )
+    return {name: part for name, part in value.items() if name != "digest"} if isinstance(value, dict) else value
+
+
 def _no_run(folder: Path, error: OSError) -> CheckpointError:
     if not folder.exists():
         return CheckpointError(f"{folder}: no such run folder\ntrain one with: qle train-heads --out {folder} ...")
@@ -250,7 +275,7 @@ def _no_run(folder: Path, error: OSError) -> CheckpointError:
             f"{folder}: a run that is half written: its training has not ended (no {CONFIG_FILE})\n"
             "run the same qle train-heads command again, it goes on from the last checkpoint"
         )
-    if runs := sorted(found.parent for found in folder.glob(f"seed-*/{CONFIG_FILE}")):
+    if runs := sorted(config.parent for config in folder.glob(f"seed-*/{CONFIG_FILE}")):
         return CheckpointError(
             f"{folder}: holds {len(runs)} runs of different seeds, and is none itself\npass one of its runs, e.g. {runs[0]}"
         )
@@ -289,10 +314,10 @@ PACKAGES = ("qle", "torch", "accelerate", "transformers", "peft", "numpy", "safe
 
 def versions() -> dict[str, str]:
     """Versions of the packages that make the numbers."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:  # used from a checkout without an installation
             continue
-    return found
+    return installed

@@ -31,9 +31,9 @@ def space_of(cache: Path, record: RunRecord, name: str | None = None) -> Space:
     """The space of a run that reads one, by the beginning of its name where it is given. CacheMismatchError where it is not the
     run's, or not there, with what differs."""
     opened = open_cache(cache)
-    found = find_space(cache, record.space) if name is None else None
-    if found is not None:
-        return Space(found)
+    folder = find_space(cache, record.space) if name is None else None
+    if folder is not None:
+        return Space(folder)
     if name is not None or len(opened.spaces) == 1:
         space = opened.space(name)
         check_space(record, space)
@@ -48,10 +48,10 @@ def spaces_of(cache: Path, record: RunRecord) -> tuple[Space, ...]:
     open_cache(cache)  # says what is wrong with it
     spaces = []
     for use in record.spaces:
-        found = find_space(cache, use)
-        if found is None:
+        folder = find_space(cache, use)
+        if folder is None:
             raise _not_there(cache, use)
-        spaces.append(Space(found))
+        spaces.append(Space(folder))
     return tuple(spaces)
 
 
@@ -66,12 +66,12 @@ def _not_there(cache: Path, use: SpaceUse) -> CacheMismatchError:
     spaces = open_cache(cache).spaces
     if (mine := f"{use.name}-{use.hash[:12]}") in spaces:
         try:
-            found = open_space(cache / mine)
+            folder = open_space(cache / mine)
         except CacheError as error:
             raise error from None  # it is there and cannot be read: why, and how to repair it
         return CacheMismatchError(
             f"{cache / mine} has the name of the space that the run was trained on, and another hash in {SPACE_FILE}\n"
-            f"got {found.record.hash[:16]}, expected {use.hash[:16]}; restore the file from a copy"
+            f"got {folder.record.hash[:16]}, expected {use.hash[:16]}; restore the file from a copy"
         )
     names = ", ".join(spaces) or "none yet"
     return CacheMismatchError(

@@ -17,10 +17,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from qle.cache.handles import remove
 from qle.cache.layout import space_hash
-from qle.durable import replace_file, sync_file
+from qle.durable import sync_file, with_digest
 from qle.heads.retrieval import RetrievalHead
-from qle.inputs import read_record_bytes
 from qle.runs.record import RunRecord
 from qle.search.pooled import (
     FLOAT16,
@@ -29,8 +29,10 @@ from qle.search.pooled import (
     append_rows,
     digest_of,
     mapped,
+    read_record,
     with_rows,
     write_lock,
+    write_record,
 )
 from qle.types import OnProgress
 
@@ -61,12 +63,12 @@ class CoarseVectors:
 
     def products(self, texts: Tensor) -> np.ndarray:
         """(texts, rows) float32: how alike each text and each row are, roughly. texts: (texts, dim) unit vectors."""
-        found = np.empty((len(texts), len(self._values)), dtype=np.float32)
+        products = np.empty((len(texts), len(self._values)), dtype=np.float32)
         turned = texts.float().T.contiguous()
         for first, block in _blocks(self._values):
             product = torch.from_numpy(block).to(texts.device).float() @ turned
-            found[:, first : first + len(block)] = product.T.cpu().numpy()
-        return found
+            products[:, first : first + len(block)] = product.T.cpu().numpy()
+        return products
 
 
 def open_coarse(
@@ -117,24 +119,27 @@ def _extended(
     )  # fmt: skip
     if index.num_rows:
         sync_file(path, "full")
-    replace_file(_record_path(index.folder, retriever), new.model_dump_json().encode())
+    write_record(index.folder, _record_name(retriever), with_digest(new.model_dump_json()))
     _tidy(index.folder, retriever, file)
     return mapped(path, (new.num_rows, new.dim))
 
 
 def _made(index: PooledIndex, head: RetrievalHead, first: int, stop: int, device: torch.device) -> np.ndarray:
     means = torch.from_numpy(index.means(first, stop)).to(device).float()
-    found: np.ndarray = head.coarse_frames(means).cpu().numpy().astype(FLOAT16)
-    return found
+    frames: np.ndarray = head.coarse_frames(means).cpu().numpy().astype(FLOAT16)
+    return frames
 
 
 def _read(index: PooledIndex, retriever: str) -> CoarseRecord | None:
-    try:
-        found = CoarseRecord.model_validate_json(read_record_bytes(_record_path(index.folder, retriever)))
-    except (OSError, ValidationError):
+    content = read_record(index.folder, _record_name(retriever))
+    if content is None:
         return None
-    is_ours = found.vectors == index.record.vectors
-    return found if is_ours and Path(found.file).name == found.file else None
+    try:
+        record = CoarseRecord.model_validate_json(content)
+    except ValidationError:
+        return None
+    is_ours = record.vectors == index.record.vectors
+    return record if is_ours and Path(record.file).name == record.file else None
 
 
 def _kept(index: PooledIndex, retriever: str) -> np.ndarray | None:
@@ -158,18 +163,18 @@ def _checked(index: PooledIndex, known: CoarseRecord) -> np.ndarray | None:
 
 def _tidy(folder: Path, retriever: str, file: str) -> None:
     """Another file of this retriever, and retrievers that were made longest ago."""
-    records = sorted(folder.glob("coarse-*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    records = sorted(folder.glob("coarse-*.json"), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
     kept = {path.stem for path in records[:KEPT_RETRIEVERS]}
     for path in records[KEPT_RETRIEVERS:]:
-        path.unlink(missing_ok=True)
+        remove(folder.parent, path)
     for path in folder.glob("coarse-*.f16"):
         owner = path.stem.rpartition("-")[0]
         if owner not in kept or (owner == f"coarse-{retriever}" and path.name != file):
-            path.unlink(missing_ok=True)
+            remove(folder.parent, path)
 
 
-def _record_path(folder: Path, retriever: str) -> Path:
-    return folder / f"coarse-{retriever}.json"
+def _record_name(retriever: str) -> str:
+    return f"coarse-{retriever}.json"
 
 
 def _ranges(first: int, stop: int) -> list[tuple[int, int]]:

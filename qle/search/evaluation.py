@@ -36,7 +36,7 @@ from qle.search.fusion import (
     settings_of,
     write_fusion,
 )
-from qle.search.moments import FoundMoments, MomentSearch
+from qle.search.moments import LocatedMoments, MomentSearch
 from qle.search.request import check_depths
 from qle.search.run import gathered, identities
 from qle.search.videos import QUERIES_PER_PASS, RankedVideos, VideoSearch, best_of, open_search, ordered
@@ -81,7 +81,7 @@ def evaluate_corpus(request: EvaluationRequest, runs: Runs, on_progress: OnProgr
     searches = [MomentSearch(folder, request.cache_folder, device=device) for folder, _ in runs]
     videos = open_search(request.retriever, request.cache_folder, device=device, on_progress=on_progress)
     by_key, missing = match_keys(
-        set(videos.index.place_of_key), videos.index.space, annotations, lambda key: (np.inf, 0.0),
+        set(videos.index.number_of_key), videos.index.space, annotations, lambda key: (np.inf, 0.0),
         allow_missing=request.allow_missing,
     )  # fmt: skip
     corpus = _scored(videos, by_key, request, on_progress)
@@ -101,14 +101,14 @@ def _scored(
     if len(by_key) < 2:
         raise AnnotationError(f"{request.annotations}: all annotations are of one video: there is no corpus to search")
     truth = truth_of(by_key, lambda key: float(np.diff(extent_s(videos.index.frames_of.space.video(key)))[0]))
-    queries = tuple(one.qid for one in truth)
-    gallery = np.array(sorted(videos.index.place_of_key[key] for key in by_key), dtype=np.int64)
+    queries = tuple(true.qid for true in truth)
+    gallery = np.array(sorted(videos.index.number_of_key[key] for key in by_key), dtype=np.int64)
     similarity = videos.similarity(queries, gallery, on_progress)
-    names = [videos.index.key(place) for place in gallery.tolist()]
-    is_right = np.array([[name in one.windows for name in names] for one in truth])
+    names = [videos.index.key(number) for number in gallery.tolist()]
+    is_right = np.array([[name in true.windows for name in names] for true in truth])
     shortlists = _shortlists(videos, queries, gallery, request.shortlist)
     held = shortlists[min(request.shortlist, len(gallery))]
-    ranked = [ordered(gallery[places], own[places]) for places, own in zip(held, similarity, strict=True)]
+    ranked = [ordered(gallery[shortlist], own[shortlist]) for shortlist, own in zip(held, similarity, strict=True)]
     return _Corpus(
         videos=videos, truth=truth, queries=queries, gallery=gallery, similarity=similarity, is_right=is_right,
         shortlists=shortlists, ranked=ranked,
@@ -121,30 +121,32 @@ def _shortlists(
     """Shortlists of the length in use and of others."""
     size = len(gallery)
     lengths = sorted({length for length in SHORTLISTS if length < size} | {min(shortlist, size)})
-    found: dict[int, list[np.ndarray]] = {length: [] for length in lengths}
+    lists_of_length: dict[int, list[np.ndarray]] = {length: [] for length in lengths}
     for first in range(0, len(queries), QUERIES_PER_PASS):
         rough = videos.rough(queries[first : first + QUERIES_PER_PASS], gallery)
-        for length, lists in found.items():
+        for length, lists in lists_of_length.items():
             lists += [best_of(own, length) for own in rough]
-    return found
+    return lists_of_length
 
 
 def truth_of(by_key: Mapping[str, Sequence[Annotation]], length_of: Callable[[str], float]) -> list[CorpusTruth]:
     """One for each distinct text, which stands as its qid; its own video first. AnnotationError where nothing is true."""
-    flat = [(key, one) for key, annotations in by_key.items() for one in annotations]
-    united = united_concepts([one for _, one in flat])
+    flat = [(key, annotation) for key, annotations in by_key.items() for annotation in annotations]
+    united = united_concepts([annotation for _, annotation in flat])
     where: dict[str, dict[str, list[Window]]] = {}
     own: dict[str, tuple[str, str]] = {}
-    absent = {(key, one.concept_key) for (key, _), one in zip(flat, united, strict=True) if one.is_absent}
-    for (key, _), one in zip(flat, united, strict=True):
-        if one.windows or (key, one.concept_key) not in absent:
-            where.setdefault(one.concept_key, {}).setdefault(key, []).extend(one.windows)
-            own.setdefault(one.query, (one.concept_key, key))
+    absent = {
+        (key, annotation.concept_key) for (key, _), annotation in zip(flat, united, strict=True) if annotation.is_absent
+    }
+    for (key, _), annotation in zip(flat, united, strict=True):
+        if annotation.windows or (key, annotation.concept_key) not in absent:
+            where.setdefault(annotation.concept_key, {}).setdefault(key, []).extend(annotation.windows)
+            own.setdefault(annotation.query, (annotation.concept_key, key))
     if not own:
         raise AnnotationError(
             f"none of the {len(flat)} annotations says what is in its video: there is nothing to find"
         )
-    lengths = {key: length_of(key) for found in where.values() for key in found}
+    lengths = {key: length_of(key) for windows_of_key in where.values() for key in windows_of_key}
     truth = []
     for query, (concept, first) in own.items():
         keys = sorted(where[concept], key=lambda key, first=first: (key != first, key))  # type: ignore[misc]
@@ -166,8 +168,8 @@ def _evaluate(
     chain = _Chain(corpus, located.moments, request.top_videos)
     fusion = _fusion(corpus, chain, moments, request)
     priors = None if record.priors is None else Priors.from_json(record.priors)
-    keys = {one.video: key for key, rows in by_key.items() for one in rows}
-    asked = [one for rows in by_key.values() for one in rows]
+    keys = {annotation.video: key for key, rows in by_key.items() for annotation in rows}
+    asked = [annotation for rows in by_key.values() for annotation in rows]
     new: Novelty | None = None if priors is None else novelty(asked, priors, keys)
     answers = _answers(corpus, chain, fusion)
     report = corpus_metrics(
@@ -206,9 +208,9 @@ def _answers(corpus: _Corpus, chain: "_Chain", fusion: Fusion) -> CorpusAnswers:
 def _asked(corpus: _Corpus, top_videos: int) -> dict[str, list[str]]:
     """By video, the queries that are asked there: each of its best videos, and of the right one."""
     asked: dict[str, list[str]] = {}
-    for text, ranked, one in zip(corpus.queries, corpus.ranked, corpus.truth, strict=True):
-        best = (corpus.videos.index.key(place) for place in ranked.place[:top_videos].tolist())
-        for key in dict.fromkeys([*best, next(iter(one.windows))]):
+    for text, ranked, true in zip(corpus.queries, corpus.ranked, corpus.truth, strict=True):
+        best = (corpus.videos.index.key(number) for number in ranked.numbers[:top_videos].tolist())
+        for key in dict.fromkeys([*best, next(iter(true.windows))]):
             asked.setdefault(key, []).append(text)
     return asked
 
@@ -216,10 +218,11 @@ def _asked(corpus: _Corpus, top_videos: int) -> dict[str, list[str]]:
 class _Chain:
     """Lists of moments over all videos, whatever the weights."""
 
-    def __init__(self, corpus: _Corpus, moments: Mapping[tuple[str, str], FoundMoments], top_videos: int) -> None:
+    def __init__(self, corpus: _Corpus, moments: Mapping[tuple[str, str], LocatedMoments], top_videos: int) -> None:
         self._corpus, self._moments = corpus, moments
         self._best = [
-            [corpus.videos.index.key(place) for place in ranked.place[:top_videos].tolist()] for ranked in corpus.ranked
+            [corpus.videos.index.key(number) for number in ranked.numbers[:top_videos].tolist()]
+            for ranked in corpus.ranked
         ]
 
     def lists(self, fusion: Fusion) -> list[CorpusList]:
@@ -228,21 +231,24 @@ class _Chain:
     def oracle(self, number: int) -> CorpusList:
         """The list that the right video alone would give."""
         video = next(iter(self._corpus.truth[number].windows))
-        found = self._moments.get((video, self._corpus.queries[number]))
-        if found is None:
+        located = self._moments.get((video, self._corpus.queries[number]))
+        if located is None:
             return CorpusList(videos=(), start_s=np.zeros(0), end_s=np.zeros(0), score=np.zeros(0))
         return CorpusList(
-            videos=[video] * len(found.probability), start_s=found.start_s, end_s=found.end_s, score=found.probability
+            videos=[video] * len(located.probability),
+            start_s=located.start_s,
+            end_s=located.end_s,
+            score=located.probability,
         )
 
     def _list(self, number: int, fusion: Fusion) -> CorpusList:
         best, query = self._best[number], self._corpus.queries[number]
-        found = [self._moments.get((video, query)) for video in best]
-        scored = gathered(found)
+        by_video = [self._moments.get((video, query)) for video in best]
+        scored = gathered(by_video)
         fused = fuse(scored, self._corpus.ranked[number].similarity, fusion)
-        known = [one for one in found if one is not None]
+        known = [located for located in by_video if located is not None]
         start_s, end_s = (
-            np.concatenate([getattr(one, name) for one in known]) if known else np.zeros(0)
+            np.concatenate([getattr(located, name) for located in known]) if known else np.zeros(0)
             for name in ("start_s", "end_s")
         )
         return CorpusList(
@@ -262,11 +268,11 @@ def _fusion(corpus: _Corpus, chain: _Chain, moments: MomentSearch, request: Eval
     values: dict[float, dict[str, float]] = {}
 
     def value_at(weight: float) -> tuple[float, ...]:
-        found = chain_values(corpus.truth, chain.lists(Fusion(weight=weight, temperature=temperature)))
-        values[weight] = {name: _mean(own) for name, own in found.items()}
+        chain_numbers = chain_values(corpus.truth, chain.lists(Fusion(weight=weight, temperature=temperature)))
+        values[weight] = {name: _mean(own) for name, own in chain_numbers.items()}
         return tuple(values[weight][name] for name in ("r1@0.5", "r5@0.5", "r10@0.5", "r1@0.7"))
 
-    if not any(any(one.windows.values()) for one in corpus.truth):
+    if not any(any(true.windows.values()) for true in corpus.truth):
         raise AnnotationError(f"--fit: no annotation of {request.annotations} says when anything happens")
     weight = fit_weight(value_at)
     fitted = {
@@ -278,7 +284,7 @@ def _fusion(corpus: _Corpus, chain: _Chain, moments: MomentSearch, request: Eval
         "top_videos": request.top_videos,
         "shortlist": request.shortlist,
         "objective": "chain r1@0.5, then r5@0.5, r10@0.5, r1@0.7; tau: likelihood of the right videos",
-        "r1@0.5": {f"{one:g}": values[one]["r1@0.5"] for one in (0.0, weight, 1.0)},
+        "r1@0.5": {f"{tried:g}": values[tried]["r1@0.5"] for tried in (0.0, weight, 1.0)},
     }
     fusion = Fusion(weight=weight, temperature=temperature, fitted=fitted)
     write_fusion(request.fit, fusion)
@@ -289,7 +295,7 @@ def _ranks(corpus: _Corpus) -> Ranks:
     """Ranks of the best right video, as the search ranks them; those behind the shortlist are in no order."""
     better, level, candidates = np.zeros((3, len(corpus.queries)), dtype=np.int64)
     for number, (ranked, right) in enumerate(zip(corpus.ranked, corpus.is_right, strict=True)):
-        is_right = right[np.searchsorted(corpus.gallery, ranked.place)]
+        is_right = right[np.searchsorted(corpus.gallery, ranked.numbers)]
         num_wrong = int((~right).sum())
         candidates[number] = num_wrong + 1
         wrong = ranked.similarity[~is_right]
@@ -302,18 +308,18 @@ def _ranks(corpus: _Corpus) -> Ranks:
 
 
 def _ablation(corpus: _Corpus, chain: "_Chain", fusion: Fusion) -> Values:
-    found = chain_values(corpus.truth, chain.lists(fusion))
-    return {name: found[name] for name in ABLATED}
+    values = chain_values(corpus.truth, chain.lists(fusion))
+    return {name: values[name] for name in ABLATED}
 
 
 def _shortlist_values(corpus: _Corpus) -> Values:
     """Recall against exhaustive scoring."""
-    found: Values = {}
+    values: Values = {}
     for depth in RECALL_DEPTHS:
         best = [best_of(own, depth) for own in corpus.similarity]
         for length, lists in corpus.shortlists.items():
-            found[f"top{depth}_in_{length}"] = np.array(
-                [np.isin(own, places).mean() for own, places in zip(best, lists, strict=True)]
+            values[f"top{depth}_in_{length}"] = np.array(
+                [np.isin(own, shortlist).mean() for own, shortlist in zip(best, lists, strict=True)]
             )
     right = np.where(corpus.is_right, corpus.similarity, -np.inf).max(axis=1, keepdims=True)
     wrong = ~corpus.is_right
@@ -321,7 +327,7 @@ def _shortlist_values(corpus: _Corpus) -> Values:
         better=((corpus.similarity > right) & wrong).sum(1), level=((corpus.similarity == right) & wrong).sum(1),
         candidates=wrong.sum(1) + 1, video=np.zeros(len(right), np.int64),
     )  # fmt: skip
-    return found | {f"exhaustive_r@{depth}": ranks.hit(depth) for depth in (1, 5, 10)}
+    return values | {f"exhaustive_r@{depth}": ranks.hit(depth) for depth in (1, 5, 10)}
 
 
 def _mean(values: np.ndarray) -> float:

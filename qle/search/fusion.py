@@ -74,8 +74,8 @@ def log_shares(similarity: np.ndarray, temperature: float) -> np.ndarray:
     """(videos,) float64: log softmax."""
     wide = similarity.astype(np.float64) / temperature
     top = wide.max(initial=-np.inf)
-    found: np.ndarray = wide - top - np.log(np.exp(wide - top).sum())
-    return found
+    log_share: np.ndarray = wide - top - np.log(np.exp(wide - top).sum())
+    return log_share
 
 
 def fuse(moments: Scored, similarity: np.ndarray, fusion: Fusion) -> Fused:
@@ -94,15 +94,15 @@ def fit_temperature(similarity: Sequence[np.ndarray], is_right: Sequence[np.ndar
     """The likeliest temperature, by golden section on its logarithm, from the similarities of all videos to each query, and
     which videos are right."""
     known = [
-        (one.astype(np.float64), right)
-        for one, right in zip(similarity, is_right, strict=True)
+        (similarities.astype(np.float64), right)
+        for similarities, right in zip(similarity, is_right, strict=True)
         if right.any() and not right.all()
     ]
     if not known:
         return DEFAULT_TEMPERATURE
 
     def loss(log_temperature: float) -> float:
-        shares = ((log_shares(one, math.exp(log_temperature)), right) for one, right in known)
+        shares = ((log_shares(similarities, math.exp(log_temperature)), right) for similarities, right in known)
         return -float(np.mean([np.logaddexp.reduce(share[right]) for share, right in shares]))
 
     return math.exp(_lowest(loss, math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1])))
@@ -152,8 +152,8 @@ _HOW = "fit them on validation annotations: qle eval --protocol corpus ... --fit
 def _lowest(function: Callable[[float], float], low: float, high: float, steps: int = 40) -> float:
     """Golden section, after a look at a grid: the function need not have one valley only."""
     grid = np.linspace(low, high, 25)
-    place = int(np.argmin([function(point) for point in grid]))
-    low, high = float(grid[max(0, place - 1)]), float(grid[min(len(grid) - 1, place + 1)])
+    lowest = int(np.argmin([function(point) for point in grid]))
+    low, high = float(grid[max(0, lowest - 1)]), float(grid[min(len(grid) - 1, lowest + 1)])
     ratio = (math.sqrt(5) - 1) / 2
     for _ in range(steps):
         left, right = high - ratio * (high - low), low + ratio * (high - low)

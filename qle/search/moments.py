@@ -1,6 +1,6 @@
 """Stage 2: when does it happen in the best videos? Any run that localizes, over its own spaces of the same cache.
 
-    video -> the queries that have it among their best -> tasks/answering.py -> FoundMoments
+    video -> the queries that have it among their best -> tasks/answering.py -> LocatedMoments
 
 Every span of a head with spans counts, of those that overlap heavily the best; a track without a moment counts with its best
 guess: what is sure enough is not decided here, the list over all videos is cut by its length. Videos that the spaces of the run
@@ -29,7 +29,7 @@ MOST_MOMENTS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundMoments:
+class LocatedMoments:
     """The moments of one query in one video, best first."""
 
     start_s: np.ndarray
@@ -44,7 +44,7 @@ class FoundMoments:
 class Located:
     """What stage 2 says."""
 
-    moments: dict[tuple[str, str], FoundMoments] = field(default_factory=dict)
+    moments: dict[tuple[str, str], LocatedMoments] = field(default_factory=dict)
     """By (video, query text)."""
     failures: dict[str, str] = field(default_factory=dict)
     """Video -> why it has no moments."""
@@ -113,21 +113,21 @@ class MomentSearch:
             if len(part) == 1:
                 located.failures[part[0][0]] = str(error).splitlines()[0]
                 return
-            for one in part:
-                self._add(located, [one])
+            for video in part:
+                self._add(located, [video])
             return
         for (name, _, queries), predictions in zip(part, answers, strict=True):
             for query, prediction in zip(queries, predictions, strict=True):
                 located.moments[name, query.text] = moments_of(prediction)
 
 
-def moments_of(prediction: Prediction) -> FoundMoments:
+def moments_of(prediction: Prediction) -> LocatedMoments:
     """Without those that repeat a better one; never none, where the head has any guess."""
     moments = prediction.moments or (() if prediction.best is None else (prediction.best,))
-    rows = sorted(((one.score, one.start_s, one.end_s) for one in moments), key=lambda row: -row[0])
+    rows = sorted(((moment.score, moment.start_s, moment.end_s) for moment in moments), key=lambda row: -row[0])
     score, start_s, end_s = np.array(rows, dtype=np.float64).reshape(-1, 3).T
     kept = suppress(start_s, end_s, np.zeros(len(rows), np.int64), SHOWN_TIOU, MOST_MOMENTS)
-    return FoundMoments(
+    return LocatedMoments(
         start_s=start_s[kept], end_s=end_s[kept], probability=score[kept], presence=prediction.presence,
         duration_s=prediction.duration_s,
     )  # fmt: skip

@@ -8,12 +8,14 @@
         coarse-*                vectors of one retriever (coarse.py)
 
 A cache of what the committed videos say: it may be deleted at any time. Rows are only ever appended, behind what the record
-knows of, and appear when the record is replaced; a kill in between leaves bytes that nobody reads. Sizes are looked at when
-the files are opened, digests when rows are read, so a torn or flipped file is built anew and never believed. Opening costs
-the same few milliseconds for any number of videos but for the table, 60 bytes a video.
+knows of, and appear when the record is replaced; a kill in between leaves bytes that nobody reads. Records end with a digest
+of themselves; sizes are looked at when the files are opened, digests when rows are read, so a torn or flipped file is built
+anew and never believed. Opening costs the same few milliseconds for any number of videos but for the table, 60 bytes a video.
 """
 
 import io
+import os
+import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,10 @@ import xxhash
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from qle.inputs import read_record_bytes
+from qle.cache.handles import folder_handle, open_file, remove
+from qle.durable import fits_digest, replace_file
+from qle.errors import CacheCorruptError
+from qle.inputs import MOST_TEXT_BYTES, read_record_bytes
 from qle.tasks.retrieval.batches.frames import FrameSource
 
 FORMAT = 1
@@ -91,7 +96,7 @@ class Table:
     def of(cls, keys: Sequence[str], commit: np.ndarray, row: np.ndarray, digest: np.ndarray) -> "Table":
         """In any order."""
         order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-        names = [keys[place].encode("utf-8", "surrogatepass") for place in order.tolist()]
+        names = [keys[number].encode("utf-8", "surrogatepass") for number in order.tolist()]
         return cls(
             names=np.frombuffer(b"".join(names), dtype=np.uint8),
             ends=np.cumsum([len(name) for name in names], dtype=np.int64),
@@ -103,9 +108,9 @@ class Table:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def key(self, place: int) -> str:
-        start = int(self.ends[place - 1]) if place else 0
-        return self.names[start : int(self.ends[place])].tobytes().decode("utf-8", "surrogatepass")
+    def key(self, number: int) -> str:
+        start = int(self.ends[number - 1]) if number else 0
+        return self.names[start : int(self.ends[number])].tobytes().decode("utf-8", "surrogatepass")
 
     def keys(self) -> list[str]:
         """All of them."""
@@ -150,24 +155,24 @@ class PooledIndex:
         return self.record.num_rows
 
     @cached_property
-    def place_of_key(self) -> Mapping[str, int]:
-        return {key: place for place, key in enumerate(self.table.keys())}
+    def number_of_key(self) -> Mapping[str, int]:
+        return {key: number for number, key in enumerate(self.table.keys())}
 
-    def key(self, place: int) -> str:
-        return self.table.key(place)
+    def key(self, number: int) -> str:
+        return self.table.key(number)
 
-    def frames(self, places: np.ndarray) -> np.ndarray:
+    def frames(self, numbers: np.ndarray) -> np.ndarray:
         """(videos, frames, dim) float32 of these videos, in their order."""
-        rows = self.table.row[places]
+        rows = self.table.row[numbers]
         order = np.argsort(rows)  # in the order of the file, as a disk likes it
-        found = np.empty((len(places), self.record.num_frames, self.record.dim), dtype=np.float32)
+        frames = np.empty((len(numbers), self.record.num_frames, self.record.dim), dtype=np.float32)
         for at in order.tolist():
             stored = np.asarray(self._vectors[rows[at]])
-            if short_digest(stored) != int(self.table.digest[places[at]]):
-                found[at] = self._again(int(places[at]))
+            if short_digest(stored) != int(self.table.digest[numbers[at]]):
+                frames[at] = self._again(int(numbers[at]))
             else:
-                found[at] = stored
-        return found
+                frames[at] = stored
+        return frames
 
     def means(self, first: int, stop: int) -> np.ndarray:
         """(rows, dim) float16. DamagedIndexError where they are not what was written."""
@@ -176,12 +181,12 @@ class PooledIndex:
                 raise DamagedIndexError(f"{self.folder / self.record.means}: rows {start} to {end}")
         return np.asarray(self._means[first:stop])
 
-    def _again(self, place: int) -> np.ndarray:
+    def _again(self, number: int) -> np.ndarray:
         """Out of the cache; and the index is built anew the next time."""
-        key = self.key(place)
+        key = self.key(number)
         self.damaged[key] = f"its frames in {self.folder.name} are damaged: read from the video again"
         if self.is_kept:
-            (self.folder / RECORD_FILE).unlink(missing_ok=True)
+            remove(self.folder.parent, self.folder / RECORD_FILE)
         again: np.ndarray = to_float16(self.frames_of.frames([key]))[0].astype(np.float32)
         return again
 
@@ -189,8 +194,8 @@ class PooledIndex:
 def to_float16(frames: np.ndarray) -> np.ndarray:
     """What float16 cannot hold is cut at its largest number."""
     limit = float(np.finfo(np.float16).max)
-    found: np.ndarray = np.clip(frames, -limit, limit).astype(FLOAT16)
-    return found
+    rounded: np.ndarray = np.clip(frames, -limit, limit).astype(FLOAT16)
+    return rounded
 
 
 def digest_of(values: np.ndarray) -> str:
@@ -208,11 +213,26 @@ def append_rows(path: Path, rows: np.ndarray, first: int) -> None:
     content = np.ascontiguousarray(rows)
     row_bytes = content.nbytes // max(1, len(content))
     try:
-        with open(path, "r+b" if path.exists() else "w+b") as file:
+        with open(open_file(path.parent.parent, path, os.O_RDWR | os.O_CREAT), "r+b") as file:
             file.seek(first * row_bytes)
             file.write(content.data.cast("B"))
     except OSError as error:
         raise CannotWriteError(*error.args) from error
+
+
+def write_record(folder: Path, name: str, content: bytes) -> None:
+    """A file of the index as a whole; a link in its place is replaced and never followed."""
+    with folder_handle(folder.parent, folder) as handle:
+        replace_file(folder / name, content, dir_fd=handle)
+
+
+def read_record(folder: Path, name: str) -> bytes | None:
+    """The text of a record of the index; None where there is none, or one that is not as it was written."""
+    try:
+        content = read_record_bytes(folder / name, follow_links=False)
+    except OSError:
+        return None
+    return content if fits_digest(content) else None
 
 
 def with_rows(
@@ -245,7 +265,7 @@ def read_index(folder: Path, frames: FrameSource, *, is_kept: bool = True) -> Po
         if record is None:
             return None
         try:
-            content = (folder / record.table).read_bytes()
+            content = read_record_bytes(folder / record.table, MOST_TEXT_BYTES, follow_links=False)
             if xxhash.xxh3_128_hexdigest(content) != record.table_digest:
                 return None
             return PooledIndex(folder, record, Table.from_bytes(content), frames, is_kept=is_kept)
@@ -257,20 +277,29 @@ def read_index(folder: Path, frames: FrameSource, *, is_kept: bool = True) -> Po
 
 
 def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """float16 rows of a file, read when they are touched. DamagedIndexError where the file is short."""
+    """float16 rows of a file, read when they are touched. DamagedIndexError where the file is short, or a link or pipe."""
     size = int(np.prod(shape, dtype=np.int64)) * FLOAT16.itemsize
     if not size:
         return np.empty(shape, FLOAT16)
-    if path.stat().st_size < size:
-        raise DamagedIndexError(f"{path} has {path.stat().st_size} bytes, expected {size}")
-    # Copy on write: nobody writes, but torch does not take arrays that nobody may write to.
-    return np.memmap(path, dtype=FLOAT16, mode="c", shape=shape)
+    try:
+        handle = open_file(path.parent.parent, path, os.O_RDONLY | os.O_NONBLOCK)
+    except CacheCorruptError as error:
+        raise DamagedIndexError(str(error)) from error
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < size:
+            raise DamagedIndexError(f"{path} has {status.st_size} bytes, expected {size}")
+        # Copy on write: nobody writes, but torch does not take arrays that nobody may write to.
+        return np.memmap(file, dtype=FLOAT16, mode="c", shape=shape)
 
 
 def _read_record(folder: Path, frames: FrameSource) -> PooledRecord | None:
+    content = read_record(folder, RECORD_FILE)
+    if content is None:
+        return None
     try:
-        record = PooledRecord.model_validate_json(read_record_bytes(folder / RECORD_FILE))
-    except (OSError, ValidationError):
+        record = PooledRecord.model_validate_json(content)
+    except ValidationError:
         return None
     is_ours = (record.format, record.space, record.stream, record.num_frames, record.dim) == (
         FORMAT, frames.space.record.hash, frames.stream, frames.num_frames, frames.dim,

@@ -8,6 +8,7 @@ time (a lock), the others wait and then find it done. Where the cache cannot be 
 folder, that goes when the process ends.
 """
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -20,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from qle.cache.handles import make_folder, remove
 from qle.cache.index import Index, commit_folders, load_index, settled
 from qle.cache.spaces import open_space
-from qle.durable import replace_file, sync_file
+from qle.durable import sync_file, with_digest
 from qle.errors import QleError
 from qle.search.pooled import (
     RECORD_FILE,
@@ -37,6 +39,7 @@ from qle.search.pooled import (
     to_float16,
     with_rows,
     write_lock,
+    write_record,
 )
 from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.types import OnProgress
@@ -78,12 +81,17 @@ def open_pooled(frames: FrameSource, on_progress: OnProgress | None = None) -> O
             return OpenedIndex(index=index)
         temporary = _TemporaryFolder()
         if index is not None:
-            shutil.copytree(folder, temporary.path, dirs_exist_ok=True)
+            shutil.copytree(folder, temporary.path, ignore=_links, dirs_exist_ok=True)
         made = _update(temporary.path, frames, on_progress, is_kept=False)
         note = (
             f"{folder} cannot be written ({error.strerror or error}): made in a temporary folder, for this command only"
         )
         return OpenedIndex(index=made, notes=(note,), temporary=temporary)
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """Names of links in a folder: they are not copied, and neither is what they lead to."""
+    return [name for name in names if os.path.islink(os.path.join(folder, name))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +108,13 @@ class _Wanted:
     def of(cls, frames: FrameSource) -> "_Wanted":
         path = frames.space.path
         folders = settled(path, commit_folders(path))  # before anything is listed
-        found = load_index(open_space(path))
-        created = np.asarray(found.table["created"].cast(pa.int64()))
-        problems = found.texts("problem")
-        rows = found.row_of_key
+        index = load_index(open_space(path))
+        created = np.asarray(index.table["created"].cast(pa.int64()))
+        problems = index.texts("problem")
+        rows = index.row_of_key
         return cls(
             commit={key: int(created[row]) for key, row in rows.items() if not problems[row]},
-            unusable={_name(found, key, row): problems[row] for key, row in rows.items() if problems[row]},
+            unusable={_name(index, key, row): problems[row] for key, row in rows.items() if problems[row]},
             folders=folders,
         )
 
@@ -115,13 +123,13 @@ class _Wanted:
         return dict(zip(index.table.keys(), index.table.commit.tolist(), strict=True)) != self.commit
 
 
-def _name(found: Index, key: str, row: int) -> str:
-    return key or str(found.folder(row))
+def _name(index: Index, key: str, row: int) -> str:
+    return key or str(index.folder(row))
 
 
 def _update(folder: Path, frames: FrameSource, on_progress: OnProgress | None, *, is_kept: bool = True) -> PooledIndex:
     try:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder.parent, folder)
         lock = write_lock(folder)
         lock.acquire()
     except OSError as error:
@@ -171,9 +179,9 @@ class IndexWriter:
         since = 0
         for first in range(0, len(todo), VIDEOS_PER_READ):
             part = todo[first : first + VIDEOS_PER_READ]
-            found = [(key, values) for key in part if (values := self._read(key)) is not None]
-            if found:
-                self.append([key for key, _ in found], np.stack([values for _, values in found]), wanted.commit)
+            read = [(key, values) for key in part if (values := self._read(key)) is not None]
+            if read:
+                self.append([key for key, _ in read], np.stack([values for _, values in read]), wanted.commit)
             since += len(part)
             if since >= VIDEOS_PER_COMMIT:
                 self.commit({})
@@ -205,20 +213,20 @@ class IndexWriter:
         append_rows(self._folder / self._vectors, vectors, first)
         append_rows(self._folder / self._means, means, first)
         self._digests = with_rows(self._digests, self._folder / self._means, means, first)
-        for place, key in enumerate(keys):
-            self._of[key] = (commit[key], first + place, short_digest(vectors[place]))
+        for number, key in enumerate(keys):
+            self._of[key] = (commit[key], first + number, short_digest(vectors[number]))
         self._num_rows = stop
 
     def _compact(self, old: PooledIndex) -> None:
         """Into new files; who has the old ones mapped goes on with them."""
         kept, commit = sorted(self._of, key=lambda key: self._of[key][1]), {key: self._of[key][0] for key in self._of}
-        places = np.array([old.place_of_key[key] for key in kept], dtype=np.int64)
+        numbers = np.array([old.number_of_key[key] for key in kept], dtype=np.int64)
         name = secrets.token_hex(4)
         self._vectors, self._means = f"vectors-{name}.f16", f"means-{name}.f16"
         self._num_rows, self._digests, self._of = 0, [], {}
         for first in range(0, len(kept), VIDEOS_PER_READ):
             part = slice(first, first + VIDEOS_PER_READ)
-            self.append(kept[part], to_float16(old.frames(places[part])), commit)
+            self.append(kept[part], to_float16(old.frames(numbers[part])), commit)
 
     def commit(self, folders: Mapping[str, int]) -> None:
         """Everything appended so far counts from here on. Without `folders` it is known to be behind."""
@@ -242,8 +250,8 @@ class IndexWriter:
                 if self._num_rows:
                     sync_file(self._folder / grown, "full")
             if not is_known:
-                replace_file(self._folder / record.table, content)
-            replace_file(self._folder / RECORD_FILE, record.model_dump_json().encode())
+                write_record(self._folder, record.table, content)
+            write_record(self._folder, RECORD_FILE, with_digest(record.model_dump_json()))
         except OSError as error:
             raise CannotWriteError(*error.args) from error
         self._written = record
@@ -254,4 +262,4 @@ class IndexWriter:
         for path in self._folder.iterdir():
             is_ours = path.name.startswith(("vectors-", "means-", "table-", ".qle-"))
             if is_ours and path.name not in kept:
-                path.unlink(missing_ok=True)
+                remove(self._folder.parent, path)

@@ -51,7 +51,7 @@ def check_depths(**depths: int) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundVideo:
+class VideoHit:
     """One of the best videos."""
 
     video: str
@@ -64,10 +64,10 @@ class FoundVideo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundMoment:
+class MomentHit:
     """One of the best moments of the corpus."""
 
-    video: FoundVideo
+    video: VideoHit
     start_s: float
     end_s: float
     score: float
@@ -85,9 +85,9 @@ class Searched:
     """What is found for one query."""
 
     query: Query
-    videos: tuple[FoundVideo, ...]
+    videos: tuple[VideoHit, ...]
     """Best first: those that were localized in, or without a localizer the result."""
-    moments: tuple[FoundMoment, ...] = ()
+    moments: tuple[MomentHit, ...] = ()
     """Best first."""
 
 

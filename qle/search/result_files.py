@@ -13,7 +13,7 @@ from typing import Any
 from qle.eval.submissions.write import qid_value, six_digits, to_ms
 from qle.localize.moment_files import cell, short_clock
 from qle.outputs import one_line
-from qle.search.request import FoundMoment, FoundVideo, Searched, SearchResult
+from qle.search.request import MomentHit, Searched, SearchResult, VideoHit
 
 FORMATS = ("table", "json", "jsonl", "csv")
 
@@ -28,10 +28,10 @@ def to_table(result: SearchResult) -> str:
     columns = ("moment", "score", "similarity", "video rank") if result.has_moments else ("similarity", "share")
     head: tuple[str, ...] = ("query", "rank", "video", *columns)
     rows: list[tuple[str, ...]] = [head]
-    for one in result.searched:
-        lines = _moment_lines(one) if result.has_moments else _video_lines(one)
+    for searched in result.searched:
+        lines = _moment_lines(searched) if result.has_moments else _video_lines(searched)
         lines = lines or [("", "nothing", *("" for _ in head[3:]))]
-        names = [one_line(one.query.text), *("" for _ in lines[1:])]
+        names = [one_line(searched.query.text), *("" for _ in lines[1:])]
         rows += [(name, *line) for name, line in zip(names, lines, strict=True)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     rows.insert(1, tuple("-" * width for width in widths))
@@ -44,11 +44,13 @@ def to_json(result: SearchResult) -> str:
     values: dict[str, Any] = {
         "provenance": result.provenance,
         "num_videos": result.num_videos,
-        "predictions": [entry for one in result.searched for entry in _predictions(one)] if result.has_moments else [],
+        "predictions": [entry for searched in result.searched for entry in _predictions(searched)]
+        if result.has_moments
+        else [],
         "videos": [
-            {"query": one.query.text, "qid": one.query.qid, **_video(video)}
-            for one in result.searched
-            for video in one.videos
+            {"query": searched.query.text, "qid": searched.query.qid, **_video(video)}
+            for searched in result.searched
+            for video in searched.videos
         ],
         "failures": result.failures,
     }
@@ -58,12 +60,12 @@ def to_json(result: SearchResult) -> str:
 def to_jsonl(result: SearchResult) -> str:
     """The QVHighlights submission format, a line for each (query, video); without moments the windows are missing."""
     lines: list[dict[str, Any]] = []
-    for number, one in enumerate(result.searched):
-        qid = number if one.query.qid is None else qid_value(one.query.qid)
-        asked = {"qid": qid, "query": one.query.text}
+    for number, searched in enumerate(result.searched):
+        qid = number if searched.query.qid is None else qid_value(searched.query.qid)
+        asked = {"qid": qid, "query": searched.query.text}
         if not result.has_moments:
-            lines += [asked | {"vid": video.video, "qle": _video(video)} for video in one.videos]
-        for video, moments in _by_video(one):
+            lines += [asked | {"vid": video.video, "qle": _video(video)} for video in searched.videos]
+        for video, moments in _by_video(searched):
             windows = [[to_ms(m.start_s), to_ms(m.end_s), six_digits(m.score)] for _, m in moments]
             own = _video(video) | {
                 "duration_s": to_ms(moments[0][1].duration_s),
@@ -84,67 +86,67 @@ def to_csv(result: SearchResult) -> str:
     beside = ["similarity", "video_rank", "share"]
     timed = ["start_s", "end_s", "score", "presence", "probability"] if result.has_moments else []
     writer.writerow(["video", "qid", "query", "rank", *timed, *beside])
-    for one in result.searched:
-        names = [cell(one.query.qid or ""), cell(one.query.text)]
-        for rank, moment in enumerate(one.moments, start=1):
+    for searched in result.searched:
+        names = [cell(searched.query.qid or ""), cell(searched.query.text)]
+        for rank, moment in enumerate(searched.moments, start=1):
             numbers = [to_ms(moment.start_s), to_ms(moment.end_s)]
             numbers += [six_digits(value) for value in (moment.score, moment.presence, moment.probability)]
             writer.writerow([cell(moment.video.video), *names, rank, *numbers, *_beside(moment.video)])
-        for video in () if result.has_moments else one.videos:
+        for video in () if result.has_moments else searched.videos:
             writer.writerow([cell(video.video), *names, video.rank, *_beside(video)])
     return out.getvalue()
 
 
-def _moment_lines(one: Searched) -> list[tuple[str, ...]]:
+def _moment_lines(searched: Searched) -> list[tuple[str, ...]]:
     return [
         (
             str(rank), one_line(moment.video.video), f"{short_clock(moment.start_s)} - {short_clock(moment.end_s)}",
             f"{moment.score:.3f}", f"{moment.video.similarity:.3f}", str(moment.video.rank),
         )
-        for rank, moment in enumerate(one.moments, start=1)
+        for rank, moment in enumerate(searched.moments, start=1)
     ]  # fmt: skip
 
 
-def _video_lines(one: Searched) -> list[tuple[str, ...]]:
+def _video_lines(searched: Searched) -> list[tuple[str, ...]]:
     return [
         (str(video.rank), one_line(video.video), f"{video.similarity:.3f}", f"{video.share:.3f}")
-        for video in one.videos
+        for video in searched.videos
     ]
 
 
-def _predictions(one: Searched) -> list[dict[str, Any]]:
-    found = []
-    for video, moments in _by_video(one):
+def _predictions(searched: Searched) -> list[dict[str, Any]]:
+    predictions = []
+    for video, moments in _by_video(searched):
         first = moments[0][1]
         spans = [
             {"start_s": to_ms(m.start_s), "end_s": to_ms(m.end_s), "score": six_digits(m.score)}
             | {"rank": rank, "probability": six_digits(m.probability)}
             for rank, m in moments
         ]
-        asked = {"video": video.video, "query": one.query.text, "qid": one.query.qid}
+        asked = {"video": video.video, "query": searched.query.text, "qid": searched.query.qid}
         known = {"duration_s": to_ms(first.duration_s), "presence": six_digits(first.presence)}
         known |= {
             "absent": six_digits(1 - first.presence),
             "similarity": six_digits(video.similarity),
             "video_rank": video.rank,
         }
-        found.append(asked | known | {"moments": spans})
-    return found
+        predictions.append(asked | known | {"moments": spans})
+    return predictions
 
 
-def _by_video(one: Searched) -> list[tuple[FoundVideo, Sequence[tuple[int, FoundMoment]]]]:
+def _by_video(searched: Searched) -> list[tuple[VideoHit, Sequence[tuple[int, MomentHit]]]]:
     """Videos in the order of their best moment, with the rank of each moment in the corpus."""
-    found: dict[str, tuple[FoundVideo, list[tuple[int, FoundMoment]]]] = {}
-    for rank, moment in enumerate(one.moments, start=1):
-        found.setdefault(moment.video.video, (moment.video, []))[1].append((rank, moment))
-    return list(found.values())
+    by_video: dict[str, tuple[VideoHit, list[tuple[int, MomentHit]]]] = {}
+    for rank, moment in enumerate(searched.moments, start=1):
+        by_video.setdefault(moment.video.video, (moment.video, []))[1].append((rank, moment))
+    return list(by_video.values())
 
 
-def _video(video: FoundVideo) -> dict[str, Any]:
+def _video(video: VideoHit) -> dict[str, Any]:
     return {"video": video.video, "video_rank": video.rank} | dict(
         zip(("similarity", "share"), (six_digits(video.similarity), six_digits(video.share)), strict=True)
     )
 
 
-def _beside(video: FoundVideo) -> list[Any]:
+def _beside(video: VideoHit) -> list[Any]:
     return [six_digits(video.similarity), video.rank, six_digits(video.share)]

@@ -10,8 +10,8 @@ from qle.runs.load import LoadedRun
 from qle.runtime import resolve_device
 from qle.search.coarse import retriever_id
 from qle.search.fusion import Fused, Fusion, Scored, fuse, log_shares, read_fusion, settings_of
-from qle.search.moments import FoundMoments, MomentSearch
-from qle.search.request import FoundMoment, FoundVideo, Searched, SearchRequest, SearchResult
+from qle.search.moments import LocatedMoments, MomentSearch
+from qle.search.request import MomentHit, Searched, SearchRequest, SearchResult, VideoHit
 from qle.search.videos import RankedVideos, VideoSearch, open_search
 from qle.text.queries import check_queries
 from qle.types import OnProgress, Query
@@ -35,9 +35,9 @@ def search(request: SearchRequest, on_progress: OnProgress = lambda done, total,
     )
     located = {}
     if moments is not None:
-        found = moments.locate(asked_of(videos, ranked, request.top_videos), on_progress)
-        located = found.moments
-        result.failures |= found.failures
+        answers = moments.locate(asked_of(videos, ranked, request.top_videos), on_progress)
+        located = answers.moments
+        result.failures |= answers.failures
     for query in request.queries:
         result.searched.append(_searched(query, videos, ranked[query.text], located, request, fusion))
     result.notes = [*videos.notes, *_notes(request, moments)]
@@ -47,18 +47,18 @@ def search(request: SearchRequest, on_progress: OnProgress = lambda done, total,
 def asked_of(videos: VideoSearch, ranked: Mapping[str, RankedVideos], top_videos: int) -> dict[str, list[str]]:
     """Video -> the queries that have it among their best."""
     asked: dict[str, list[str]] = {}
-    for text, one in ranked.items():
-        for place in one.place[:top_videos].tolist():
-            asked.setdefault(videos.index.key(place), []).append(text)
+    for text, videos_of_text in ranked.items():
+        for number in videos_of_text.numbers[:top_videos].tolist():
+            asked.setdefault(videos.index.key(number), []).append(text)
     return asked
 
 
-def gathered(found: Sequence[FoundMoments | None]) -> Scored:
+def gathered(by_video: Sequence[LocatedMoments | None]) -> Scored:
     """The moments of the best videos of one query, end to end."""
-    counts = [0 if one is None else len(one.probability) for one in found]
-    parts = [one.probability for one in found if one is not None]
+    counts = [0 if located is None else len(located.probability) for located in by_video]
+    parts = [located.probability for located in by_video if located is not None]
     return Scored(
-        video=np.repeat(np.arange(len(found)), counts), probability=np.concatenate(parts) if parts else np.zeros(0)
+        video=np.repeat(np.arange(len(by_video)), counts), probability=np.concatenate(parts) if parts else np.zeros(0)
     )
 
 
@@ -74,42 +74,42 @@ def _searched(
     query: Query,
     videos: VideoSearch,
     ranked: RankedVideos,
-    located: Mapping[tuple[str, str], FoundMoments],
+    located: Mapping[tuple[str, str], LocatedMoments],
     request: SearchRequest,
     fusion: Fusion,
 ) -> Searched:
     has_moments = request.localizer is not None
     share = np.exp(log_shares(ranked.similarity, fusion.temperature))
     best = tuple(
-        FoundVideo(video=videos.index.key(int(place)), rank=number + 1, similarity=float(similarity), share=float(part))
-        for number, (place, similarity, part) in enumerate(
-            zip(ranked.place, ranked.similarity[: request.top_videos if has_moments else request.top], share, strict=False)
+        VideoHit(video=videos.index.key(int(index_number)), rank=number + 1, similarity=float(similarity), share=float(part))
+        for number, (index_number, similarity, part) in enumerate(
+            zip(ranked.numbers, ranked.similarity[: request.top_videos if has_moments else request.top], share, strict=False)
         )
     )  # fmt: skip
     if not has_moments:
         return Searched(query=query, videos=best)
-    found = [located.get((one.video, query.text)) for one in best]
-    fused = fuse(gathered(found), ranked.similarity, fusion)
-    return Searched(query=query, videos=best, moments=_moments(best, found, fused, request.top))
+    by_video = [located.get((hit.video, query.text)) for hit in best]
+    fused = fuse(gathered(by_video), ranked.similarity, fusion)
+    return Searched(query=query, videos=best, moments=_moments(best, by_video, fused, request.top))
 
 
 def _moments(
-    best: Sequence[FoundVideo], found: Sequence[FoundMoments | None], fused: Fused, top: int
-) -> tuple[FoundMoment, ...]:
+    best: Sequence[VideoHit], by_video: Sequence[LocatedMoments | None], fused: Fused, top: int
+) -> tuple[MomentHit, ...]:
     rows = [
-        (video, one, number)
-        for video, one in zip(best, found, strict=True)
-        if one is not None
-        for number in range(len(one.probability))
+        (video, located, number)
+        for video, located in zip(best, by_video, strict=True)
+        if located is not None
+        for number in range(len(located.probability))
     ]
     return tuple(
-        FoundMoment(
-            video=rows[place][0], start_s=float(rows[place][1].start_s[rows[place][2]]),
-            end_s=float(rows[place][1].end_s[rows[place][2]]), score=float(score),
-            probability=float(rows[place][1].probability[rows[place][2]]), presence=rows[place][1].presence,
-            duration_s=rows[place][1].duration_s,
+        MomentHit(
+            video=rows[row][0], start_s=float(rows[row][1].start_s[rows[row][2]]),
+            end_s=float(rows[row][1].end_s[rows[row][2]]), score=float(score),
+            probability=float(rows[row][1].probability[rows[row][2]]), presence=rows[row][1].presence,
+            duration_s=rows[row][1].duration_s,
         )
-        for place, score in zip(fused.order[:top].tolist(), fused.score[:top].tolist(), strict=True)
+        for row, score in zip(fused.order[:top].tolist(), fused.score[:top].tolist(), strict=True)
     )  # fmt: skip
 
 

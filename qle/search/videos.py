@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from qle.cache.handles import remove
 from qle.cache.reader import open_cache
 from qle.errors import CacheMissingError, CheckpointError
 from qle.heads import task_of
@@ -39,7 +40,7 @@ QUERIES_PER_PASS = 64
 class RankedVideos:
     """The videos of a shortlist for one query, best first."""
 
-    place: np.ndarray
+    numbers: np.ndarray
     """(videos,) int64: numbers in the index."""
     similarity: np.ndarray
     """(videos,) float32, falling."""
@@ -76,7 +77,7 @@ class VideoSearch:
     ) -> list[RankedVideos]:
         """The ranked videos of each query. among: rising numbers of the videos that take part; None: all. Progress in queries."""
         every = np.arange(len(self.index)) if among is None else among
-        found: list[RankedVideos] = []
+        ranked: list[RankedVideos] = []
         for first in range(0, len(queries), QUERIES_PER_PASS):
             part = queries[first : first + QUERIES_PER_PASS]
             rough = self.rough(part, every) if shortlist < len(every) else None
@@ -84,41 +85,41 @@ class VideoSearch:
                 words = sentences_of(self.text, part, self.device)
                 for number in range(len(part)):
                     own = words.select(torch.tensor([number], device=self.device))
-                    places = every if rough is None else every[best_of(rough[number], shortlist)]
-                    found.append(ordered(places, self._exact(own, places)[0]))
+                    numbers = every if rough is None else every[best_of(rough[number], shortlist)]
+                    ranked.append(ordered(numbers, self._exact(own, numbers)[0]))
                     if on_progress is not None:
-                        on_progress(len(found), len(queries), "ranking videos")
-        return found
+                        on_progress(len(ranked), len(queries), "ranking videos")
+        return ranked
 
     def similarity(
-        self, queries: Sequence[str], places: np.ndarray, on_progress: OnProgress | None = None
+        self, queries: Sequence[str], numbers: np.ndarray, on_progress: OnProgress | None = None
     ) -> np.ndarray:
         """(queries, videos) float32: every query with every one of these videos, exactly. Progress in videos."""
         with scoring((self.head, self.text.encoder), self.device, "float32"):
-            return self._exact(sentences_of(self.text, queries, self.device), places, on_progress)
+            return self._exact(sentences_of(self.text, queries, self.device), numbers, on_progress)
 
-    def rough(self, queries: Sequence[str], places: np.ndarray) -> np.ndarray:
+    def rough(self, queries: Sequence[str], numbers: np.ndarray) -> np.ndarray:
         """(queries, videos) float32: what the shortlist is made by."""
         with scoring((self.head, self.text.encoder), self.device, "float32"):
             texts = self.head.coarse(sentences_of(self.text, queries, self.device))
-            found: np.ndarray = self._coarse.products(texts)[:, self.index.table.row[places]]
-        finite: np.ndarray = np.nan_to_num(found, nan=-np.inf)
+            products: np.ndarray = self._coarse.products(texts)[:, self.index.table.row[numbers]]
+        finite: np.ndarray = np.nan_to_num(products, nan=-np.inf)
         return finite
 
-    def _exact(self, words: Words, places: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
-        found = np.empty((len(words.sentence), len(places)), dtype=np.float32)
-        for first in range(0, len(places), VIDEOS_PER_PASS):
-            part = places[first : first + VIDEOS_PER_PASS]
+    def _exact(self, words: Words, numbers: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
+        similarity = np.empty((len(words.sentence), len(numbers)), dtype=np.float32)
+        for first in range(0, len(numbers), VIDEOS_PER_PASS):
+            part = numbers[first : first + VIDEOS_PER_PASS]
             frames = torch.from_numpy(self.index.frames(part)).to(self.device)
-            found[:, first : first + len(part)] = self.head.similarity(words, frames).float().cpu().numpy()
+            similarity[:, first : first + len(part)] = self.head.similarity(words, frames).float().cpu().numpy()
             if on_progress is not None:
-                on_progress(first + len(part), len(places), "scoring videos")
-        if not np.isfinite(found).all():
+                on_progress(first + len(part), len(numbers), "scoring videos")
+        if not np.isfinite(similarity).all():
             raise CheckpointError(
                 f"{self.run.folder}: head {self.head.name} gives scores that are not finite on finite frames\n"
                 "its weights are damaged or its training diverged: use another checkpoint"
             )
-        return found
+        return similarity
 
 
 def open_search(
@@ -140,7 +141,7 @@ def open_search(
     try:
         return VideoSearch(run, opened, device=device, on_progress=on_progress)
     except DamagedIndexError:  # found where its bytes are first read
-        (folder_of(unkept) / RECORD_FILE).unlink(missing_ok=True)
+        remove(unkept.space.path, folder_of(unkept) / RECORD_FILE)
         return VideoSearch(run, open_pooled(unkept, on_progress), device=device, on_progress=on_progress)
 
 
@@ -164,7 +165,7 @@ def best_of(score: np.ndarray, length: int) -> np.ndarray:
     return np.sort(np.concatenate([above, level]))
 
 
-def ordered(places: np.ndarray, similarity: np.ndarray) -> RankedVideos:
+def ordered(numbers: np.ndarray, similarity: np.ndarray) -> RankedVideos:
     """Places rise with the key, so a stable order settles ties by key."""
     order = np.argsort(-similarity, kind="stable")
-    return RankedVideos(place=places[order], similarity=similarity[order])
+    return RankedVideos(numbers=numbers[order], similarity=similarity[order])

@@ -164,13 +164,13 @@ def suppress(start_s: np.ndarray, end_s: np.ndarray, window: np.ndarray, nms_tio
     if nms_tiou >= 1 and (len(window) < 2 or bool((window == window[0]).all())):
         return np.arange(min(most, len(start_s)))
     kept: list[int] = []
-    for place in range(len(start_s)):
+    for number in range(len(start_s)):
         if kept:
-            overlap = pair_iou(start_s[kept], end_s[kept], start_s[place], end_s[place])
-            is_other = window[kept] != window[place]
+            overlap = pair_iou(start_s[kept], end_s[kept], start_s[number], end_s[number])
+            is_other = window[kept] != window[number]
             if bool(np.any((overlap > nms_tiou) | (is_other & (overlap >= SAME_TIOU)))):
                 continue
-        kept.append(place)
+        kept.append(number)
         if len(kept) == most:
             break
     return np.array(kept, np.int64)

@@ -52,15 +52,15 @@ def merged(
     is_explained = np.zeros(len(cut), bool)
     whole = np.flatnonzero(~cut | (window < 0))
     given = log_probability + LOG_CUT_WEIGHT * cut
-    for place in np.flatnonzero(cut & (window >= 0)).tolist():
-        begin_s, stop_s = windows_s[window[place]]
+    for number in np.flatnonzero(cut & (window >= 0)).tolist():
+        begin_s, stop_s = windows_s[window[number]]
         seen_start, seen_end = np.clip(start_s[whole], begin_s, stop_s), np.clip(end_s[whole], begin_s, stop_s)
-        overlap = pair_iou(seen_start, seen_end, start_s[place], end_s[place])
-        explains = whole[(overlap >= EXPLAINS_TIOU) & (window[whole] != window[place])]
+        overlap = pair_iou(seen_start, seen_end, start_s[number], end_s[number])
+        explains = whole[(overlap >= EXPLAINS_TIOU) & (window[whole] != window[number])]
         if len(explains):
-            is_explained[place] = True
+            is_explained[number] = True
             best = explains[np.argmax(log_probability[explains])]
-            given[best] = max(given[best], given[place])
+            given[best] = max(given[best], given[number])
     stays = ~is_explained
     return MergedSpans(
         start_s=start_s[stays], end_s=end_s[stays], log_probability=given[stays], window=window[stays]

@@ -200,9 +200,9 @@ def best_moment(track: ScoreTrack, localization: Localization) -> Moment:
 
     It says nothing about whether the query happens: `presence_of` does. Without a usable row: all of the video, score 0.
     """
-    found = _cut(track, localization)
-    if found:
-        return found[0]
+    moments = _cut(track, localization)
+    if moments:
+        return moments[0]
     start, stop = guess_rows(calibrated(smoothed_logit(track, localization), localization))
     seconds = np.diff(track.edges_s)[start:stop] * (track.valid & np.isfinite(track.logit))[start:stop]
     probability = probability_of(track, localization)[start:stop].astype(np.float64)
@@ -219,8 +219,8 @@ def guess_rows(log_odds: np.ndarray) -> tuple[int, int]:
     log_probability = -np.logaddexp(0.0, -log_odds)
     peak = int(np.argmax(log_probability))
     below = np.flatnonzero(log_probability < log_probability[peak] + math.log(GUESS_RATIO))
-    place = int(np.searchsorted(below, peak))
-    return (int(below[place - 1]) + 1 if place else 0), (int(below[place]) if place < len(below) else len(log_odds))
+    index = int(np.searchsorted(below, peak))
+    return (int(below[index - 1]) + 1 if index else 0), (int(below[index]) if index < len(below) else len(log_odds))
 
 
 def cut(

@@ -54,7 +54,7 @@ def _annotations(
     is_unseen = split == PARAPHRASE
     rng = np.random.default_rng([script.seed, 6 if is_unseen else 5])
     made = []
-    for number, (query, found) in enumerate(zip(queries, boxes, strict=True)):
+    for number, (query, query_boxes) in enumerate(zip(queries, boxes, strict=True)):
         wordings = query.concept.wordings(is_unseen=is_unseen)
         stem = script.key.removesuffix(".mp4")
         made.append(
@@ -64,7 +64,7 @@ def _annotations(
                 query=wordings[int(rng.integers(len(wordings)))],
                 windows=query.windows,
                 duration_s=script.seconds,
-                boxes=found,
+                boxes=query_boxes,
                 masks=f"masks/{stem}.npz:{query.concept.slug}" if query.windows else "",
                 split=split,
                 concept=query.concept.key,
@@ -78,7 +78,7 @@ def _locate(film: Film, query: ScriptQuery, config: SyntheticConfig) -> tuple[Ma
     times_s, masks, boxes = [], [], []
     stride = max(1, round(config.fps / MASKS_PER_S))
     boxes_every = max(1, round(MASKS_PER_S / BOXES_PER_S))
-    for place, number in enumerate(range(0, film.num_frames, stride)):
+    for count, number in enumerate(range(0, film.num_frames, stride)):
         time_s = number / config.fps
         events = [event for event in query.events if event.start_s < time_s < event.end_s]
         if not events:
@@ -89,7 +89,7 @@ def _locate(film: Film, query: ScriptQuery, config: SyntheticConfig) -> tuple[Ma
             continue
         times_s.append(time_s)
         masks.append(small)
-        if place % boxes_every == 0:
+        if count % boxes_every == 0:
             boxes.append(_box(mask, time_s))
     side = min(MASK_SIDE, config.size)
     stack = np.stack(masks) if masks else np.zeros((0, side, side), bool)

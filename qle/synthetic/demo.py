@@ -152,8 +152,12 @@ class DemoResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "aims": [
-                {**asdict(one), "value": one.value if one.value == one.value else None, "is_met": one.is_met}
-                for one in self.measured
+                {
+                    **asdict(measured),
+                    "value": measured.value if measured.value == measured.value else None,
+                    "is_met": measured.is_met,
+                }
+                for measured in self.measured
             ],
             "questions": [question.truth for question in self.questions],
             "text_encoder": self.text_encoder,
@@ -239,17 +243,20 @@ def choose_questions(folder: Path) -> tuple[DemoQuestion, ...]:
     """About the test video that the most can be asked about: what happens, what does not, and what else in unseen words."""
     known = read_annotations(folder / "made" / "annotations" / "test.jsonl")
     unseen = read_annotations(folder / "made" / "annotations" / "paraphrase.jsonl")
-    count = {video: sum(one.video == video and one.is_present for one in known) for video in (a.video for a in known)}
+    count = {
+        video: sum(annotation.video == video and annotation.is_present for annotation in known)
+        for video in (a.video for a in known)
+    }
     for video in sorted(count, key=lambda video: (-count[video], video)):
-        present = [one for one in known if one.video == video and one.is_present]
-        absent = [one for one in known if one.video == video and one.is_absent]
+        present = [annotation for annotation in known if annotation.video == video and annotation.is_present]
+        absent = [annotation for annotation in known if annotation.video == video and annotation.is_absent]
         if present and absent:
-            said = [one for one in unseen if one.video == video and one.is_present]
-            asked = {one.concept for one in present[:NUM_KNOWN]}
-            other = [one for one in said if one.concept not in asked] or said
+            said = [annotation for annotation in unseen if annotation.video == video and annotation.is_present]
+            asked = {annotation.concept for annotation in present[:NUM_KNOWN]}
+            other = [annotation for annotation in said if annotation.concept not in asked] or said
             return (
-                *(DemoQuestion(kind="known words", annotation=one) for one in present[:NUM_KNOWN]),
-                *(DemoQuestion(kind="never there", annotation=one) for one in absent[:NUM_ABSENT]),
+                *(DemoQuestion(kind="known words", annotation=annotation) for annotation in present[:NUM_KNOWN]),
+                *(DemoQuestion(kind="never there", annotation=annotation) for annotation in absent[:NUM_ABSENT]),
                 DemoQuestion(kind="unseen words", annotation=other[0]),
             )
     raise AnnotationError(f"{folder / 'made'}: in no test video something happens and something does not")
@@ -262,17 +269,17 @@ def measured_aims(folder: Path) -> tuple[Measured, ...]:
 
 def _measured(aim: Aim, numbers: Mapping[str, Any]) -> Measured:
     if aim.source == "pointing":
-        found = next(one for one in numbers["measures"] if one["name"] == aim.metric)
-        interval = None if found["low"] is None else [found["low"], found["high"]]
+        measure = next(entry for entry in numbers["measures"] if entry["name"] == aim.metric)
+        interval = None if measure["low"] is None else [measure["low"], measure["high"]]
     else:
         group, _, name = aim.metric.partition(".")
-        found = numbers["metrics"][group][name]
-        interval = found["interval"]
+        measure = numbers["metrics"][group][name]
+        interval = measure["interval"]
     return Measured(
         aim=aim,
-        value=float("nan") if found["value"] is None else found["value"],
+        value=float("nan") if measure["value"] is None else measure["value"],
         interval=None if interval is None else (interval[0], interval[1]),
-        floors={name.replace("_", " "): value for name, value in found["floors"].items() if value is not None},
+        floors={name.replace("_", " "): value for name, value in measure["floors"].items() if value is not None},
     )
 
 

@@ -56,18 +56,18 @@ def queries_of(script: Script) -> list[ScriptQuery]:
 
 def _shown(script: Script) -> dict[Concept, list[tuple[Event, ...]]]:
     """Every concept that happens, with the events of each time that it does."""
-    found: dict[Concept, list[tuple[Event, ...]]] = {}
+    shown: dict[Concept, list[tuple[Event, ...]]] = {}
     for event in script.events:
         if event.kind == "grasper":
-            found.setdefault(Concept("grasper", side=event.side), []).append((event,))
+            shown.setdefault(Concept("grasper", side=event.side), []).append((event,))
         elif event.kind == "jet":
-            found.setdefault(JET, []).append((event,))
+            shown.setdefault(JET, []).append((event,))
             for after in script.events:
                 if after.kind == "object" and 0 <= after.start_s - event.end_s <= FOLLOWS_WITHIN_S:
-                    found.setdefault(Concept("sequence", object=after.object), []).append((event, after))
+                    shown.setdefault(Concept("sequence", object=after.object), []).append((event, after))
         else:
-            found.setdefault(pair_concept(event.pair), []).append((event,))
-    return found
+            shown.setdefault(pair_concept(event.pair), []).append((event,))
+    return shown
 
 
 def _windows(groups: Iterable[Sequence[Event]], seconds: float) -> tuple[Window, ...]:
@@ -92,9 +92,9 @@ def _absent(script: Script, shown: Sequence[Concept], present: Sequence[Concept]
         if free:
             absent.append(free[int(rng.integers(len(free)))])
 
-    for place, concept in enumerate(present):
+    for number, concept in enumerate(present):
         if concept.family == "pair":
-            add(_near_pairs(script, concept.pair, rng, is_held_out=script.split == "composition" and place % 2 == 0))
+            add(_near_pairs(script, concept.pair, rng, is_held_out=script.split == "composition" and number % 2 == 0))
         elif concept.family == "grasper":
             add([Concept("grasper", side=side) for side in SIDES])
     if script.split != "composition":

@@ -188,7 +188,7 @@ class _Author:
         self._shown.append((colour, name))
         event = Event(
             kind="object", start_s=_round(now_s), end_s=_round(now_s + rng.uniform(2.2, longest_s)),
-            at=self._place(apart_from), angle=float(rng.uniform(0, 2 * np.pi)), seed=int(rng.integers(2**31)),
+            at=self._position(apart_from), angle=float(rng.uniform(0, 2 * np.pi)), seed=int(rng.integers(2**31)),
             colour=colour, object=name,
         )  # fmt: skip
         self._object_end_s = max(self._object_end_s, event.end_s)
@@ -217,7 +217,7 @@ class _Author:
             and not _swaps(pair, beside.pair) & set(self._shown)
         ]
 
-    def _place(self, apart_from: Event | None) -> tuple[float, float]:
+    def _position(self, apart_from: Event | None) -> tuple[float, float]:
         """Anywhere in the picture, up to its borders, but not upon what is there at the same time."""
         at = (0.5, 0.5)
         for _ in range(100):

@@ -50,7 +50,7 @@ class Thing:
         middle_s = (event.start_s + event.end_s) / 2
         self._rest = camera(middle_s)
 
-    def place(self, time_s: float) -> tuple[float, float]:
+    def middle(self, time_s: float) -> tuple[float, float]:
         """Its middle, in fractions of the picture: the wall moves with the camera, a little less in the far."""
         x, y = self._camera(time_s)
         at = self._event.at
@@ -64,7 +64,7 @@ class Thing:
         opacity = fade(time_s, event.start_s, event.end_s, FADE_S)
         if opacity <= 0:
             return None
-        x, y = self.place(time_s)
+        x, y = self.middle(time_s)
         unit = self._size / 224 * self._scale * (1 + 0.03 * np.sin(0.9 * time_s + self._phase))
         centre, reach = (x * self._size, y * self._size), REACH * unit
         patch = patch_around(

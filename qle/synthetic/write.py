@@ -116,12 +116,12 @@ def _claim(out: Path, config: SyntheticConfig) -> None:
     path = out / "synthetic.json"
     if path.is_file():
         try:
-            found = parse_json(read_record_bytes(path))
+            there = parse_json(read_record_bytes(path))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error})\ndelete the folder, or choose another") from error
-        if found != record:
+        if there != record:
             raise ConfigError(
-                f"{out} holds videos of other settings: {_difference(found, record)}\nchoose another folder"
+                f"{out} holds videos of other settings: {_difference(there, record)}\nchoose another folder"
             )
         return
     if out.is_dir() and any(out.iterdir()):
@@ -135,12 +135,16 @@ def _claim(out: Path, config: SyntheticConfig) -> None:
     replace_file(path, json.dumps(record, indent=2).encode() + b"\n")
 
 
-def _difference(found: object, record: dict[str, object]) -> str:
-    if not isinstance(found, dict) or found.get("version") != VERSION or not isinstance(found.get("settings"), dict):
+def _difference(written: object, record: dict[str, object]) -> str:
+    if (
+        not isinstance(written, dict)
+        or written.get("version") != VERSION
+        or not isinstance(written.get("settings"), dict)
+    ):
         return f"another version than {VERSION}"
     wanted = record["settings"]
     assert isinstance(wanted, dict)
-    there = found["settings"]
+    there = written["settings"]
     return ", ".join(
         f"{name} {there.get(name)} there, {wanted.get(name)} asked"
         for name in wanted | there

@@ -39,6 +39,8 @@ class AnsweringOptions:
     """Bytes of numbers that are held at the same time while a video is scored."""
     keeps_all: bool = False
     """Every span that a head gives, overlapping and improbable ones too, as evaluators want them."""
+    explains: bool = False
+    """The predictions of a video are explained before the next one is asked about: what both need is read once."""
 
 
 class Answerer(ABC):
@@ -98,7 +100,7 @@ class Answerer(ABC):
         record = self.run.record
         names = [f"{use.name}-{use.hash[:12]}" for use in record.spaces]
         backbones = [_origin(use.hashed) for use in record.spaces]
-        is_one = len(names) == 1
+        has_single_space = len(names) == 1
         return {
             "qle": qle.__version__,
             "run": str(self.run.folder),
@@ -106,8 +108,8 @@ class Answerer(ABC):
             "text encoder": self.run.text.encoder.name,
             "weights": record.digests,
             "trained": record.created.strftime("%Y-%m-%d %H:%M UTC"),
-            "space": names[0] if is_one else names,
-            "backbone": backbones[0] if is_one else backbones,
+            "space": names[0] if has_single_space else names,
+            "backbone": backbones[0] if has_single_space else backbones,
             **self._own_provenance(),
         }
 

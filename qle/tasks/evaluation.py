@@ -55,7 +55,7 @@ class RunToMeasure:
     def asked(self, annotations: Sequence[Annotation]) -> list[tuple[Annotation, str]]:
         """Those of the annotations that have a video, in their order, each with its key."""
         keys = {id(annotation): key for key, of_video in self.by_key.items() for annotation in of_video}
-        return [(one, keys[id(one)]) for one in annotations if id(one) in keys]
+        return [(annotation, keys[id(annotation)]) for annotation in annotations if id(annotation) in keys]
 
     @property
     def space_names(self) -> list[str]:
@@ -168,7 +168,7 @@ def _evaluate(
 def _answered(run: RunToMeasure, answerer: Answerer, on_progress: OnProgress | None) -> dict[int, Prediction]:
     """What the run says, by the identity of the annotation that asks."""
     asked = [
-        (run.videos.video(key), [Query(text=one.query, qid=one.qid) for one in annotations])
+        (run.videos.video(key), [Query(text=annotation.query, qid=annotation.qid) for annotation in annotations])
         for key, annotations in run.by_key.items()
     ]
     answers = answerer.predictions_of_videos(asked, on_progress)

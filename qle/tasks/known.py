@@ -37,7 +37,7 @@ RIDGE = 0.05
 @torch.no_grad()
 def learn_known(bank: QueryBank, annotations: Sequence[Annotation]) -> KnownTexts | None:
     """None where the text encoder cannot tell words from nonsense, or reads only texts that it was given."""
-    concept_of = {one.query: one.concept_key for one in united_concepts(annotations)}
+    concept_of = {annotation.query: annotation.concept_key for annotation in united_concepts(annotations)}
     rng = np.random.default_rng(0)
     texts = _some(sorted(concept_of), MOST_TEXTS, rng)
     try:
@@ -53,10 +53,10 @@ def learn_known(bank: QueryBank, annotations: Sequence[Annotation]) -> KnownText
 
 def garble(text: str, rng: np.random.Generator) -> str:
     """The same letters in another order: words of the same lengths that mean nothing."""
-    places = [place for place, sign in enumerate(text) if sign.isalnum()]
+    indices = [index for index, sign in enumerate(text) if sign.isalnum()]
     signs = list(text)
-    for place, source in zip(places, rng.permutation(places).tolist(), strict=True):
-        signs[place] = text[source]
+    for index, source in zip(indices, rng.permutation(indices).tolist(), strict=True):
+        signs[index] = text[source]
     return "".join(signs)
 
 
@@ -79,11 +79,11 @@ def _from_other_concepts(sentences: Float[Tensor, "texts dim"], concepts: Sequen
     owner = torch.tensor([numbers[concept] for concept in concepts], device=sentences.device)
     if len(numbers) == 1:
         owner = torch.arange(len(concepts), device=sentences.device)
-    found = []
+    distances = []
     for part, own in zip(sentences.split(1024), owner.split(1024), strict=True):
         alike = (part @ sentences.T).masked_fill(own[:, None] == owner[None], -torch.inf)
-        found.append((1 - alike.amax(-1)).clamp(min=0))
-    distance = torch.cat(found)
+        distances.append((1 - alike.amax(-1)).clamp(min=0))
+    distance = torch.cat(distances)
     return torch.where(torch.isfinite(distance), distance, torch.zeros_like(distance))
 
 
@@ -100,4 +100,4 @@ def _encoded(bank: QueryBank, texts: Sequence[str]) -> Float[Tensor, "texts dim"
 def _some(texts: Sequence[str], most: int, rng: np.random.Generator) -> list[str]:
     if len(texts) <= most:
         return list(texts)
-    return [texts[place] for place in np.sort(rng.choice(len(texts), size=most, replace=False)).tolist()]
+    return [texts[number] for number in np.sort(rng.choice(len(texts), size=most, replace=False)).tolist()]

@@ -40,6 +40,7 @@ __all__ = [
     "LoraSettings",
     "TextRequest",
     "build_text_encoder",
+    "check_recorded_encoder",
     "check_text_encoder",
     "kind_of",
     "rebuild_text_encoder",
@@ -65,6 +66,13 @@ def check_text_encoder(name: str) -> None:
         check_available(name)
 
 
+def check_recorded_encoder(spec: Mapping[str, Any], run: Path) -> None:
+    """The same for the encoder of `TextEncoder.spec()` in the record of a run."""
+    name = spec.get("request", {}).get("name")
+    if isinstance(name, str):
+        check_text_encoder(_where_it_lies(name, run))
+
+
 def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu") -> "TextEncoder":
     """The encoder that was asked for, loaded, in evaluation mode, on its device."""
     build: Callable[[TextRequest], TextEncoder] = load_plugin(TEXT_ENCODERS[kind_of(request.name)])
@@ -83,15 +91,15 @@ def rebuild_text_encoder(
     elif run is not None and "name" in settings:
         settings["name"] = _where_it_lies(settings["name"], run)
     encoder = build_text_encoder(build_config(TextRequest, settings, where="text encoder"), device)
-    found = encoder.spec()
+    facts = encoder.spec()
     for fact, is_same in (
-        ("architecture", found.get("architecture") == spec.get("architecture")),
+        ("architecture", facts.get("architecture") == spec.get("architecture")),
         ("weights", encoder.is_as(spec)),
     ):
         if not is_same:
             told = encoder.difference(spec) if fact == "weights" else None
             what = "file" if told else "model"
-            told = told or f"{_short(found.get(fact))} instead of {_short(spec.get(fact))}"
+            told = told or f"{_short(facts.get(fact))} instead of {_short(spec.get(fact))}"
             raise CheckpointError(
                 f"text encoder {settings['name']}: its {fact} are not those of the run: {told}\n"
                 f"restore the {what} that the run was trained with, or train again with this one"

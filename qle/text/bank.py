@@ -75,14 +75,14 @@ class QueryBank:
         if weights != self._weights:
             self.forget()
             self._weights = weights
-        found = {query: self._kept[query] for query in distinct if query in self._kept}
-        new = [query for query in distinct if query not in found]
+        kept = {query: self._kept[query] for query in distinct if query in self._kept}
+        new = [query for query in distinct if query not in kept]
         for start in range(0, len(new), QUERIES_PER_PASS):
             part = new[start : start + QUERIES_PER_PASS]
-            found |= dict(zip(part, self._encoded(part), strict=True))
+            kept |= dict(zip(part, self._encoded(part), strict=True))
         for query in distinct:
-            self._keep(query, found[query])
-        return found
+            self._keep(query, kept[query])
+        return kept
 
     @torch.no_grad()
     def _encoded(self, queries: list[str]) -> list[_Kept]:

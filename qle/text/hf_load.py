@@ -26,7 +26,14 @@ from transformers import (
 from transformers.utils import cached_file
 
 from qle.errors import ConfigError
-from qle.hub import check_complete, explained, hub_options, missing_tensors, quiet_library
+from qle.hub import (
+    check_complete,
+    failures_as_config_errors,
+    hub_options,
+    missing_tensors,
+    network_options,
+    quiet_library,
+)
 from qle.inputs import parse_json, read_record_bytes
 from qle.text.base import Piece
 from qle.text.spelling import whole_words
@@ -69,7 +76,7 @@ class TextTower:
 
 def load_text_tower(source: str) -> TextTower:
     """The tower that an id or folder stands for."""
-    with quiet_library(), explained(source, "text encoder"):
+    with quiet_library(), failures_as_config_errors(source, "text encoder"):
         options = hub_options(source)
         config = AutoConfig.from_pretrained(source, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -96,7 +103,7 @@ def spelt_pieces(tokenizer: Any, numbers: Sequence[int]) -> tuple[Piece, ...]:
 
 def piece_reader(source: str) -> Callable[[str], tuple[Piece, ...]]:
     """What the tokenizer of a model makes of a query, without the model."""
-    with quiet_library(), explained(source, "tokenizer"):
+    with quiet_library(), failures_as_config_errors(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, **hub_options(source))
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise ConfigError(f"{source}: the tokenizer knows no words (its files are missing)")
@@ -116,7 +123,7 @@ def _network(source: str, config: Any, options: dict[str, Any]) -> tuple[nn.Modu
             config.text_config.projection_dim = config.projection_dim
         config = config.text_config
     network, report = model_class.from_pretrained(
-        source, config=config, dtype=torch.float32, output_loading_info=True, **options
+        source, config=config, dtype=torch.float32, output_loading_info=True, **network_options(options)
     )
     missing = missing_tensors(report)
     unneeded = {name for name in missing if name.startswith("pooler.")} if model_class is AutoModel else set()

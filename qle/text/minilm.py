@@ -22,8 +22,8 @@ def build_minilm(request: TextRequest) -> HuggingFaceText:
 
 def minilm_folder() -> Path:
     """Where the package keeps the model, or MissingDependencyError with the command that installs it."""
-    found = find_spec(PACKAGE)
-    for folder in (found.submodule_search_locations or []) if found else []:
+    package = find_spec(PACKAGE)
+    for folder in (package.submodule_search_locations or []) if package else []:
         if (Path(folder) / "model" / "model.safetensors").is_file():
             return Path(folder) / "model"
     raise MissingDependencyError(

@@ -100,9 +100,9 @@ class StoredText(TextEncoder):
         if not isinstance(witnesses := spec.get("weights"), list):
             return None
         others, num_gone = self._stored.differences(witnesses)
-        found = [f"{len(others)} with other numbers, e.g. {quoted_query(others[0])}"] if others else []
-        found += [f"{num_gone} missing"] if num_gone else []
-        return f"of {len(witnesses)} sampled queries, {', '.join(found) or 'nothing'}"
+        differences = [f"{len(others)} with other numbers, e.g. {quoted_query(others[0])}"] if others else []
+        differences += [f"{num_gone} missing"] if num_gone else []
+        return f"of {len(witnesses)} sampled queries, {', '.join(differences) or 'nothing'}"
 
     def _padded_ids(self, rows: Sequence[StoredQuery]) -> Tensor | None:
         ids = [torch.from_numpy(row.ids) for row in rows if row.ids is not None]

@@ -63,12 +63,12 @@ class TinyText(TextEncoder):
         vectors, index = self._vectors(split)
         width = max(len(words) for words in split)
         mask = torch.arange(width) < torch.tensor([len(words) for words in split])[:, None]
-        places = torch.zeros(mask.shape, dtype=torch.long)
-        places[mask] = index  # row by row, as `index` runs through the queries
-        ids = torch.zeros_like(places)
+        word_index = torch.zeros(mask.shape, dtype=torch.long)
+        word_index[mask] = index  # row by row, as `index` runs through the queries
+        ids = torch.zeros_like(word_index)
         ids[mask] = torch.tensor([number_of(word) for words in split for word in words])
         mask = mask.to(self.device)
-        states = vectors[places.to(self.device)] + _positions(width, self.dim).to(vectors)
+        states = vectors[word_index.to(self.device)] + _positions(width, self.dim).to(vectors)
         states = self.norm(self.layer(states, mask)).masked_fill(~mask[..., None], 0.0)
         # The mean of the words. A sum: normalising takes out the number of words.
         sentence = F.normalize(states.sum(dim=1).float(), dim=-1)

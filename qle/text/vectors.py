@@ -48,12 +48,12 @@ class VectorFile:
         number, first = self.at[word]
         with self.path.open("rb") as file:
             file.seek(first)
-            found, *values = file.readline().split()
+            first_word, *values = file.readline().split()
         try:
             vector = np.array(values, dtype=np.float32)
         except ValueError:
             vector = np.empty(0, dtype=np.float32)
-        if found != word or vector.shape != (self.dim,) or not np.isfinite(vector).all():
+        if first_word != word or vector.shape != (self.dim,) or not np.isfinite(vector).all():
             raise InputError(
                 f"{self.path}: the vector of {word.decode(errors='replace')!r} (number {number + 1}) is not {self.dim} numbers\n"
                 "the file is damaged, or has changed meanwhile: fetch it again"
@@ -79,11 +79,11 @@ def open_vectors(path: Path) -> VectorFile:
         raise InputError(
             f"{path}: word vectors cannot be read ({error.strerror or error})\ncheck --text-encoder"
         ) from error
-    found = VectorFile(path=path, dim=dim, at=at, digest=digest.hexdigest())
+    vectors = VectorFile(path=path, dim=dim, at=at, digest=digest.hexdigest())
     if dim < 2:
         raise InputError(f"{path}: expected lines of a word and its numbers, as in the text files of GloVe")
-    found.vector(next(iter(at)))  # a text of another kind shows in its first line
-    return found
+    vectors.vector(next(iter(at)))  # a text of another kind shows in its first line
+    return vectors
 
 
 def _is_header(line: bytes) -> bool:

@@ -19,6 +19,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from qle.durable import name_beside
 from qle.errors import InputError
 from qle.inputs import parse_json
 
@@ -94,7 +95,7 @@ def _packed(value: Any) -> np.ndarray:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = name_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
@@ -185,9 +186,9 @@ class StoredQueries:
         return others, sum(text is None for text, _ in known)
 
     def _hash(self, text: str) -> str:
-        found = self.query(text)
-        numbers = np.concatenate([found.states.ravel(), found.pooled], dtype=np.float32)
-        return xxhash.xxh3_128_hexdigest(numbers.tobytes() + (b"" if found.ids is None else found.ids.tobytes()))
+        features = self.query(text)
+        numbers = np.concatenate([features.states.ravel(), features.pooled], dtype=np.float32)
+        return xxhash.xxh3_128_hexdigest(numbers.tobytes() + (b"" if features.ids is None else features.ids.tobytes()))
 
 
 def _open(path: Path) -> Any:

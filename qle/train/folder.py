@@ -12,8 +12,16 @@ from filelock import FileLock, Timeout
 from qle.cache.differences import different, listed
 from qle.errors import CacheMismatchError, CheckpointError, ConfigError, InputError, TrainingError
 from qle.heads import HEADS, head_class
-from qle.outputs import write_json
-from qle.runs.record import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, SETTINGS_FILE, RunState, read_json, run_state
+from qle.runs.record import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    METRICS_FILE,
+    SETTINGS_FILE,
+    RunState,
+    read_sealed,
+    run_state,
+    write_sealed,
+)
 from qle.train.steps.checkpoints import CheckpointFolder
 
 LOCK_FILE = ".lock"
@@ -55,27 +63,27 @@ def check_seeds(folder: Path) -> None:
 
 def begin(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> RunState:
     """What stands there, and an error unless it was asked for with the same words. All processes hear the same answer."""
-    found: list[RunState] = ["new"]
+    states: list[RunState] = ["new"]
     if accelerator.is_main_process:
-        found = [run_state(folder)]
-        if found[0] == "unfinished" and CheckpointFolder(folder / CHECKPOINTS).newest() is None:
-            found = ["new"]  # it was killed before there was anything to lose
-        if found[0] != "new":
+        states = [run_state(folder)]
+        if states[0] == "unfinished" and CheckpointFolder(folder / CHECKPOINTS).newest() is None:
+            states = ["new"]  # it was killed before there was anything to lose
+        if states[0] != "new":
             _check_same(folder, asked)
-    broadcast_object_list(found)
-    return found[0]
+    broadcast_object_list(states)
+    return states[0]
 
 
 def announce(folder: Path, asked: Mapping[str, Any], accelerator: Accelerator) -> None:
     """From now on the folder is a run that has not ended."""
     if accelerator.is_main_process:
-        write_json(folder / SETTINGS_FILE, asked)
+        write_sealed(folder / SETTINGS_FILE, asked)
 
 
 def read_metrics(folder: Path) -> Any:
     """What validation said when the run was finished; CheckpointError where the file no longer says it."""
     path = folder / METRICS_FILE
-    metrics = read_json(path)
+    metrics = read_sealed(path)
     selection = metrics.get("selection") if isinstance(metrics, dict) else None
     said = selection if isinstance(selection, dict) else {}
     scores = [value for name, value in said.items() if name.startswith("val_")]
@@ -91,8 +99,8 @@ def read_metrics(folder: Path) -> Any:
 def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     if not (folder / SETTINGS_FILE).exists():
         raise ConfigError(f"{folder}: an imported run is there, which no training goes on with\ngive another --out")
-    then = _in_full(read_json(folder / SETTINGS_FILE))
-    differences = [found for found in different(then, asked) if found[0] not in NO_NUMBERS]
+    then = _in_full(read_sealed(folder / SETTINGS_FILE))
+    differences = [difference for difference in different(then, asked) if difference[0] not in NO_NUMBERS]
     if not differences:
         return
     is_space = any(name.startswith(SPACE_PARTS) for name, _, _ in differences)

@@ -24,7 +24,7 @@ from qle.train.finish import finish
 from qle.train.folder import announce, begin, check_seeds, owned, read_metrics
 from qle.train.progress import OnNote, OnStatus
 from qle.train.request import Settings, TrainRequest, resolve
-from qle.train.seeds import seed_places, train_seeds
+from qle.train.seeds import seed_slots, train_seeds
 from qle.train.setup import build_accelerator, text_identity
 from qle.train.steps.checkpoints import CheckpointFolder, threads_of
 from qle.train.steps.history import History
@@ -58,9 +58,9 @@ def train_heads(request: TrainRequest, on_status: OnStatus, on_note: OnNote) -> 
     if request.num_seeds is None:
         run = _run(request, settings, training, request.out, on_status, say)
         return TrainSummary(runs=(run,), spread={}, notes=tuple(notes))
-    places = seed_places(request)
-    if len(places) > 1:
-        runs = train_seeds(request, places, on_status, say)
+    slots = seed_slots(request)
+    if len(slots) > 1:
+        runs = train_seeds(request, slots, on_status, say)
     else:
         runs = [run_seed(request, settings, number, on_status, say) for number in range(request.num_seeds)]
     spread = metric_spread([run.metrics for run in runs])
@@ -102,7 +102,7 @@ def plan(request: TrainRequest) -> TrainPlan:
             device=str(accelerator.device),
             precision="bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
             num_processes=accelerator.num_processes,
-            num_jobs=len(seed_places(request)),
+            num_jobs=len(seed_slots(request)),
             settings=settings.to_json(),
             notes=tuple(training.notes),
         )
@@ -206,8 +206,8 @@ def _train(folder: Path, parts: _Parts, asked: Mapping[str, Any], on_status: OnS
         )  # fmt: skip
         checkpoints.remove()
     broadcast_object_list(metrics)
-    found: dict[str, Any] = metrics[0]
-    return found
+    values: dict[str, Any] = metrics[0]
+    return values
 
 
 def _counted(annotations: Sequence[Any]) -> str:

@@ -1,6 +1,6 @@
 """Several seeds of a training at once on one machine: each in a process of its own, on its GPU or its share of the cores.
 
-    TrainRequest -> places (which device, how many threads) -> a process a seed -> TrainStatus, note ... RunSummary | QleError
+    TrainRequest -> slots (which device, how many threads) -> a process a seed -> TrainStatus, note ... RunSummary | QleError
 
 A process is an interpreter of its own (`qle.children`): when this one goes, however it goes, so does the training, which can go
 on later from its checkpoints. A seed that fails does not stop the others; its error comes last.
@@ -24,7 +24,7 @@ from qle.train.summary import RunSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedPlace:
+class SeedSlot:
     """Where one process trains."""
 
     device: str
@@ -36,12 +36,12 @@ class SeedOrder:
     """What a process is told first."""
 
     request: TrainRequest
-    """With the device of the place."""
+    """With the device of the slot."""
     number: int
     num_threads: int
 
 
-def seed_places(request: TrainRequest) -> tuple[SeedPlace, ...]:
+def seed_slots(request: TrainRequest) -> tuple[SeedSlot, ...]:
     """One for each seed that is trained at the same time; --jobs, else one a GPU, or as many as the cores have threads for.
 
     ConfigError for several of them where a launcher has already divided the machine.
@@ -64,14 +64,14 @@ def seed_places(request: TrainRequest) -> tuple[SeedPlace, ...]:
     count = min(count, request.num_seeds or 1)
     if count > 1 and num_threads() is None:
         threads = max(1, min(threads, cores // count))
-    return tuple(SeedPlace(device=devices[place % len(devices)], num_threads=threads) for place in range(count))
+    return tuple(SeedSlot(device=devices[number % len(devices)], num_threads=threads) for number in range(count))
 
 
 def train_seeds(
-    request: TrainRequest, places: Sequence[SeedPlace], on_status: OnStatus, on_note: OnNote
+    request: TrainRequest, slots: Sequence[SeedSlot], on_status: OnStatus, on_note: OnNote
 ) -> list[RunSummary]:
     """All seeds, in their order. The first error is raised once all others have ended."""
-    pool = _Pool(request, places, on_status, on_note)
+    pool = _Pool(request, slots, on_status, on_note)
     try:
         return pool.run()
     finally:
@@ -79,11 +79,9 @@ def train_seeds(
 
 
 class _Pool:
-    def __init__(
-        self, request: TrainRequest, places: Sequence[SeedPlace], on_status: OnStatus, on_note: OnNote
-    ) -> None:
+    def __init__(self, request: TrainRequest, slots: Sequence[SeedSlot], on_status: OnStatus, on_note: OnNote) -> None:
         self._request, self._on_status, self._on_note = request, on_status, on_note
-        self._places, self._num_places = list(places), len(places)
+        self._free_slots, self._num_slots = list(slots), len(slots)
         self._waiting = deque(range(request.num_seeds or 1))
         self._running: dict[Connection, _Seed] = {}
         self._done: dict[int, RunSummary] = {}
@@ -91,8 +89,8 @@ class _Pool:
 
     def run(self) -> list[RunSummary]:
         while self._waiting or self._running:
-            while self._waiting and self._places:
-                seed = _Seed(self._request, self._waiting.popleft(), self._places.pop(0), self._num_places)
+            while self._waiting and self._free_slots:
+                seed = _Seed(self._request, self._waiting.popleft(), self._free_slots.pop(0), self._num_slots)
                 self._running[seed.pipe] = seed
             for pipe in wait(list(self._running)):
                 assert isinstance(pipe, Connection)
@@ -127,7 +125,7 @@ class _Pool:
         """Its pipe has ended: with a word, or without one where it was killed or has a bug."""
         code = seed.end()
         del self._running[seed.pipe]
-        self._places.append(seed.place)
+        self._free_slots.append(seed.slot)
         if seed.number not in self._done and seed.number not in self._errors:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             self._errors[seed.number] = TrainingError(
@@ -145,12 +143,12 @@ class _Pool:
 class _Seed:
     """One process, seen from here."""
 
-    def __init__(self, request: TrainRequest, number: int, place: SeedPlace, num_tenants: int) -> None:
-        self.number, self.place = number, place
+    def __init__(self, request: TrainRequest, number: int, slot: SeedSlot, num_tenants: int) -> None:
+        self.number, self.slot = number, slot
         self._child = start_child("qle.train.seed_worker:main", {}, environment={"QLE_TENANTS": str(num_tenants)})
         self.process, self.pipe = self._child.process, self._child.pipe
-        request = replace(request, device=place.device)
-        self.pipe.send(SeedOrder(request=request, number=number, num_threads=place.num_threads))
+        request = replace(request, device=slot.device)
+        self.pipe.send(SeedOrder(request=request, number=number, num_threads=slot.num_threads))
 
     def end(self) -> int:
         """Wait for it; its exit code comes back."""

@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState
 from qle.cache.reader import Space
 from qle.config import config_to_dict
 from qle.data.annotations import Annotation, read_annotations
+from qle.data.loading.share import Share
 from qle.durable import hash_file
 from qle.errors import InputError
 from qle.eval.floors import Priors, priors_of
@@ -77,8 +78,8 @@ def open_annotations(request: TrainRequest, match: Match, *, allow_unlabelled: b
         absent += [f"{flag} {name}" for name in missing]
         if missing:
             notes.append(f"{path.name}: {len(missing)} videos are not in the cache, their annotations are left out")
-        found = {id(annotation) for group in by_key.values() for annotation in group}
-        kept.append(tuple(annotation for annotation in annotations if id(annotation) in found))
+        matched_ids = {id(annotation) for group in by_key.values() for annotation in group}
+        kept.append(tuple(annotation for annotation in annotations if id(annotation) in matched_ids))
         matched.append(by_key)
     if shared := sorted(matched[0].keys() & matched[1].keys()):
         notes.append(
@@ -92,6 +93,12 @@ def open_annotations(request: TrainRequest, match: Match, *, allow_unlabelled: b
     return AnnotationPair(
         train=kept[0], val=kept[1], train_of=matched[0], val_of=matched[1], identity=identity, notes=tuple(notes)
     )
+
+
+def share_of(accelerator: Accelerator, seed: int) -> Share:
+    """The part of the training that this process has, as loaders of batches are told it."""
+    shard = (accelerator.process_index, accelerator.num_processes)
+    return Share(seed=seed, device=accelerator.device, shard=shard)
 
 
 def build_accelerator(request: TrainRequest, precision: Precision, folder: Path) -> Accelerator:

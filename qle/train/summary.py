@@ -63,7 +63,7 @@ class TrainPlan:
 
 def metric_spread(metrics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
     """Mean and deviation (n - 1) of every number that all runs have, by dotted name."""
-    tables = [dict(_numbers(one)) for one in metrics]
+    tables = [dict(_numbers(run_metrics)) for run_metrics in metrics]
     names = [name for name in tables[0] if all(name in table for table in tables)]
     return {
         name: (fmean(values), stdev(values) if len(values) > 1 else 0.0)

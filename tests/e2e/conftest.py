@@ -40,6 +40,16 @@ def long_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Films, caches and runs for every command that writes."""
+    from tests.writing_world import make_world  # which imports torch
+
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder)
+    return folder
+
+
 @pytest.fixture
 def extract(small_videos: Path, tmp_path: Path) -> Callable[..., ExtractSummary]:
     """Runs the engine in this process; keyword arguments replace fields of the request."""

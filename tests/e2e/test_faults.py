@@ -80,11 +80,11 @@ def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed,
     cache = tmp_path / "cache"
     watcher = (
         f"{HEARS_CTRL_C}import os\n"
-        "from qle.cli import app, console\n"
-        "class Progress(console.ExtractProgress):\n"
+        "from qle.cli import app, extract\n"
+        "class Progress(extract.ExtractProgress):\n"
         "    def update(self, progress):\n"
         f"        if progress.rows_done > 900: os.killpg(0, {int(number)})\n"
-        "console.ExtractProgress = Progress\n"
+        "extract.ExtractProgress = Progress\n"
         "if __name__ == '__main__': app.main()\n"
     )
     line = [sys.executable, "-c", watcher, *map(str, arguments(long_videos / "long.mp4", cache, "--device", devices))]

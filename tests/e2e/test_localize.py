@@ -18,16 +18,24 @@ from qle.backbones import BackboneRequest
 from qle.cache.reader import Space, open_cache
 from qle.cache.tools.convert import convert
 from qle.errors import CacheMismatchError, CacheMissingError, CheckpointError, ConfigError, InputError
+from qle.explain.evidence import explain
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.run import run as extract
 from qle.extract.sampling import Sampling
+from qle.extract.source_frames import frames_of
 from qle.heads import build_head
 from qle.heads.base import TokenShapes
+from qle.heads.qle.head import QleHead
+from qle.localize import pictures
 from qle.localize.moment_files import FORMATS, render
+from qle.localize.pictures import Illustrator
 from qle.localize.request import LocalizeRequest, LocalizeResult
 from qle.localize.run import localize
+from qle.runs.load import load_run
 from qle.runs.record import RunRecord, SpaceUse, save_run
+from qle.runs.videos import CachedVideo
 from qle.segments.tracks import Localization
+from qle.tasks.answering import AnsweringOptions, answerer_of
 from qle.text import TextRequest, build_text_encoder
 from qle.types import Query
 from tests.running import command, here, record_fields
@@ -271,13 +279,13 @@ def test_terminated_extraction_leaves_no_temporary_cache(run: Path, small_videos
     """As a batch system ends a job: from within, when the temporary cache is there."""
     watcher = (
         "import os, pathlib, signal, tempfile\n"
-        "from qle.cli import app, console\n"
-        "class Progress(console.StepProgress):\n"
+        "from qle.cli import app, localize\n"
+        "class Progress(localize.StepProgress):\n"
         "    def update(self, done, total, what):\n"
         "        if what == 'extracting':\n"
         "            print(*pathlib.Path(tempfile.gettempdir()).glob('qle-*'))\n"
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
-        "console.StepProgress = Progress\n"
+        "localize.StepProgress = Progress\n"
         "if __name__ == '__main__': app.main()\n"
     )
     ask = ("localize", "--checkpoint", run, "--video", small_videos / "b.mp4", "--query", "smoke", "--device", "cpu")
@@ -305,6 +313,59 @@ def test_pictures_and_report(run: Path, cached: Path, tmp_path: Path) -> None:
     assert "data:image/jpeg" in page
     assert "frame: AUROC (1 is best)" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_video_is_read_and_decoded_once_for_all_that_a_page_shows(
+    run: Path, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, maps and attribution each read the tokens of a video again, and its film waited for all of them."""
+    read: list[int] = []
+    decoded: list[Path] = []
+
+    def reading(head: QleHead, *given: object, **named: object) -> object:
+        read.append(1)
+        return read_rows(head, *given, **named)  # type: ignore[arg-type]
+
+    def fetching(path: Path, *given: object, **named: object) -> object:
+        decoded.append(path)
+        return frames_of(path, *given, **named)  # type: ignore[arg-type]
+
+    read_rows = QleHead.read_rows
+    monkeypatch.setattr(QleHead, "read_rows", reading)
+    monkeypatch.setattr(pictures, "frames_of", fetching)
+    result = _ask(run, cache=cached, report=tmp_path / "report.html")
+    videos = {one.video for one in result.predictions}
+    assert len(videos) > 2
+    assert len(result.predictions) == 2 * len(videos)
+    assert len(read) == len(videos) + 1  # one row shows, once, how wide the head is
+    assert len(decoded) == len(set(decoded)) == len(videos)
+
+
+def test_pictures_of_many_videos_are_not_kept(run: Path, cached: Path, tmp_path: Path) -> None:
+    """The page of a thousand videos would hold six thousand pictures in memory; what stays is their encoded form."""
+    answerer = answerer_of(
+        load_run(run, torch.device("cpu")), AnsweringOptions(device=torch.device("cpu"), explains=True)
+    )
+    videos = [CachedVideo(key=key, spaces=(open_cache(cached).space(),)) for key in ("a.mp4", "b.mp4")]
+    with Illustrator(heatmaps=tmp_path / "maps", has_page=True) as illustrator:
+        for video in videos:
+            predictions = answerer.predictions(video, QUERIES)
+            illustrator.add(explain(answerer, video, predictions, num_frames=2), video.video, None)
+        made = illustrator.finish()
+    assert [one.prediction.video for video in made for one in video.explained] == ["a.mp4", "a.mp4", "b.mp4", "b.mp4"]
+    frames = [frame for video in made for one in video.explained for frame in one.frames]
+    assert frames
+    assert all(frame.frame is None and frame.encoded is not None for frame in frames)
+    assert all(path.is_file() for video in made for files in video.files for path in files)
+    assert sum(len(files) for video in made for files in video.files) == len(frames)
+
+
+def test_a_disk_that_refuses_pictures_ends_the_command(run: Path, cached: Path, tmp_path: Path) -> None:
+    """The pictures are made in other threads: their error is the command's all the same."""
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "a.mp4__smoke").write_text("a file where a folder should be")
+    with pytest.raises(InputError, match="pictures cannot be written there"):
+        _ask(run, cache=cached, video_ids=("a.mp4",), heatmaps=tmp_path / "maps")
 
 
 def test_source_that_is_gone_costs_the_pictures_only(run: Path, small_videos: Path, tmp_path: Path) -> None:

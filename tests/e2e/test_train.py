@@ -19,7 +19,7 @@ from qle.errors import AnnotationError, CacheMismatchError, CheckpointError, Con
 from qle.eval.floors import Priors
 from qle.outputs import write_json
 from qle.runs.load import load_run
-from qle.runs.record import read_json, token_streams
+from qle.runs.record import token_streams
 from qle.tasks.rows.scoring import RowScorer, score_annotations
 from qle.tasks.rows.validation import frame_auroc
 from qle.text import tiny
@@ -29,6 +29,7 @@ from qle.train.setup import build_model
 from qle.train.summary import RunSummary
 from tests.conftest import CHECKOUT
 from tests.planted import Planted, planted_cache
+from tests.running import record_fields
 
 SHORT = ("train.steps=4", "train.eval_every=2", "data.windows_per_batch=2")
 EVENTFUL = (
@@ -252,7 +253,7 @@ def test_shared_videos_and_missing_ones_are_said(planted, tmp_path):
     again = train_heads(replace(asked, allow_missing=True), lambda status: None, notes.append)
     assert again.runs[0].state == "finished before"
     # Begun when the cache lacked two: now it is a training on other data.
-    settings = read_json(tmp_path / "run" / "settings.json")
+    settings = record_fields(tmp_path / "run" / "settings.json")
     write_json(tmp_path / "run" / "settings.json", settings | {"missing": {"count": 2, "names": "other"}})
     with pytest.raises(ConfigError, match=r"other settings is there\nmissing\.count: there 2, now 1"):
         train_heads(replace(asked, allow_missing=True), lambda status: None, notes.append)

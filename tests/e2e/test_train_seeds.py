@@ -18,7 +18,7 @@ from qle.train.folder import LOCK_FILE
 from qle.train.progress import TrainStatus
 from qle.train.request import TrainRequest
 from qle.train.run import train_heads
-from qle.train.seeds import seed_places
+from qle.train.seeds import seed_slots
 from qle.train.summary import TrainSummary
 from tests.conftest import CHECKOUT
 from tests.planted import Planted, planted_cache
@@ -107,7 +107,7 @@ def test_so_many_at_once_as_there_are_cores_for_their_threads(planted, monkeypat
     def places(cores: int, threads: str = "", **changes: object) -> list[int]:
         monkeypatch.setattr("qle.train.seeds.num_cores", lambda: cores)
         monkeypatch.setenv("QLE_THREADS", threads)
-        return [place.num_threads for place in seed_places(replace(planted.request(Path("runs")), **changes))]
+        return [slot.num_threads for slot in seed_slots(replace(planted.request(Path("runs")), **changes))]
 
     assert places(8, num_seeds=3) == [1, 1, 1]  # one thread each, as this process has
     assert places(2, num_seeds=3) == [1, 1]
@@ -127,7 +127,7 @@ def test_threads_are_shared_out_among_those_that_were_asked_for(planted, monkeyp
     monkeypatch.setattr("qle.train.seeds.num_cores", lambda: 8)
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     request = replace(planted.request(Path("runs")), num_seeds=4, num_jobs=2)
-    assert [place.num_threads for place in seed_places(request)] == [4, 4]
+    assert [slot.num_threads for slot in seed_slots(request)] == [4, 4]
 
 
 def test_a_request_knows_the_folders_of_its_seeds(planted):

@@ -14,7 +14,7 @@ from qle.extract.decode.probe import probe
 from qle.extract.decode.write import write_video
 from qle.extract.engine.clips import ClipPlan
 from tests.running import LONG_FRAMES, committed_bytes
-from tests.small_models import m2crl_file
+from tests.small_m2crl import m2crl_file
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,7 @@ import pytest
 from qle.errors import AnnotationError
 from qle.eval.submissions.qvhighlights import differing, evaluate_submission
 from qle.eval.submissions.rows import CLIP_S, SALIENCY, WINDOWS
-from tests.golden_sets import Evaluation, evaluations
-
-ROUNDING = 0.011
-"""Numbers have two decimals, and another order of a sum may move the last."""
+from tests.golden_sets import ROUNDING, Evaluation, evaluations
 
 
 def keys(value: Any) -> Any:

@@ -8,18 +8,25 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from qle import hub
 from qle.backbones import BackboneRequest, build_backbone, check_request
+from qle.data.summaries.language_model import LanguageModel
 from qle.errors import ConfigError
-from tests.small_models import vit_folder
+from qle.extract.respec import EXTRACTED
+from qle.runs.record import CONFIG_FILE, RunRecord, SpaceUse
+from qle.text import TextRequest, build_text_encoder
+from tests.small_language_models import gpt2_folder
+from tests.small_models import bert_folder, vit_folder
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -120,14 +127,88 @@ def test_what_was_downloaded_is_used_without_the_hub(
     closed_port: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _hub_lies_at(closed_port, monkeypatch)
-    downloaded = tmp_path / "hub" / "models--owner--model"
-    shutil.copytree(vit_folder(tmp_path / "vit"), downloaded / "snapshots" / ("0" * 40))
-    (downloaded / "refs").mkdir()
-    (downloaded / "refs" / "main").write_text("0" * 40)
+    _download(vit_folder(tmp_path / "vit"), tmp_path)
     assert hub.hub_options("owner/model")["local_files_only"]
     assert build_backbone(BackboneRequest(name="owner/model", device="cpu")).streams[0].name == "patch"
+
+
+@pytest.mark.parametrize(("make", "build"), [
+    (vit_folder, lambda name: build_backbone(BackboneRequest(name=name, device="cpu"))),
+    (bert_folder, lambda name: build_text_encoder(TextRequest(name=name))),
+    (gpt2_folder, lambda name: LanguageModel(name, torch.device("cpu"))),
+], ids=["pictures", "texts", "sentences"])  # fmt: skip
+def test_a_hub_that_is_down_is_asked_once_for_what_was_downloaded(
+    served: type[Hub],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    make: Callable[[Path], Path],
+    build: Callable[[str], object],
+) -> None:
+    """The library's own search for an adapter asked it again and again, 25 s long."""
+    _hub_lies_at(served.url, monkeypatch)  # type: ignore[attr-defined]
+    _download(make(tmp_path / "made"), tmp_path)
+    build("owner/model")
+    assert served.asked == ["/owner/model/resolve/main/config.json"]
+
+
+def _download(folder: Path, tmp_path: Path) -> None:
+    """The files of the folder stand where the library keeps what it has downloaded of owner/model."""
+    downloaded = tmp_path / "hub" / "models--owner--model"
+    shutil.copytree(folder, downloaded / "snapshots" / ("0" * 40))
+    (downloaded / "refs").mkdir()
+    (downloaded / "refs" / "main").write_text("0" * 40)
 
 
 def test_a_path_that_does_not_exist_is_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"^models/vit/base: no such folder.* it is no id of a model"):
         check_request(BackboneRequest(name="models/vit/base"))
+
+
+OF_A_RUN = (
+    "localize --cache cache --query a --checkpoint run",
+    "localize --video film.mp4 --query a --checkpoint run-of-words",
+    "search --cache cache --query a --retriever run",
+    "eval --cache cache --annotations a.jsonl --checkpoint run",
+    "explain --cache cache --query a --report r.html --checkpoint run",
+    "extract --videos . --cache new --backbone nobody/model",
+    "train-heads --cache cache --annotations a --val a --out new --text-encoder nobody/model",
+)
+ASKED_IN_ONE_PROCESS = """
+import sys
+from functools import partial
+from qle.cli import ending
+from qle.cli.app import app
+for line in sys.argv[1:]:
+    try:
+        ending.run(partial(app, line.split()))
+    except SystemExit as end:
+        print(end.code, "torch" in sys.modules, "transformers" in sys.modules)
+"""
+
+
+def _run_with_models_of_the_hub(folder: Path, text: str, backbone: str) -> None:
+    """The record of a run, which is all that is read before a model is asked for."""
+    space = SpaceUse(
+        name="a", hash="0" * 64, hashed={"backbone": {"id": "hf-vit"}} | {part: {} for part in EXTRACTED[1:]}, streams={},
+        rate_fps=None, backbone_source=backbone,
+    )  # fmt: skip
+    record = RunRecord(
+        head="qle", head_config={}, text={"request": {"name": text}}, text_dim=8, sentence_dim=8, space=space, priors=None,
+        settings={}, selection={}, versions={}, created=datetime.now(UTC),
+    )  # fmt: skip
+    folder.mkdir()
+    (folder / CONFIG_FILE).write_text(record.model_dump_json())
+
+
+def test_what_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    """`qle localize` with a model that was never downloaded imported torch and transformers for ten seconds to say so."""
+    _run_with_models_of_the_hub(tmp_path / "run", "nobody/model", "tiny")
+    _run_with_models_of_the_hub(tmp_path / "run-of-words", "tiny", "nobody/model")
+    ended = subprocess.run(
+        [sys.executable, "-c", ASKED_IN_ONE_PROCESS, *OF_A_RUN], cwd=tmp_path, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+    )  # fmt: skip
+    assert ended.stdout.splitlines() == ["2 False False"] * len(OF_A_RUN), ended.stderr
+    told = [line for line in ended.stderr.splitlines() if line]
+    assert len(told) == len(OF_A_RUN)
+    assert all("nobody/model: no such folder, not among the downloaded models" in line for line in told)

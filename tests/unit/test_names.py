@@ -4,14 +4,20 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import CHECKOUT
 
 PACKAGE = CHECKOUT / "qle"
-TREES = {path.relative_to(CHECKOUT): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 NO_SENTENCE = ("Of ", "See the head")
 """Beginnings of docstrings that say nothing to someone who has not seen the code: "Of each with each.\""""
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Every file of the package, parsed once and by the one process that runs these tests."""
+    return {path.relative_to(CHECKOUT): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def docstrings(body: list[ast.stmt], name: str) -> Iterator[tuple[str, str]]:
@@ -40,7 +46,7 @@ def is_public(name: str) -> bool:
 
 def test_two_public_classes_never_share_a_name() -> None:
     modules = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and is_public(node.name):
                 modules[node.name].append(str(path))
@@ -50,7 +56,7 @@ def test_two_public_classes_never_share_a_name() -> None:
 def test_docstrings_of_public_names_are_sentences_that_stand_alone() -> None:
     texts = [
         (f"{path}:{name}", text)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for name, text in docstrings(tree.body, "")
         if is_public(name)
     ]
@@ -59,7 +65,7 @@ def test_docstrings_of_public_names_are_sentences_that_stand_alone() -> None:
 
 def test_the_docstring_of_a_folder_lists_its_parts() -> None:
     """Whoever opens the `__init__.py` of a folder sees what lies in it and where to begin, and finds all that is listed."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if path.name == "__init__.py":
             text = ast.get_docstring(tree) or ""
             there = parts(CHECKOUT / path.parent)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden_sets import folder
+from tests.golden_sets import READERS, folder
 from tests.other_collections import make_collection
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-NAMES = ("moment-detr", "moment-detr-b", "qd-detr-late", "cg-detr", "qle", "qle-x", "qle-y", "tmass-small")
+NAMES = tuple(f"{kind}-x" for kind in READERS)
+"""A set of every system that the tests know."""
 
 
 def run_parity(collection: Path, *tests: str) -> tuple[int, str]:
@@ -22,7 +25,7 @@ def run_parity(collection: Path, *tests: str) -> tuple[int, str]:
     return done.returncode, done.stdout[-3000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(2, 8))])
 def test_a_collection_with_other_sets_sizes_options_and_names_passes(tmp_path: Path, seed: int) -> None:
     make_collection(tmp_path / "golden", seed, NAMES)
     (tmp_path / "golden" / "nobody-knows-this-one").mkdir()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from qle.cache.handles import folder_handle, refuse_links_below, remove
 from qle.cache.records import RawRows, StreamRecord
 from qle.inputs import refuse_bomb
 from qle.types import Stream
@@ -20,14 +21,17 @@ FILE_NAME = "tokens.h5"
 ALIGNMENT = 4096
 
 
-def create(folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, RawRows]:
-    """Lay out the file of a video without any data; the writer fills in the rows where the result says."""
+def create(space: Path, folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, RawRows]:
+    """Lay out the file of a video in a folder below a space, without any data; the writer fills in the rows where the result
+    says. HDF5 goes by the path: "x" keeps it from writing into a file that is there, or through a link."""
     import h5py
 
     offsets = {}
     path = folder / FILE_NAME
+    with folder_handle(space, folder):  # no link leads there
+        remove(space, path)
     with h5py.File(
-        path, "w", libver=("v110", "v110"), alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
+        path, "x", libver=("v110", "v110"), alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT
     ) as file:
         for stream in streams:
             dataset = _create_dataset(file, stream, num_rows)
@@ -59,6 +63,7 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
     """Stored values of a dataset in any layout, by h5py: slow and general."""
     import h5py
 
+    refuse_links_below(folder)
     with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
         return np.asarray(_own_dataset(file, name)[start:stop])
 
@@ -67,6 +72,7 @@ def array_shape(folder: Path, name: str) -> tuple[int, ...]:
     """Shape of a dataset, as its own description says."""
     import h5py
 
+    refuse_links_below(folder)
     with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
         return tuple(_own_dataset(file, name).shape)
 
@@ -78,47 +84,47 @@ def misplaced(folder: Path, streams: Sequence[StreamRecord]) -> str:
     try:
         with h5py.File(folder / FILE_NAME, "r", locking=False) as file:
             for stream in streams:
-                dataset = file.get(stream.name)
-                if not isinstance(dataset, h5py.Dataset) or dataset.shape != stream.shape:
+                dataset = _own_dataset(file, stream.name)
+                if dataset.shape != stream.shape:
                     return f"stream {stream.name!r}: the file has no such array of {stream.shape}"
                 if stream.raw is not None and dataset.id.get_offset() != stream.raw.offset:
                     begin = dataset.id.get_offset()
                     return f"stream {stream.name!r}: its rows begin at byte {begin}, not at {stream.raw.offset}"
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         return f"{FILE_NAME} cannot be read: {error}"
     return ""
 
 
-def _own_dataset(file: Any, place: str) -> Any:
+def _own_dataset(file: Any, name: str) -> Any:
     """A dataset whose numbers lie in this very file; ValueError for one that would be read out of another.
 
     Links to other places, datasets in external files and virtual ones over other files give whatever the reader may read.
     """
     import h5py
 
-    parts = place.split("/")
+    parts = name.split("/")
     for depth in range(1, len(parts) + 1):
         path = "/".join(parts[:depth])
         if path not in file and file.get(path, getlink=True) is None:
-            raise KeyError(f"no array {place!r}")
+            raise KeyError(f"no array {name!r}")
         if not isinstance(file.get(path, getlink=True), h5py.HardLink):
             raise ValueError(f"{path} is a link to another place, which is not followed")
-    dataset = file[place]
+    dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(f"{place} is no array")
+        raise ValueError(f"{name} is no array")
     if dataset.external or dataset.is_virtual:
-        raise ValueError(f"{place} takes its numbers out of other files, which are not read")
+        raise ValueError(f"{name} takes its numbers out of other files, which are not read")
     return dataset
 
 
 def list_arrays(path: Path, array: str) -> list[tuple[str, str]]:
-    """Feature arrays of a foreign file as (id, place): datasets keyed by id, or groups keyed by id that hold `array`.
+    """Feature arrays of a foreign file as (id, name): datasets keyed by id, or groups keyed by id that hold `array`.
 
     The id is empty where the whole file is one video, with `array` at its top.
     """
     import h5py
 
-    found: list[tuple[str, str]] = []
+    arrays: list[tuple[str, str]] = []
 
     def visit(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset) or item.ndim < 2:
@@ -131,37 +137,45 @@ def list_arrays(path: Path, array: str) -> list[tuple[str, str]]:
 
     def add(name: str) -> None:
         folder, _, last = name.rpartition("/")
-        found.append((folder if last == array else name, name))
+        arrays.append((folder if last == array else name, name))
 
     with h5py.File(path, "r", locking=False) as file:
         file.visititems(visit)
         file.visititems_links(visit_link)
-    return sorted(found)
+    return sorted(arrays)
 
 
-def read_array(path: Path, place: str) -> tuple[np.ndarray, np.ndarray | None]:
+def read_array(path: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """A dataset of a foreign file, and the times that stand with it: an attribute or a neighbour named `pts`."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
-        dataset = _own_dataset(file, place)
-        refuse_bomb(dataset.id.get_storage_size(), math.prod(dataset.shape) * dataset.dtype.itemsize)
-        values = np.asarray(dataset[()])
+        dataset = _own_dataset(file, name)
+        values = _read_whole(dataset)
         if "pts" in dataset.attrs:
             return values, np.asarray(dataset.attrs["pts"])
-        neighbour = "/".join([*place.split("/")[:-1], "pts"])
+        neighbour = "/".join([*name.split("/")[:-1], "pts"])
         is_there = (
             file.get(neighbour, getlink=True) is not None and file.get(neighbour, getclass=True) is not h5py.Group
         )
-        return values, np.asarray(_own_dataset(file, neighbour)[()]) if is_there else None
+        return values, _read_whole(_own_dataset(file, neighbour)) if is_there else None
 
 
-def peek_array(path: Path, place: str) -> tuple[tuple[int, ...], np.dtype, bool]:
+def _read_whole(dataset: Any) -> np.ndarray:
+    """All of a dataset; ValueError for one that would fill the memory, by its length or by that of one of its chunks."""
+    if dataset.dtype.kind not in "fiub":
+        raise ValueError(f"{dataset.name} holds {dataset.dtype}, expected numbers")
+    for shape in (dataset.shape, dataset.chunks or ()):
+        refuse_bomb(dataset.id.get_storage_size(), math.prod(shape) * dataset.dtype.itemsize)
+    return np.asarray(dataset[()])
+
+
+def peek_array(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype, bool]:
     """Shape and dtype of a dataset of a foreign file, and whether times stand with it."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
-        dataset = _own_dataset(file, place)
+        dataset = _own_dataset(file, name)
         return dataset.shape, dataset.dtype, "pts" in dataset.attrs or "pts" in dataset.parent
 
 

@@ -19,7 +19,9 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from qle.cache.handles import folder_handle, refuse_links_below
 from qle.cache.records import RawRows
+from qle.durable import write_file
 from qle.types import TIME_STREAMS, Stream
 
 SHARD_ROWS = 512
@@ -36,8 +38,9 @@ _ABSENT = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 _TIMES = frozenset(stream.name for stream in TIME_STREAMS)
 
 
-def create(folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, RawRows]:
-    """Make the group and its arrays without any data; the writer fills in the rows where the result says."""
+def create(space: Path, folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, RawRows]:
+    """Make the group and its arrays in a folder below a space, without any data; the writer fills in the rows where the
+    result says."""
     layouts = {}
     for name, document in _documents(tuple(streams)).items():
         document = json.loads(document)
@@ -45,8 +48,8 @@ def create(folder: Path, streams: Sequence[Stream], num_rows: int) -> dict[str, 
             document["shape"][0] = num_rows
         if name in _TIMES:
             document["chunk_grid"]["configuration"]["chunk_shape"][0] = num_rows
-        (folder / name).mkdir(exist_ok=True)
-        (folder / name / "zarr.json").write_text(json.dumps(document, indent=2))
+        with folder_handle(space, folder / name, make=True) as handle:
+            write_file(folder / name / "zarr.json", json.dumps(document, indent=2).encode(), "none", handle)
     for stream in streams:
         is_sharded = stream.name not in _TIMES
         chunk_key = ".".join(["c", "{}", *("0" for _ in stream.row_shape)])
@@ -123,6 +126,7 @@ def read_rows(folder: Path, name: str, start: int, stop: int) -> np.ndarray:
     """Stored values of an array in any codec, by zarr-python: slow and general."""
     import zarr
 
+    refuse_links_below(folder)
     array = zarr.open_array(folder, path=name, mode="r")
     return np.asarray(array[start:stop])
 
@@ -131,6 +135,7 @@ def array_shape(folder: Path, name: str) -> tuple[int, ...]:
     """Shape of an array, as its own description says."""
     import zarr
 
+    refuse_links_below(folder)
     return tuple(zarr.open_array(folder, path=name, mode="r").shape)
 
 

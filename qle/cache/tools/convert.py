@@ -7,7 +7,6 @@ one by one, each by an ordinary commit: a killed run has converted some, and the
 """
 
 import errno
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,16 @@ from typing import Any
 from qle.cache import leftovers
 from qle.cache.claims import whole_space
 from qle.cache.files.quantise import SCALE
+from qle.cache.handles import make_folder, remove, rename
 from qle.cache.integrity import is_whole
-from qle.cache.layout import STORE_SUFFIXES, TMP, VIDEOS, space_hash, video_folder
-from qle.cache.leftovers import CONVERT
+from qle.cache.layout import CONVERT, STORE_SUFFIXES, TMP, VIDEOS, space_hash, video_folder
 from qle.cache.reader import Space, Video
 from qle.cache.records import CommitRecord, SpaceRecord, is_same_source
-from qle.cache.spaces import SpaceFolder, create_space, read_commit, refuse_links
+from qle.cache.spaces import SpaceFolder, create_space, read_commit
 from qle.cache.tools.removal import remove_folder
 from qle.cache.tools.rewrite import rewrite_video
 from qle.cache.tools.selection import chosen_spaces, no_progress
-from qle.durable import remove_tree, sync_file
+from qle.durable import sync_file
 from qle.errors import CacheCorruptError, ConfigError
 from qle.types import OnProgress, SpaceSpec, StoreDtype, StoreKind, Stream
 
@@ -65,7 +64,7 @@ def convert(
             _convert_video(reader, key, into, store, report)
             on_progress(done, len(reader), key)
         if store is not None:
-            remove_tree(into.path / TMP / f"{CONVERT}{store}")
+            remove(into.path, into.path / TMP / f"{CONVERT}{store}")
     return report
 
 
@@ -125,12 +124,11 @@ def _change_format(video: Video, space: SpaceFolder, store: StoreKind) -> Commit
     target = video_folder(space.path, video.key, store)
     is_there = target.exists() and is_whole(target, video.key, space.record)
     if not is_there:
-        refuse_links(aside.path, aside.path / TMP, aside.path / VIDEOS, target.parent)
         leftovers.own(aside.path)
-        (aside.path / TMP).mkdir(exist_ok=True)
-        (aside.path / VIDEOS).mkdir(exist_ok=True)
+        make_folder(aside.path, aside.path / TMP)
+        make_folder(aside.path, aside.path / VIDEOS)
         rewrite_video(video, aside, store=store)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(space.path, target.parent)
         _bring_in(video_folder(aside.path, video.key, store), target, video.key, space)
         sync_file(target.parent, "full")
     others = [video_folder(space.path, video.key, other) for other in STORE_SUFFIXES if other != store]
@@ -143,13 +141,13 @@ def _change_format(video: Video, space: SpaceFolder, store: StoreKind) -> Commit
 def _bring_in(made: Path, target: Path, key: str, space: SpaceFolder) -> None:
     """Give the new version its name. A damaged one that bears it goes, one that is whole stays: it may be all there is."""
     try:
-        os.rename(made, target)
+        rename(space.path, made, target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         if not is_whole(target, key, space.record):
             remove_folder(space.path, target)
-            os.rename(made, target)
+            rename(space.path, made, target)
 
 
 def derived_spec(record: SpaceRecord, dtype: StoreDtype | None, grid: int | None) -> SpaceSpec:

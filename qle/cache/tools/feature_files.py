@@ -23,6 +23,7 @@ import numpy as np
 
 from qle.cache.files import hdf5_store
 from qle.cache.layout import safe_name
+from qle.durable import name_beside
 from qle.errors import CacheError, InputError, MissingDependencyError
 from qle.inputs import refuse_bomb
 
@@ -53,7 +54,7 @@ class FeatureEntry:
     key: str
     path: Path
     form: Form
-    place: str = ""
+    dataset: str = ""
     """Inside an HDF5 file."""
 
 
@@ -81,7 +82,7 @@ def read_features(
     """The array of a video, and the times of its rows where the file has them."""
     try:
         if entry.form == "h5":
-            return hdf5_store.read_array(entry.path, entry.place)
+            return hdf5_store.read_array(entry.path, entry.dataset)
         if entry.form == "npy":
             return read_array(entry.path), None
         if entry.form == "npz":
@@ -136,7 +137,7 @@ def peek_features(entry: FeatureEntry, array: str = FEATURES) -> Header | None:
     """The header of a video's array; None for .pt files, which are read whole or not at all, and what cannot be read."""
     try:
         if entry.form == "h5":
-            return Header(*hdf5_store.peek_array(entry.path, entry.place))
+            return Header(*hdf5_store.peek_array(entry.path, entry.dataset))
         if entry.form == "npy":
             with open(entry.path, "rb") as opened:
                 return Header(*_npy_header(opened), has_times=False)
@@ -167,7 +168,7 @@ def write_features(
     path: Path, form: Form, values: np.ndarray, pts_s: np.ndarray, save_tensor: SaveTensor | None = None
 ) -> None:
     """One video as one file that appears when it is whole. .npz holds `features` and `pts`, the others only features."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = name_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
@@ -214,11 +215,11 @@ def _entries(path: Path, stem: str, array: str) -> Iterator[FeatureEntry]:
         yield FeatureEntry(key=stem, path=path, form=form)
         return
     try:
-        found = hdf5_store.list_arrays(path, array)
+        arrays = hdf5_store.list_arrays(path, array)
     except UNREADABLE:  # said when it is read, so that the other files of the folder come in
-        found = [("", array)]
-    for name, place in found:
-        yield FeatureEntry(key=name or stem, path=path, form=form, place=place)
+        arrays = [("", array)]
+    for name, dataset in arrays:
+        yield FeatureEntry(key=name or stem, path=path, form=form, dataset=dataset)
 
 
 def _chosen(path: Path, names: Collection[str], array: str) -> str:

@@ -129,7 +129,7 @@ def inspect_cache(root: Path, spaces: Sequence[str] = ()) -> CacheFacts:
     """Facts about some or all spaces."""
     record = open_cache(root).record
     facts = [_space_facts(space) for space in chosen_spaces(root, spaces)]
-    left = [size_of(found.path) for found in beside(root.resolve())]
+    left = [size_of(leftover.path) for leftover in beside(root.resolve(), root.resolve())]
     return CacheFacts(
         path=str(root),
         uuid=record.uuid,
@@ -148,15 +148,15 @@ def inspect_video(root: Path, key: str, spaces: Sequence[str] = ()) -> list[Vide
 def find_video(root: Path, key: str, spaces: Sequence[str] = ()) -> list[tuple[str, Video]]:
     """A video in each of the chosen spaces that has it; an error where none has."""
     cache = open_cache(root)
-    found, missing = [], None
+    videos, missing = [], None
     for folder in chosen_spaces(root, spaces):
         try:
-            found.append((folder.path.name, cache.space(folder.path.name).video(key)))
+            videos.append((folder.path.name, cache.space(folder.path.name).video(key)))
         except CacheMissingError as error:
             missing = error
-    if not found:
+    if not videos:
         raise missing or CacheMissingError(f"{root} has no space, so no video {key!r}")
-    return found
+    return videos
 
 
 def _space_facts(space: SpaceFolder) -> SpaceFacts:
@@ -177,7 +177,7 @@ def _space_facts(space: SpaceFolder) -> SpaceFacts:
         token_bytes=num_rows * sum(stream.row_bytes for stream in space.streams),
         disk_bytes=_disk_bytes(space, index),
         num_leftovers=len(left),
-        leftover_bytes=sum(size_of(found.path) for found in left),
+        leftover_bytes=sum(size_of(leftover.path) for leftover in left),
         provenance=space.record.hashed,
         recorded=space.record.recorded,
     )
@@ -274,8 +274,8 @@ def token_strip(video: Video, path: Path, num_maps: int = STRIP_MAPS) -> Path:
     height, width = shape[0] * scale, shape[1] * scale
     sheet = Image.new("RGB", (len(chosen) * (width + 4) + 4, height + 22), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (row, rgb) in enumerate(zip(chosen, maps, strict=True)):
-        left = 4 + place * (width + 4)
+    for column, (row, rgb) in enumerate(zip(chosen, maps, strict=True)):
+        left = 4 + column * (width + 4)
         draw.text((left, 4), f"{video.pts[row]:.1f} s", fill="black")
         sheet.paste(Image.fromarray(rgb).resize((width, height), Image.Resampling.NEAREST), (left, 18))
     try:

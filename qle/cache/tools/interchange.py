@@ -203,24 +203,28 @@ def _usual(entries: Sequence[FeatureEntry], options: ImportOptions, load_tensors
 
     ConfigError where no file has times and no rule is given; InputError where no shape is that of the most.
     """
-    found = _headers(entries, options, load_tensors)
-    if options.fps is None and options.clip_length_s is None and not any(one.has_times for one in found.values()):
+    headers = _headers(entries, options, load_tensors)
+    if (
+        options.fps is None
+        and options.clip_length_s is None
+        and not any(header.has_times for header in headers.values())
+    ):
         raise ConfigError(
             "the files have no times for their rows (no array `pts`), and every row needs one\n"
             "pass --clip-length SECONDS (what a row describes) or --fps (rows a second)"
         )
-    counts = Counter(one.shape[1:] for one in found.values())
+    counts = Counter(header.shape[1:] for header in headers.values())
     (shape, most), *others = counts.most_common()
     if others and others[0][1] == most:
-        told = "; ".join(f"{_few_keys(found, rows)} have rows of {rows}" for rows in (shape, others[0][0]))
+        told = "; ".join(f"{_few_keys(headers, rows)} have rows of {rows}" for rows in (shape, others[0][0]))
         raise InputError(
             f"the files do not belong into one space: {told}\nimport them apart, each kind by its own --from"
         )
-    return next(one for one in found.values() if one.shape[1:] == shape)
+    return next(header for header in headers.values() if header.shape[1:] == shape)
 
 
-def _few_keys(found: Mapping[str, Header], rows: tuple[int, ...]) -> str:
-    keys = [key for key, one in found.items() if one.shape[1:] == rows]
+def _few_keys(headers: Mapping[str, Header], rows: tuple[int, ...]) -> str:
+    keys = [key for key, header in headers.items() if header.shape[1:] == rows]
     return ", ".join(map(repr, keys[:3])) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
 
 
@@ -228,12 +232,14 @@ def _headers(
     entries: Sequence[FeatureEntry], options: ImportOptions, load_tensors: LoadTensors | None
 ) -> dict[str, Header]:
     """The headers of some usable files, spread evenly; where none of these is usable, that of the first one that is."""
-    chosen = [entries[place] for place in np.linspace(0, len(entries) - 1, min(len(entries), MOST_PEEKED)).astype(int)]
-    found: dict[str, Header] = {}
+    chosen = [
+        entries[number] for number in np.linspace(0, len(entries) - 1, min(len(entries), MOST_PEEKED)).astype(int)
+    ]
+    headers: dict[str, Header] = {}
     failed: dict[str, str] = {}
     num_whole = 0
     for entry in dict.fromkeys((*chosen, *entries)):
-        if found and (entry not in chosen or num_whole >= MOST_READ):
+        if headers and (entry not in chosen or num_whole >= MOST_READ):
             continue
         try:
             header = peek_features(entry, options.array)
@@ -245,10 +251,10 @@ def _headers(
         except QleError as error:
             failed[entry.key] = str(error).splitlines()[0]
         else:
-            found[entry.key] = header
-    if not found:
+            headers[entry.key] = header
+    if not headers:
         raise _none_of(failed)
-    return found
+    return headers
 
 
 def _spec(first: Header, options: ImportOptions) -> SpaceSpec:
@@ -349,7 +355,7 @@ def export_features(
     _note(folder, notes)
     paths = {key: folder / f"{safe_path(names[key])}.{'npz' if form == 'h5' else form}" for key in chosen}
     for done, key in enumerate(chosen, start=1):
-        _export_one(reader.video(key), stream, paths[key], form, save_tensor, report)
+        _export_video(reader.video(key), stream, paths[key], form, save_tensor, report)
         on_progress(done, len(chosen), key)
     if form == "h5":
         _assemble(out, folder, {ids[key]: paths[key] for key in chosen}, notes)
@@ -359,12 +365,12 @@ def export_features(
 
 def _names(reader: Space, *, is_tree: bool) -> dict[str, str]:
     """Keys without the suffix of their video, as others name feature files, unless two would become one. `is_tree`: they are
-    places in an HDF5 file, where nothing can lie below an array: not `a` and `a/b`."""
+    paths in an HDF5 file, where nothing can lie below an array: not `a` and `a/b`."""
     short = {key: str(PurePosixPath(key).with_suffix("")) if PurePosixPath(key).suffix else key for key in reader}
     for names in (short, {key: key for key in reader}):
-        places = {safe_path(name) for name in names.values()}
-        is_below = is_tree and any(parent in places for place in places for parent in place.parents)
-        if len(places) == len(names) and not is_below:
+        paths = {safe_path(name) for name in names.values()}
+        is_below = is_tree and any(parent in paths for path in paths for parent in path.parents)
+        if len(paths) == len(names) and not is_below:
             return names
     return {key: safe_name(key) for key in reader}
 
@@ -395,7 +401,7 @@ def _note(folder: Path, notes: dict[str, str]) -> None:
         )
 
 
-def _export_one(
+def _export_video(
     video: Video, stream: str, path: Path, form: Form, save_tensor: SaveTensor | None, report: ExportReport
 ) -> None:
     if path.exists() and path.stat().st_mtime >= video.record.created.timestamp():

@@ -14,19 +14,23 @@ from pathlib import Path
 from typing import Literal
 
 from qle.cache import leftovers, packs
+from qle.cache.handles import folder_handle, make_folder, open_file, remove, rename
 from qle.cache.integrity import check_sizes
 from qle.cache.layout import COMMIT_FILE, TMP, video_folder
 from qle.cache.leftovers import COPY
 from qle.cache.reader import Space, Video, open_cache
 from qle.cache.records import CommitRecord, FileRecord, is_same_source
-from qle.cache.spaces import SpaceFolder, create_space, refuse_links
+from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.tools.rewrite import rewrite_video
 from qle.cache.tools.selection import chosen_spaces, no_progress
-from qle.durable import hash_file, owned_name, remove_tree, sync_file, sync_tree
+from qle.durable import hash_file, owned_name, sync_file, sync_tree, write_file
 from qle.errors import CacheCorruptError, CacheError, ConfigError
+from qle.inputs import read_record_bytes
 from qle.types import OnProgress
 
 Link = Literal["copy", "hard"]
+
+COPY_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,15 +172,15 @@ def _copy_folder(
     temp = into.path / TMP / owned_name(COPY)
     try:
         for file in files:
-            (temp / file.path).parent.mkdir(parents=True, exist_ok=True)
-            _copy_file(folder / file.path, temp / file.path, file, link)
+            make_folder(into.path, (temp / file.path).parent)
+            _copy_file(folder / file.path, into.path, temp / file.path, file, link)
         sync_tree(temp)
-        shutil.copyfile(folder / record_file, temp / record_file)  # the record comes last
-        sync_file(temp / record_file, "full")
+        record = read_record_bytes(folder / record_file, follow_links=False)
+        with folder_handle(into.path, temp) as handle:
+            write_file(temp / record_file, record, "full", handle)  # the record comes last
         sync_file(temp, "full")
-        refuse_links(target.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(temp, target)
+        make_folder(into.path, target.parent)
+        rename(into.path, temp, target)
         sync_file(target.parent, "full")
     except OSError as error:
         if (target / record_file).exists():
@@ -189,19 +193,23 @@ def _copy_folder(
             f"cannot merge {folder} into {into.path}: {error.strerror}\nrun the same command again"
         ) from error
     finally:
-        remove_tree(temp)
+        remove(into.path, temp)
     return True
 
 
-def _copy_file(source: Path, target: Path, file: FileRecord, link: Link) -> None:
+def _copy_file(source: Path, space: Path, target: Path, file: FileRecord, link: Link) -> None:
+    """A file into a temp folder of the space. Of the source the sizes have been looked at, which refuses links."""
     if link == "hard":
         try:
-            os.link(source, target)
+            with folder_handle(space, target.parent) as handle:
+                os.link(source, target.name, dst_dir_fd=handle, follow_symlinks=False)
         except OSError as error:
             raise CacheError(
                 f"cannot link {source} to {target}: {error.strerror}\npass --copy: links need one file system"
             ) from error
         return
-    shutil.copyfile(source, target)
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with open(reading, "rb") as read, open(open_file(space, target, os.O_WRONLY | os.O_CREAT), "wb") as written:
+        shutil.copyfileobj(read, written, COPY_BYTES)
     if hash_file(target) != file.xxh3:
         raise CacheCorruptError(f"{source} is not as recorded (xxh3 differs); run: qle cache verify --deep")

@@ -23,7 +23,8 @@ from qle.cache import leftovers, packs
 from qle.cache.claims import whole_space
 from qle.cache.files import zarr_store
 from qle.cache.files.extents import extents
-from qle.cache.index import PLACE_COLUMNS, SCHEMA, load_index, record_row
+from qle.cache.handles import folder_handle, make_folder, open_file, remove, rename
+from qle.cache.index import LOCATION_COLUMNS, SCHEMA, load_index, record_row
 from qle.cache.integrity import check_content
 from qle.cache.layout import TMP
 from qle.cache.leftovers import PACK
@@ -32,7 +33,7 @@ from qle.cache.records import FileRecord, RawRows, StreamRecord
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.tools.removal import remove_folder
 from qle.cache.tools.selection import chosen_spaces, no_progress
-from qle.durable import hash_file, owned_name, remove_tree, sync_file, sync_tree, write_at, write_file
+from qle.durable import hash_file, owned_name, sync_file, sync_tree, write_at, write_file
 from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import OnProgress, Stream
 
@@ -123,12 +124,13 @@ def _batches(space: SpaceFolder, keys: Sequence[str], max_bytes: int, report: Pa
 def _make_pack(space: SpaceFolder, videos: Sequence[Video]) -> None:
     temp = space.path / TMP / owned_name(PACK)
     try:
-        temp.mkdir(parents=True)
+        make_folder(space.path, temp)
         num_rows = sum(video.num_rows for video in videos)
-        layouts = zarr_store.create(temp, space.streams, num_rows)
+        layouts = zarr_store.create(space.path, temp, space.streams, num_rows)
         for stream in space.streams:
-            _write_stream(temp, stream, layouts[stream.name], videos)
-        pq.write_table(_members(videos, layouts), temp / packs.MEMBERS_FILE, compression="zstd")
+            _write_stream(space.path, temp, stream, layouts[stream.name], videos)
+        with open(open_file(space.path, temp / packs.MEMBERS_FILE, os.O_WRONLY | os.O_CREAT), "wb") as file:
+            pq.write_table(_members(videos, layouts), file, compression="zstd")
         streams = tuple(_stream_record(stream, num_rows, layouts[stream.name]) for stream in space.streams)
         record = packs.PackRecord(
             space=space.record.hash,
@@ -140,25 +142,26 @@ def _make_pack(space: SpaceFolder, videos: Sequence[Video]) -> None:
             versions={"qle": __version__},
         )
         sync_tree(temp)
-        write_file(temp / packs.PACK_FILE, record.to_json().encode(), "full")
+        with folder_handle(space.path, temp) as handle:
+            write_file(temp / packs.PACK_FILE, record.to_json().encode(), "full", handle)
         sync_file(temp, "full")
         target = space.path / packs.PACKS / f"pack-{secrets.token_hex(8)}"
-        target.parent.mkdir(exist_ok=True)
-        os.rename(temp, target)
+        make_folder(space.path, target.parent)
+        rename(space.path, temp, target)
         sync_file(target.parent, "full")
     except OSError as error:
         raise CacheError(
             f"cannot write a pack into {space.path}: {error.strerror}\nnothing is lost; run the same command again"
         ) from error
     finally:
-        remove_tree(temp)
+        remove(space.path, temp)
 
 
 class _Files:
     """The files of one stream, filled from front to back."""
 
-    def __init__(self, folder: Path, stream: Stream, layout: RawRows) -> None:
-        self._folder, self._stream, self._layout = folder, stream, layout
+    def __init__(self, space: Path, folder: Path, stream: Stream, layout: RawRows) -> None:
+        self._space, self._folder, self._stream, self._layout = space, folder, stream, layout
         self._path, self._fd, self._end = "", -1, 0
 
     def append(self, first: int, rows: np.ndarray) -> None:
@@ -167,7 +170,7 @@ class _Files:
             if extent.path != self._path:
                 self.finish()
                 self._path = extent.path
-                self._fd = os.open(self._folder / extent.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._fd = open_file(self._space, self._folder / extent.path, os.O_RDWR | os.O_CREAT)
             part = rows[extent.first_row - first : extent.first_row - first + extent.num_rows]
             write_at(self._fd, part.reshape(-1).view(np.uint8).data, extent.offset)
             self._end = extent.offset + part.nbytes
@@ -187,10 +190,10 @@ class _Files:
             self._fd = -1
 
 
-def _write_stream(folder: Path, stream: Stream, layout: RawRows, videos: Sequence[Video]) -> None:
+def _write_stream(space: Path, folder: Path, stream: Stream, layout: RawRows, videos: Sequence[Video]) -> None:
     """Stored bytes of all videos end to end."""
     step = max(1, COPY_BYTES // max(1, stream.row_bytes))
-    with closing(_Files(folder, stream, layout)) as files:
+    with closing(_Files(space, folder, stream, layout)) as files:
         first = 0
         for video in videos:
             for start in range(0, video.num_rows, step):
@@ -213,7 +216,7 @@ def _members(videos: Sequence[Video], layouts: Mapping[str, RawRows]) -> pa.Tabl
         size = sum(stream.stream.row_bytes * video.num_rows for stream in streams)
         rows.append({**record_row(record), "size_bytes": size, "record": record.to_json(indent=None)})
         first += video.num_rows
-    fields = [field for field in SCHEMA if field.name not in PLACE_COLUMNS]
+    fields = [field for field in SCHEMA if field.name not in LOCATION_COLUMNS]
     return pa.Table.from_pylist(rows, schema=pa.schema([*fields, ("record", pa.string())]))
 
 
@@ -224,11 +227,11 @@ def _stream_record(stream: Stream, num_rows: int, layout: RawRows) -> StreamReco
 
 def _files(folder: Path) -> tuple[FileRecord, ...]:
     """Every file, hashed while it is in memory."""
-    found = []
+    records = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        found.append(FileRecord(path=name, size=path.stat().st_size, xxh3=hash_file(path)))
-    return tuple(found)
+        records.append(FileRecord(path=name, size=path.stat().st_size, xxh3=hash_file(path)))
+    return tuple(records)
 
 
 def _remove_packed(space: SpaceFolder, report: PackReport) -> None:

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Literal
 
 from qle.cache import packs
+from qle.cache.handles import remove, rename
 from qle.cache.index import load_index, read_records
 from qle.cache.integrity import find_damage, is_whole
 from qle.cache.layout import SPACE_FILE, STORE_SUFFIXES, video_folder
-from qle.cache.leftovers import IDLE_HOURS, REMOVED, Leftover, beside, leftovers, remove, size_of
+from qle.cache.leftovers import IDLE_HOURS, REMOVED, Leftover, beside, leftovers, size_of
 from qle.cache.spaces import SpaceFolder, read_commit
 from qle.cache.states import states
 from qle.cache.tools.removal import remove_folder
 from qle.cache.tools.selection import chosen_spaces, no_progress
-from qle.durable import UNNAMED, remove_tree
+from qle.durable import UNNAMED
 from qle.errors import CacheError, CacheMissingError, ConfigError
 from qle.types import OnProgress, VideoSource
 
@@ -78,7 +79,7 @@ def plan_prune(
         if set(kinds) & {"damaged", "stale", "orphaned"}:
             items += [item for item in _videos(space, deep) if item.kind in kinds]
     if "temp" in kinds:
-        items += [_leftover_item(found) for found in beside(root.resolve())]
+        items += [_leftover_item(leftover) for leftover in beside(root.resolve(), root.resolve())]
     return items
 
 
@@ -101,18 +102,20 @@ def _remove(root: Path, item: PruneItem) -> None:
     if item.kind == "space":
         _remove_space(root, item.path)
     elif item.kind == "temp":
-        remove(item.path)
+        remove(root / item.space if item.space else item.path.parent, item.path)
     elif _inode(item.path) == item.inode:
         remove_folder(root / item.space, item.path)
 
 
 def _temp(space: SpaceFolder, idle_hours: float) -> Iterator[PruneItem]:
-    for found in leftovers(space.path, idle_hours):
-        yield _leftover_item(found, space.path.name)
+    for leftover in leftovers(space.path, idle_hours):
+        yield _leftover_item(leftover, space.path.name)
 
 
-def _leftover_item(found: Leftover, space: str = "") -> PruneItem:
-    return PruneItem(kind="temp", path=found.path, size_bytes=size_of(found.path), reason=found.reason, space=space)
+def _leftover_item(leftover: Leftover, space: str = "") -> PruneItem:
+    return PruneItem(
+        kind="temp", path=leftover.path, size_bytes=size_of(leftover.path), reason=leftover.reason, space=space
+    )
 
 
 def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
@@ -126,7 +129,7 @@ def _duplicates(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
                 yield _item(space, "duplicates", key, other, f"readers take {folders[0].name}")
     staying: set[tuple[str, object]] = set()
     for pack in packs.open_packs(space.path):
-        alone = {key: found for key in pack.row_of_key if (found := space.folder(key)) is not None}
+        alone = {key: single for key in pack.row_of_key if (single := space.folder(key)) is not None}
         own = {key: folder for key, folder in alone.items() if is_whole(folder, key, space.record, deep=deep)}
         if len(own) == len(pack.row_of_key):
             yield _item(
@@ -209,7 +212,11 @@ def _inode(folder: Path) -> int:
 def _named_spaces(root: Path, name: str) -> list[PruneItem]:
     """The space of a name, or what an interrupted deletion has left of it."""
     begins = f"{UNNAMED}{REMOVED}{name}"
-    half = [_leftover_item(found) for found in beside(root.resolve()) if found.path.name.startswith(begins)]
+    half = [
+        _leftover_item(leftover)
+        for leftover in beside(root.resolve(), root.resolve())
+        if leftover.path.name.startswith(begins)
+    ]
     try:
         return [*map(_whole_space, chosen_spaces(root, [name])), *half]
     except CacheMissingError:
@@ -219,6 +226,9 @@ def _named_spaces(root: Path, name: str) -> list[PruneItem]:
 
 
 def _whole_space(space: SpaceFolder) -> PruneItem:
+    if space.path.is_symlink():
+        reason = f"named; a link, which goes, while {os.readlink(space.path)} stays as it is"
+        return PruneItem(kind="space", path=space.path, size_bytes=0, reason=reason, space=space.path.name)
     return PruneItem(
         kind="space",
         path=space.path,
@@ -230,15 +240,15 @@ def _whole_space(space: SpaceFolder) -> PruneItem:
 
 def _remove_space(root: Path, path: Path) -> None:
     if path.is_symlink():  # what it points to belongs to somebody else
-        path.unlink(missing_ok=True)
+        remove(root, path)
         return
     aside = root / f"{UNNAMED}{REMOVED}{path.name}.{secrets.token_hex(8)}"
     try:
-        os.rename(path, aside)
+        rename(root, path, aside)
+        remove(root, aside / SPACE_FILE)  # from here on no reader takes it for a space
     except FileNotFoundError:
         return
-    (aside / SPACE_FILE).unlink(missing_ok=True)  # from here on no reader takes it for a space
-    remove_tree(aside)
+    remove(root, aside)
 
 
 def _counts(keys: Sequence[str]) -> dict[str, int]:

@@ -22,6 +22,7 @@ import xxhash
 
 from qle.cache import leftovers, packs
 from qle.cache.claims import whole_space
+from qle.cache.handles import folder_handle, make_folder, open_file, remove, rename
 from qle.cache.layout import COMMIT_FILE, TMP
 from qle.cache.leftovers import PACK
 from qle.cache.records import CommitRecord, FileRecord, SourceFacts, parse_record
@@ -29,7 +30,7 @@ from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder
 from qle.cache.tools.removal import remove_folder
 from qle.cache.tools.selection import chosen_spaces, list_folders, listed, no_progress
-from qle.durable import UNNAMED, owned_name, remove_tree, sync_file, sync_tree, write_file
+from qle.durable import UNNAMED, owned_name, sync_file, sync_tree, write_file
 from qle.errors import CacheError, InputError
 from qle.types import OnProgress
 
@@ -59,7 +60,7 @@ class RelinkReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _StoredVideo:
     """A record, and where it stands: in the folder of a video, or in a pack."""
 
     record: CommitRecord
@@ -77,10 +78,12 @@ def relink(
     """Find the films of some or all spaces in folders, and note where they are; progress in videos."""
     report = RelinkReport(is_dry_run=is_dry_run)
     chosen = chosen_spaces(root, spaces)
-    found = {space.path: sorted(_records(space), key=lambda it: it.record.key) for space in chosen}
-    lost = {space: [it for it in videos if not _is_in_place(it.record.source)] for space, videos in found.items()}
+    videos_of_space = {space.path: sorted(_records(space), key=lambda it: it.record.key) for space in chosen}
+    lost = {
+        space: [it for it in videos if not _is_in_place(it.record.source)] for space, videos in videos_of_space.items()
+    }
     films = _Films(folders, {it.record.source.fingerprint.size for videos in lost.values() for it in videos})
-    total = sum(map(len, found.values()))
+    total = sum(map(len, videos_of_space.values()))
     report.num_in_place = done = total - sum(map(len, lost.values()))
     for space in chosen:
         changes: dict[Path, dict[str, SourceFacts]] = defaultdict(dict)
@@ -135,14 +138,14 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(os.path.abspath(parent), name) for name in sorted(names))
 
 
-def _records(space: SpaceFolder) -> Iterator[_Found]:
+def _records(space: SpaceFolder) -> Iterator[_StoredVideo]:
     """Every record that can be read; for those that cannot there is `verify`."""
     for single in listed(list_folders(space.path)):
         if single.record is not None:
-            yield _Found(single.record, single.folder)
+            yield _StoredVideo(single.record, single.folder)
     for pack in packs.open_packs(space.path):
         for text in pack.members["record"].to_pylist():
-            yield _Found(parse_record(CommitRecord, text.encode(), pack.path / packs.MEMBERS_FILE), pack.path)
+            yield _StoredVideo(parse_record(CommitRecord, text.encode(), pack.path / packs.MEMBERS_FILE), pack.path)
 
 
 def _is_in_place(source: SourceFacts) -> bool:
@@ -159,19 +162,19 @@ def _is_in_place(source: SourceFacts) -> bool:
 
 def _locate(films: _Films, space: SpaceFolder, record: CommitRecord, report: RelinkReport) -> SourceFacts | None:
     """The source of a video as it is now; None where it was not found."""
-    places = films.find(record.source)
-    if not places:
+    paths = films.find(record.source)
+    if not paths:
         report.missing[record.key] = record.source.path
         return None
-    now = fingerprint(places[0])
-    source = record.source.model_copy(update={"path": str(places[0])})
+    now = fingerprint(paths[0])
+    source = record.source.model_copy(update={"path": str(paths[0])})
     report.moved.append(
         Moved(
             space=space.path.name,
             key=record.key,
             old=record.source.path,
             new=source.path,
-            num_copies=len(places),
+            num_copies=len(paths),
         )
     )
     return SourceFacts.model_validate(source.model_dump() | {"fingerprint": now})
@@ -193,21 +196,22 @@ def _write(space: SpaceFolder, folder: Path, sources: Mapping[str, SourceFacts])
 def _write_record(space: SpaceFolder, folder: Path, key: str, source: SourceFacts) -> None:
     """By the handle of the folder: one that comes to this place meanwhile is another video, with its own record."""
     temp = space.path / TMP / owned_name(f"{UNNAMED}{COMMIT_FILE}.", ".tmp")
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
+    with folder_handle(space.path, folder) as handle, folder_handle(space.path, temp.parent) as temps:
         with open(os.open(COMMIT_FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=handle), "rb") as file:
             record = parse_record(CommitRecord, file.read(), folder / COMMIT_FILE)
         if record.key != key or record.source.fingerprint.edge_hash != source.fingerprint.edge_hash:
             return
         record = record.model_copy(update={"source": source})
-        write_file(temp, record.to_json(indent=None).encode(), "full")
-        os.utime(folder.parent)  # the index looks again where a folder of videos has changed; before, in case of a kill
-        os.rename(temp, COMMIT_FILE, dst_dir_fd=handle)
-        os.fsync(handle)
-        os.utime(folder.parent)
-    finally:
-        os.close(handle)
-        temp.unlink(missing_ok=True)
+        try:
+            write_file(temp, record.to_json(indent=None).encode(), "full", temps)
+            os.utime(
+                folder.parent
+            )  # the index looks again where a folder of videos has changed; before, in case of a kill
+            os.rename(temp.name, COMMIT_FILE, src_dir_fd=temps, dst_dir_fd=handle)
+            os.fsync(handle)
+            os.utime(folder.parent)
+        finally:
+            remove(space.path, temp)
 
 
 def _write_pack(space: SpaceFolder, pack: packs.Pack, sources: Mapping[str, SourceFacts]) -> None:
@@ -216,32 +220,37 @@ def _write_pack(space: SpaceFolder, pack: packs.Pack, sources: Mapping[str, Sour
     try:
         for file in pack.record.files:
             if file.path != packs.MEMBERS_FILE:
-                (temp / file.path).parent.mkdir(parents=True, exist_ok=True)
-                _link(pack.path / file.path, temp / file.path)
+                make_folder(space.path, (temp / file.path).parent)
+                _link(pack.path / file.path, space.path, temp / file.path)
         content = _members(pack, sources)
-        write_file(temp / packs.MEMBERS_FILE, content, "full")
+        with folder_handle(space.path, temp) as handle:
+            write_file(temp / packs.MEMBERS_FILE, content, "full", handle)
         files = [file for file in pack.record.files if file.path != packs.MEMBERS_FILE]
         files.append(FileRecord(path=packs.MEMBERS_FILE, size=len(content), xxh3=xxhash.xxh3_128_hexdigest(content)))
         record = pack.record.model_copy(update={"files": tuple(sorted(files, key=lambda file: file.path))})
         sync_tree(temp)
-        write_file(temp / packs.PACK_FILE, record.to_json().encode(), "full")
+        with folder_handle(space.path, temp) as handle:
+            write_file(temp / packs.PACK_FILE, record.to_json().encode(), "full", handle)
         sync_file(temp, "full")
         # Named after what it says, so that the same command, run again after a kill, makes no third one.
         target = pack.path.parent / f"pack-{xxhash.xxh3_64_hexdigest(content)}"
         if not target.exists():
-            os.rename(temp, target)
+            rename(space.path, temp, target)
         sync_file(target.parent, "full")
     finally:
-        remove_tree(temp)
+        remove(space.path, temp)
     remove_folder(space.path, pack.path)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, space: Path, target: Path) -> None:
     """Another name for a file, which never changes; a copy where the file system has no such links."""
     try:
-        os.link(source, target)
+        with folder_handle(space, target.parent) as handle:
+            os.link(source, target.name, dst_dir_fd=handle, follow_symlinks=False)
     except OSError:
-        shutil.copyfile(source, target)
+        reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with open(reading, "rb") as read, open(open_file(space, target, os.O_WRONLY | os.O_CREAT), "wb") as written:
+            shutil.copyfileobj(read, written)
 
 
 def _members(pack: packs.Pack, sources: Mapping[str, SourceFacts]) -> bytes:

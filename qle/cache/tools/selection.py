@@ -36,11 +36,11 @@ def chosen_spaces(root: Path, names: Sequence[str] = ()) -> list[SpaceFolder]:
 def list_folders(space: Path) -> list[Path]:
     """Every folder under videos/ that stands for a video, sorted; their records may be anything."""
     suffixes = tuple(STORE_SUFFIXES.values())
-    found: list[Path] = []
+    folders: list[Path] = []
     for shelf in children(space / VIDEOS):
         if len(shelf.name) == 2:
-            found += children(shelf)
-    return [folder for folder in found if folder.name.endswith(suffixes) and not folder.is_symlink()]
+            folders += children(shelf)
+    return [folder for folder in folders if folder.name.endswith(suffixes) and not folder.is_symlink()]
 
 
 def listed(folders: Iterable[Path]) -> Iterator[Listed]:

@@ -2,7 +2,7 @@
 
 Enters a cache, leaves a list of findings, each naming space, video and file. Records are read from the disk, not from the
 index. A deep run over many terabytes may be killed: what it found intact is noted in runs/verify.jsonl, and the next deep
-run within a day goes on from there; the note goes when a run comes to its end.
+run within a day goes on from there and says what it did not read again; the note goes when a run comes to its end.
 """
 
 import json
@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from qle.cache import packs
 from qle.cache.files import hdf5_store
+from qle.cache.handles import folder_handle, remove
 from qle.cache.index import load_index
 from qle.cache.integrity import Damage, find_damage
 from qle.cache.layout import CACHE_FILE, COMMIT_FILE, RUNS, SPACE_FILE, STORE_SUFFIXES, key_from_name, video_folder
@@ -26,8 +28,8 @@ from qle.cache.records import CommitRecord
 from qle.cache.spaces import SpaceFolder, open_space
 from qle.cache.tools.selection import Listed, chosen_spaces, list_folders, listed, no_progress
 from qle.durable import append_line
-from qle.errors import CacheCorruptError, CacheError, CacheMissingError
-from qle.inputs import parse_json
+from qle.errors import CacheCorruptError, CacheError, CacheMissingError, ConfigError
+from qle.inputs import parse_json, read_record_bytes
 from qle.types import OnProgress
 
 LEDGER_FILE = "verify.jsonl"
@@ -61,6 +63,8 @@ class VerifyReport:
     size_bytes: int = 0
     num_from_before: int = 0
     """Videos that an interrupted run had found intact."""
+    from_before: dict[str, datetime] = field(default_factory=dict)
+    """These videos, which were not read again -> when the last part of each was read."""
     findings: list[Finding] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
     """Videos that are as recorded, and recorded as partial or with damaged rows -> what is wrong with them."""
@@ -83,13 +87,21 @@ def verify(
     spaces: Sequence[str] = (),
     keys: Sequence[str] = (),
     deep: bool = False,
+    again: bool = False,
     num_threads: int | None = None,
     on_progress: OnProgress = no_progress,
 ) -> VerifyReport:
-    """Check a cache, some of its spaces or some of its videos; progress in bytes."""
+    """Check a cache, some of its spaces or some of its videos; progress in bytes.
+
+    again: a deep run reads what an interrupted one had found intact, too.
+    """
+    if again and not deep:
+        raise ConfigError("--again reads every byte again: pass it with --deep")
     report = VerifyReport(is_deep=deep)
     chosen = _readable_spaces(root, spaces, report)
     _check_keys(chosen, keys)
+    if again:
+        _forget(chosen)
     total = sum(map(_num_bytes, chosen))
     with ThreadPoolExecutor(num_threads or min(8, os.cpu_count() or 1)) as pool:
         waiting: deque[tuple[_Unit, Future[list[Damage]]]] = deque()
@@ -100,11 +112,16 @@ def verify(
                     _collect(*waiting.popleft(), report, total, on_progress)
         while waiting:
             _collect(*waiting.popleft(), report, total, on_progress)
-    for space in chosen:
-        if deep and not keys:
-            with suppress(OSError):
-                (space.path / RUNS / LEDGER_FILE).unlink(missing_ok=True)
+    if deep and not keys:
+        _forget(chosen)
     return report
+
+
+def _forget(spaces: Sequence[SpaceFolder]) -> None:
+    """Take away the notes of runs that were interrupted."""
+    for space in spaces:
+        with suppress(OSError):
+            remove(space.path, space.path / RUNS / LEDGER_FILE)
 
 
 def _readable_spaces(root: Path, names: Sequence[str], report: VerifyReport) -> list[SpaceFolder]:
@@ -116,15 +133,15 @@ def _readable_spaces(root: Path, names: Sequence[str], report: VerifyReport) -> 
     else:
         if names:
             return chosen_spaces(root, names)
-    found: list[SpaceFolder] = []
+    spaces: list[SpaceFolder] = []
     for name in space_names(root):
         if names and not name.startswith(tuple(names)):
             continue
         try:
-            found.append(open_space(root / name))
+            spaces.append(open_space(root / name))
         except CacheCorruptError as error:
             report.findings.append(Finding(space=name, key="", file=SPACE_FILE, problem=str(error)))
-    return found
+    return spaces
 
 
 def _num_bytes(space: SpaceFolder) -> int:
@@ -149,21 +166,23 @@ def _check_keys(spaces: Sequence[SpaceFolder], keys: Sequence[str]) -> None:
 
 
 def _units(space: SpaceFolder, keys: set[str], report: VerifyReport) -> Iterator[_Unit]:
-    known = _ledger(space) if report.is_deep else set()
+    known = _ledger(space) if report.is_deep else {}
     folders = [folder for key in sorted(keys) for folder in _folders_of(space, key)]
-    for found in listed(folders if keys else list_folders(space.path)):
-        record = found.record
+    for video in listed(folders if keys else list_folders(space.path)):
+        record = video.record
         report.num_videos += 1
-        if problem := _record_problem(space, found):
-            report.findings.append(_finding(space, found, problem))
+        if problem := _record_problem(space, video):
+            report.findings.append(_finding(space, video, problem))
         if record is None:
             continue
         report.num_files += len(record.files)
         if record.source.faults:
             report.faults[record.key] = record.source.faults
-        units = list(_split(space, found.folder, record, report.is_deep))
+        units = list(_split(space, video.folder, record, report.is_deep))
         todo = [unit for unit in units if unit.mark not in known]
-        report.num_from_before += not todo
+        if not todo:
+            report.num_from_before += 1
+            report.from_before[record.key] = datetime.fromtimestamp(max(known[unit.mark] for unit in units), UTC)
         yield from todo
     for key in sorted(keys):
         if not _folders_of(space, key) and (packed := packs.find(space.path, key)):
@@ -198,21 +217,21 @@ def _packs(space: SpaceFolder, report: VerifyReport) -> Iterator[_Unit]:
         yield _Unit(space, folder, pack.record, "")
 
 
-def _record_problem(space: SpaceFolder, found: Listed) -> str:
-    record = found.record
+def _record_problem(space: SpaceFolder, video: Listed) -> str:
+    record = video.record
     if record is None:
-        return found.problem
+        return video.problem
     if record.space != space.record.hash:
         return f"made for space {record.space[:12]}, not for {space.record.hash[:12]}"
-    if video_folder(space.path, record.key, record.store) != found.folder:
+    if video_folder(space.path, record.key, record.store) != video.folder:
         return f"the folder is not the one of video {record.key!r}"
     if problem := commit_contradiction(record, space.record):
         return f"it contradicts itself: {problem}"
     return ""
 
 
-def _finding(space: SpaceFolder, found: Listed, problem: str) -> Finding:
-    key = found.record.key if found.record else key_from_name(found.folder.stem) or found.folder.name
+def _finding(space: SpaceFolder, video: Listed, problem: str) -> Finding:
+    key = video.record.key if video.record else key_from_name(video.folder.stem) or video.folder.name
     return Finding(space=space.path.name, key=key, file=COMMIT_FILE, problem=problem)
 
 
@@ -245,23 +264,25 @@ def _collect(
         )
     if unit.mark and not damages:
         line = json.dumps({"mark": unit.mark, "at_s": time.time()})
-        with suppress(OSError):  # a cache that may not be written to is checked from the beginning each time
-            append_line(unit.space.path / RUNS / LEDGER_FILE, line)
+        ledger = unit.space.path / RUNS / LEDGER_FILE
+        # A cache that may not be written to is checked from the beginning each time.
+        with suppress(OSError), folder_handle(unit.space.path, ledger.parent) as handle:
+            append_line(ledger, line, handle)
     on_progress(report.size_bytes, max(total, report.size_bytes), key)
 
 
-def _ledger(space: SpaceFolder) -> set[str]:
-    """Videos that a deep run found intact that was interrupted less than a day ago."""
-    known: set[str] = set()
+def _ledger(space: SpaceFolder) -> dict[str, float]:
+    """Videos that a deep run found intact that was interrupted less than a day ago, and when, in seconds of the clock."""
+    known: dict[str, float] = {}
     try:
-        lines = (space.path / RUNS / LEDGER_FILE).read_text().splitlines()
+        lines = read_record_bytes(space.path / RUNS / LEDGER_FILE, follow_links=False).splitlines()
     except OSError:
         return known
     for line in lines:
         try:
             entry = parse_json(line)
-            if time.time() - entry["at_s"] < LEDGER_HOURS * 3600:
-                known.add(entry["mark"])
+            if 0 <= time.time() - entry["at_s"] < LEDGER_HOURS * 3600:
+                known[entry["mark"]] = entry["at_s"]
         except (ValueError, KeyError, TypeError):  # torn by the kill
             continue
     return known

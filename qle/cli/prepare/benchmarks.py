@@ -136,8 +136,8 @@ def msrvtt(
 
     log = ReadLog(skip_bad=skip_bad)
     annotations = read(source, log, captions=captions)
-    is_split = out.suffix != ".jsonl" and any(one.split for one in annotations)
-    parts = parts_of(annotations, lambda one: one.split) if is_split else {source.stem: annotations}
+    is_split = out.suffix != ".jsonl" and any(annotation.split for annotation in annotations)
+    parts = parts_of(annotations, lambda annotation: annotation.split) if is_split else {source.stem: annotations}
     write(out, parts, log, overwrite=overwrite, as_json=json)
 
 

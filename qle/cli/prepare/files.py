@@ -9,6 +9,7 @@ import typer
 from qle.cli import console
 from qle.cli.options import Json, Quiet
 from qle.cli.prepare.options import OutFile, Overwrite, SkipBad, Source, example, prepare_files
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 
 LEVELS = "title,sentence,paragraph"
@@ -92,7 +93,7 @@ def _summarise(
         from qle.data.summaries.language_model import LanguageModel
 
         summariser = LanguageModel(model, resolve_device(device))
-    with console.StepProgress("summarised", is_quiet=is_quiet) as progress:
+    with StepProgress("summarised", is_quiet=is_quiet) as progress:
         result = write_summaries(
             annotations, path, summariser, levels, overwrite=overwrite, on_progress=progress.update
         )  # fmt: skip

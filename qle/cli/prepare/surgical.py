@@ -1,7 +1,7 @@
 """`qle prepare ...`: one command a dataset. Each parses, calls one reader, and shows what was written.
 
-Surgical video, own tables and made-up videos are here; benchmarks of moments in cli_prepare_moments.py, what makes or gives back
-whole files in cli_prepare_files.py.
+Surgical video, own tables and made-up videos are here; benchmarks of moments and retrieval in benchmarks.py, what makes or gives
+back whole files in files.py.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from qle.cli.options import Json, Quiet
 from qle.cli.prepare.benchmarks import MOMENT_COMMANDS
 from qle.cli.prepare.files import FILE_COMMANDS
 from qle.cli.prepare.options import Out, OutFile, Overwrite, Root, SkipBad, Source, example, positive, write
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,12 +123,12 @@ def intervals(
     annotations = read(source, log, fps=positive("fps", fps))
     if split is None:
         # One file holds all splits as they are named; a folder gets a file for each.
-        parts = parts_of(annotations, lambda one: "" if out.suffix == ".jsonl" else one.split)
+        parts = parts_of(annotations, lambda annotation: "" if out.suffix == ".jsonl" else annotation.split)
     else:
         percent = _percent(split)
-        part_of = by_fractions(sorted({one.video for one in annotations}), percent, seed=seed)
+        part_of = by_fractions(sorted({annotation.video for annotation in annotations}), percent, seed=seed)
         _tell_empty(percent, part_of, log)
-        parts = parts_of(annotations, lambda one: part_of[one.video])
+        parts = parts_of(annotations, lambda annotation: part_of[annotation.video])
     write(out, parts, log, overwrite=overwrite, as_json=json)
 
 
@@ -217,7 +218,7 @@ def synthetic(
         num_train=train, num_val=val, num_test=test, num_composition=composition, seconds=seconds, fps=fps, size=size,
         seed=seed,
     )  # fmt: skip
-    with console.StepProgress("made", is_quiet=quiet) as progress:
+    with StepProgress("made", is_quiet=quiet) as progress:
         summary = write_synthetic(out, config, progress.update, workers)
     if json:
         console.print_json(asdict(summary))

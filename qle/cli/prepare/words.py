@@ -8,6 +8,7 @@ import typer
 from qle.cli import console
 from qle.cli.options import Json, Quiet
 from qle.cli.prepare.options import Overwrite, example
+from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 
 WORDS_HELP = (
@@ -44,10 +45,10 @@ def words(
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} would be replaced\nadd --overwrite, or name another --out")
     check_output("--out", out, inputs=annotations, suffixes=(".safetensors",))
-    asked = [one for path in annotations for one in read_annotations(path, allow_unlabelled=True)]
-    with console.StepProgress("read", is_quiet=quiet) as progress:
-        found = read_query_features(features, asked, allow_missing=allow_missing, on_progress=progress.update)
-    numbered, spellings = (found.queries, None) if tokenizer is None else with_numbers(found.queries, tokenizer)
+    asked = [annotation for path in annotations for annotation in read_annotations(path, allow_unlabelled=True)]
+    with StepProgress("read", is_quiet=quiet) as progress:
+        recorded = read_query_features(features, asked, allow_missing=allow_missing, on_progress=progress.update)
+    numbered, spellings = (recorded.queries, None) if tokenizer is None else with_numbers(recorded.queries, tokenizer)
     write_stored_words(out, numbered, spellings)
     stored = StoredQueries(out)
     facts = {
@@ -59,9 +60,9 @@ def words(
         "size_bytes": out.stat().st_size,
     }
     if json:
-        console.print_json(facts | {"notes": found.notes})
+        console.print_json(facts | {"notes": recorded.notes})
         return
-    for note in found.notes:
+    for note in recorded.notes:
         console.note(note)
     console.print_text(
         f"{len(stored):,} queries of at most {stored.max_words} words, {stored.dim} numbers each "

@@ -5,5 +5,5 @@
 
 plan.py      the fastest place that holds the tokens, with the reason in words
 buffers.py   arrays that are used again, and a thread that makes batches ahead of their consumer
-checks.py    the questions that every loader is asked alike: from which batch on, for which process, drawn from which seed
+share.py     what every loader is told alike: for which process, where, drawn from which seed, and from which batch on
 """

@@ -37,7 +37,7 @@ class Placement:
     reason: str
 
 
-def place(
+def choose_placement(
     wanted: PlacementName,
     size_bytes: int,
     *,
@@ -94,8 +94,8 @@ def _meminfo(name: str) -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    found = [line.split() for line in lines if line.startswith(name + ":")]
-    return int(found[0][1]) * 1024 if found else None
+    values = [line.split() for line in lines if line.startswith(name + ":")]
+    return int(values[0][1]) * 1024 if values else None
 
 
 def _number(path: str) -> int | None:
@@ -113,5 +113,5 @@ def _file_cache() -> int | None:
         lines = Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith("inactive_file ")]
-    return int(found[0]) if found else None
+    values = [line.split()[1] for line in lines if line.startswith("inactive_file ")]
+    return int(values[0]) if values else None

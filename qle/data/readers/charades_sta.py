@@ -57,8 +57,8 @@ def charades_windows(
 
 
 def _parts(text: str) -> tuple[str, float, float, str]:
-    place, separator, sentence = text.partition("##")
-    parts = place.split()
+    moment, separator, sentence = text.partition("##")
+    parts = moment.split()
     if not separator or len(parts) != 3 or not sentence.strip():
         raise BadRow("line", f"expected `VIDEO start end##sentence`, got {text[:80]!r}")
     start_s, end_s = parse_number("start", parts[1]), parse_number("end", parts[2])

@@ -49,8 +49,8 @@ class Operation:
         asked = []
         for concept, windows in self.windows.items():
             texts = {"published": concept.published, "training": concept.wordings, "held-out": (concept.held_out,)}
-            for place, query in enumerate(texts[wording]):
-                name = "held-out" if wording == "held-out" else str(place)
+            for number, query in enumerate(texts[wording]):
+                name = "held-out" if wording == "held-out" else str(number)
                 asked.append(
                     Annotation(
                         qid=f"{self.video}/{concept.key}/{name}", video=self.video, query=query, windows=windows,
@@ -67,9 +67,9 @@ def read(source: Path, log: ReadLog, *, wording: Wording = "published") -> list[
 def read_operations(source: Path, log: ReadLog) -> list[Operation]:
     """Every video that has a phase file, by number."""
     phase_files = {
-        int(found[1]): path
+        int(match[1]): path
         for path in sorted(source.glob("phase_annotations/*"))
-        if (found := re.fullmatch(r"video(\d+)-phase\.txt", path.name))
+        if (match := re.fullmatch(r"video(\d+)-phase\.txt", path.name))
     }
     if not phase_files:
         raise InputError(f"{source} holds no phase_annotations/videoNN-phase.txt: name the folder of Cholec80")
@@ -102,12 +102,12 @@ def _operation(number: int, phases: np.ndarray, tools: np.ndarray | None, log: R
         if (silent_s := (num_frames - len(tools) * TOOL_STEP) / FPS) > 1:
             log.note(f"video{number:02d}: tools are labelled up to {silent_s:.0f} s before the end")
     edges_s = np.arange(len(phases) + 1) / FPS
-    for place, concept in enumerate(CHOLEC80_PHASES):
-        windows[concept] = _windows(phases[:, 0] == place, edges_s)
+    for phase, concept in enumerate(CHOLEC80_PHASES):
+        windows[concept] = _windows(phases[:, 0] == phase, edges_s)
     if tools is not None:
         edges_s = np.minimum(np.arange(len(tools) + 1) * TOOL_STEP, num_frames) / FPS
-        for place, concept in enumerate(CHOLEC80_TOOLS):
-            windows[concept] = _windows(tools[:, place] == 1, edges_s)
+        for tool, concept in enumerate(CHOLEC80_TOOLS):
+            windows[concept] = _windows(tools[:, tool] == 1, edges_s)
     return Operation(number=number, duration_s=num_frames / FPS, windows=windows)
 
 

@@ -62,7 +62,7 @@ def _annotation(row: dict[str, str], *, by_id: bool) -> Annotation:
 
 def _padded(path: str) -> str:
     stem = PurePosixPath(path.replace("\\", "/")).stem
-    found = _ID.fullmatch(stem)
-    if found is None:
+    match = _ID.fullmatch(stem)
+    if match is None:
         raise BadRow("formatted_data", f"expected the path of a file whose name ends in a number, got {path[:80]!r}")
-    return f"{found['name']}{int(found['number']):05d}"
+    return f"{match['name']}{int(match['number']):05d}"

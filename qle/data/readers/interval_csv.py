@@ -56,12 +56,12 @@ def read(source: Path, log: ReadLog, *, fps: float | None = None) -> list[Annota
         names = names or _columns(source, row, log)
         num_rows += 1
         cells = {name: row[column] for name, column in names.items() if row.get(column)}
-        one = asked.setdefault((cells.get("video", ""), cells.get("query", "")), _Asked(line, {}, None))
+        entry = asked.setdefault((cells.get("video", ""), cells.get("query", "")), _Asked(line, {}, None))
         try:
             check_cells(row)
-            _add(one, cells, fps, log)
+            _add(entry, cells, fps, log)
         except BadRow as bad:
-            one.is_spoilt = True
+            entry.is_spoilt = True
             log.bad(source, line, bad)
     annotations = _annotations(source, asked, log)
     log.close(num_rows)
@@ -74,9 +74,9 @@ def _columns(source: Path, row: dict[str, str], log: ReadLog) -> dict[str, str]:
     """Our name -> the name in the file."""
     small = {column.lower().replace(" ", "_"): column for column in row if column}
     names = {
-        name: small[found]
+        name: small[column]
         for name, known in SYNONYMS.items()
-        if (found := next((synonym for synonym in known if synonym in small), None))
+        if (column := next((synonym for synonym in known if synonym in small), None))
     }
     if "query" not in names and "concept" in names:
         names["query"] = names["concept"]
@@ -90,23 +90,23 @@ def _columns(source: Path, row: dict[str, str], log: ReadLog) -> dict[str, str]:
     return names
 
 
-def _add(one: _Asked, cells: dict[str, str], fps: float | None, log: ReadLog) -> None:
+def _add(entry: _Asked, cells: dict[str, str], fps: float | None, log: ReadLog) -> None:
     for name in ("video", "query"):
         if name not in cells:
             raise BadRow(name, "missing")
     for name in ("qid", "split", "concept", "duration"):
-        if name in cells and one.told.setdefault(name, cells[name]) != cells[name]:
-            before = f"but line {one.line}, about the same video and query, says {one.told[name]!r}"
+        if name in cells and entry.told.setdefault(name, cells[name]) != cells[name]:
+            before = f"but line {entry.line}, about the same video and query, says {entry.told[name]!r}"
             raise BadRow(name, f"{cells[name]!r}, {before}")
     if "duration" in cells:
-        one.duration_s = parse_seconds("duration", cells["duration"])
+        entry.duration_s = parse_seconds("duration", cells["duration"])
     window = _window(cells, fps)
-    if (window is None and one.windows) or (window is not None and one.is_absent):
-        raise BadRow("start", f"line {one.line} and this one: one says that it never happens, the other when it does")
+    if (window is None and entry.windows) or (window is not None and entry.is_absent):
+        raise BadRow("start", f"line {entry.line} and this one: one says that it never happens, the other when it does")
     if window is None:
-        one.is_absent = True
+        entry.is_absent = True
     else:
-        one.windows += checked_windows([window], one.duration_s, log)
+        entry.windows += checked_windows([window], entry.duration_s, log)
 
 
 def _window(cells: dict[str, str], fps: float | None) -> list[float] | None:
@@ -128,22 +128,22 @@ def _annotations(source: Path, asked: dict[tuple[str, str], _Asked], log: ReadLo
     annotations: list[Annotation] = []
     qids: dict[str, int] = {}
     num_spoilt = 0
-    for number, ((video, query), one) in enumerate(asked.items()):
-        qid = one.told.get("qid", str(number))
-        if qids.setdefault(qid, one.line) != one.line:
-            log.bad(source, one.line, BadRow("qid", f"{qid!r} stands in line {qids[qid]} too"))
-        elif one.is_spoilt:
+    for number, ((video, query), entry) in enumerate(asked.items()):
+        qid = entry.told.get("qid", str(number))
+        if qids.setdefault(qid, entry.line) != entry.line:
+            log.bad(source, entry.line, BadRow("qid", f"{qid!r} stands in line {qids[qid]} too"))
+        elif entry.is_spoilt:
             num_spoilt += 1
         else:
             try:  # once more: the length may have come after the window
-                windows = checked_windows(one.windows, one.duration_s, log)
+                windows = checked_windows(entry.windows, entry.duration_s, log)
             except BadRow as bad:
-                log.bad(source, one.line, bad)
+                log.bad(source, entry.line, bad)
                 continue
             annotations.append(
                 Annotation(
-                    qid=qid, video=video, query=query, windows=windows, duration_s=one.duration_s,
-                    split=one.told.get("split", ""), concept=one.told.get("concept", ""),
+                    qid=qid, video=video, query=query, windows=windows, duration_s=entry.duration_s,
+                    split=entry.told.get("split", ""), concept=entry.told.get("concept", ""),
                 )
             )  # fmt: skip
     if num_spoilt:

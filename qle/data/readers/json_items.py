@@ -86,8 +86,8 @@ class _Document:
 
     def expect(self, sign: str, what: str) -> None:
         if not self._text.startswith(sign, self._at):
-            found = self._text[self._at : self._at + 20] or "the end of the file"
-            raise self.error(f"expected {what}, got {found!r}")
+            rest = self._text[self._at : self._at + 20] or "the end of the file"
+            raise self.error(f"expected {what}, got {rest!r}")
         self._at += 1
         self._skip_space()
 

@@ -65,16 +65,16 @@ def _of_list(
     """The captions of the listed videos, in the order of the list."""
     inner = ReadLog(skip_bad=log.skip_bad)
     by_video: dict[str, list[Annotation]] = {}
-    for one in _captions(captions, inner):
-        by_video.setdefault(one.video, []).append(one)
+    for annotation in _captions(captions, inner):
+        by_video.setdefault(annotation.video, []).append(annotation)
     log.notes += inner.notes
     log.skipped += inner.skipped
     annotations: list[Annotation] = []
     num_rows = 0
     for line, row in rows:
         num_rows += 1
-        if found := by_video.pop(row["video_id"], None):
-            annotations += found
+        if of_video := by_video.pop(row["video_id"], None):
+            annotations += of_video
         else:
             name = row["video_id"][:80]
             log.bad(source, line, BadRow("video_id", f"no captions of {name!r} in {captions}, or it was listed before"))

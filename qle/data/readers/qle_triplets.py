@@ -35,7 +35,7 @@ _LABELS = {"1.0": 1, "1": 1, "0.0": 0, "0": 0, "True": 1, "False": 0}
 
 
 @dataclass(slots=True)
-class _Rows:
+class _TripletColumns:
     """All rows as numbers: which (video, query), which frame, and 1, 0."""
 
     pairs: dict[tuple[str, str], int]
@@ -79,20 +79,20 @@ def _windows(frames: np.ndarray, fps: float, stride: int) -> tuple[tuple[float, 
     return tuple((start / fps, end / fps) for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _read_rows(source: Path, log: ReadLog) -> _Rows:
+def _read_rows(source: Path, log: ReadLog) -> _TripletColumns:
     pairs: dict[tuple[str, str], int] = {}
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     num_rows = 0
     for block in _blocks(source):
         videos, frames, queries, labels, is_wrong = _decode(block)
-        for place in np.flatnonzero(is_wrong).tolist():
-            log.bad(source, num_rows + place + 2, _reason(block, place))
+        for row in np.flatnonzero(is_wrong).tolist():
+            log.bad(source, num_rows + row + 2, _reason(block, row))
         num_rows += len(is_wrong)
         parts.append((_number_pairs(pairs, videos, queries, ~is_wrong), frames[~is_wrong], labels[~is_wrong]))
     log.close(num_rows)
     if not pairs:
         raise log.nothing_left(f"{source} holds no row that can be used")
-    return _Rows(pairs, *(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return _TripletColumns(pairs, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _blocks(source: Path) -> Iterator[Any]:
@@ -117,13 +117,13 @@ def _decode(block: Any) -> tuple[Any, np.ndarray, Any, np.ndarray, np.ndarray]:
     from pyarrow import compute as pc
 
     paths, queries, labels = (block.column(name) for name in COLUMNS)
-    found = pc.extract_regex(paths, pattern=_FRAME)
-    frames = pc.cast(pc.struct_field(found, "frame"), pa.int64())
+    groups = pc.extract_regex(paths, pattern=_FRAME)
+    frames = pc.cast(pc.struct_field(groups, "frame"), pa.int64())
     known = pc.index_in(pc.utf8_trim_whitespace(labels), value_set=pa.array(list(_LABELS)))
     is_wrong = pc.or_(pc.or_(pc.is_null(frames), pc.is_null(known)), pc.equal(pc.utf8_trim_whitespace(queries), ""))
     values = np.array(list(_LABELS.values()), dtype=np.int8)[pc.fill_null(known, 0).to_numpy(zero_copy_only=False)]
     return (
-        pc.struct_field(found, "video").dictionary_encode(),
+        pc.struct_field(groups, "video").dictionary_encode(),
         pc.fill_null(frames, 0).to_numpy(zero_copy_only=False).astype(np.int32),
         queries.dictionary_encode(),
         values,
@@ -139,9 +139,9 @@ def _number_pairs(pairs: dict[tuple[str, str], int], videos: Any, queries: Any, 
     combined = video * max(len(texts), 1) + queries.indices.to_numpy(zero_copy_only=False)[is_right]
     distinct, first, inverse = np.unique(combined, return_index=True, return_inverse=True)
     numbers = np.empty(len(distinct), dtype=np.int32)
-    for place in np.argsort(first).tolist():
-        at_video, at_text = divmod(int(distinct[place]), max(len(texts), 1))
-        numbers[place] = pairs.setdefault((video_names[at_video], texts[at_text]), len(pairs))
+    for number in np.argsort(first).tolist():
+        at_video, at_text = divmod(int(distinct[number]), max(len(texts), 1))
+        numbers[number] = pairs.setdefault((video_names[at_video], texts[at_text]), len(pairs))
     return numbers[inverse]
 
 
@@ -150,8 +150,8 @@ def _video(folder: str) -> str:
     return folder.rpartition("__")[2] or folder
 
 
-def _reason(block: Any, place: int) -> BadRow:
-    path, query, label = (block.column(name)[place].as_py() for name in COLUMNS)
+def _reason(block: Any, row: int) -> BadRow:
+    path, query, label = (block.column(name)[row].as_py() for name in COLUMNS)
     if not re.search(_FRAME, path):
         return BadRow("frame_path", f"expected .../VIDEO/frame_NUMBER.jpg, got {path!r}")
     if label.strip() not in _LABELS:

@@ -44,7 +44,7 @@ def read_query_features(
 ) -> QueryFeatures:
     """Features of the queries of all annotations. InputError where qids have no file, unless `allow_missing`."""
     files = _files(folder)
-    found, differing, missing = dict[str, Features](), dict[str, None](), dict[str, None]()
+    features_of, differing, missing = dict[str, Features](), dict[str, None](), dict[str, None]()
     for number, annotation in enumerate(annotations, start=1):
         path = files.get(f"qid{annotation.qid}") or files.get(annotation.qid)
         if path is None:
@@ -52,11 +52,11 @@ def read_query_features(
             continue
         features = read_features(path)
         text = " ".join(annotation.query.split())
-        if not _is_same(found.setdefault(text, features), features):
+        if not _is_same(features_of.setdefault(text, features), features):
             differing[annotation.qid] = None
         if on_progress is not None:
             on_progress(number, len(annotations), path.name)
-    if missing and not (allow_missing and found):
+    if missing and not (allow_missing and features_of):
         raise InputError(
             f"{folder}: no file for {len(missing):,} of {len(annotations):,} qids ({_listed(missing)}), e.g. "
             f"qid{next(iter(missing))}.npz\n"
@@ -70,7 +70,7 @@ def read_query_features(
             f"{len(differing):,} qids ask in the same words as an earlier one and have other features; those of the first are "
             f"kept: {_listed(differing)}"
         )
-    return QueryFeatures(queries=found, notes=notes)
+    return QueryFeatures(queries=features_of, notes=notes)
 
 
 def with_numbers(
@@ -151,16 +151,16 @@ def _numbers(path: Path, values: Any, num_axes: int) -> np.ndarray:
     return array if array.dtype == np.float16 else array.astype(np.float32)
 
 
-def _is_same(one: Features, other: Features) -> bool:
+def _is_same(ours: Features, theirs: Features) -> bool:
     """Up to what half precision would change."""
-    (states, pooled), (other_states, other_pooled) = one, other
+    (states, pooled), (other_states, other_pooled) = ours, theirs
     if pooled is None or other_pooled is None:
         return pooled is other_pooled and _is_near(states, other_states)
     return _is_near(states, other_states) and _is_near(pooled, other_pooled)
 
 
-def _is_near(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-2, atol=1e-3))
+def _is_near(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return ours.shape == theirs.shape and bool(np.allclose(ours, theirs, rtol=1e-2, atol=1e-3))
 
 
 def _listed(qids: Mapping[str, None]) -> str:

@@ -13,4 +13,8 @@ from qle.data.readlog import ReadLog
 def read(source: Path, log: ReadLog, *, suffix: str = "") -> list[Annotation]:
     """`suffix`: dropped from the names of videos, for datasets that some write with and some without (".avi")."""
     annotations = read_annotations(source, allow_unlabelled=True, log=log)
-    return [replace(one, video=one.video.removesuffix(suffix)) for one in annotations] if suffix else annotations
+    return (
+        [replace(annotation, video=annotation.video.removesuffix(suffix)) for annotation in annotations]
+        if suffix
+        else annotations
+    )

@@ -49,10 +49,10 @@ def cholect50_split(name: str, videos: Collection[int]) -> dict[int, str]:
     test: tuple[int, ...]
     if name == "rdv":
         val, test = CHOLECT50_RDV_VAL, CHOLECT50_RDV_TEST
-    elif name in (names := [f"fold{place}" for place in range(1, len(CHOLECT50_FOLDS) + 1)]):
+    elif name in (names := [f"fold{fold}" for fold in range(1, len(CHOLECT50_FOLDS) + 1)]):
         number = names.index(name)
         test = CHOLECT50_FOLDS[number]
-        others = [video for place, fold in enumerate(CHOLECT50_FOLDS) if place != number for video in fold]
+        others = [video for index, fold in enumerate(CHOLECT50_FOLDS) if index != number for video in fold]
         val = tuple([video for video in others if video in videos][-5:])
     else:
         raise ConfigError(f"--split {name}: choose one of rdv, fold1, fold2, fold3, fold4, fold5")

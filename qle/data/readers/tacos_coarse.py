@@ -23,11 +23,11 @@ def read(source: Path, log: ReadLog, *, videos: Path | None = None) -> list[Anno
     annotations: list[Annotation] = []
     counts: dict[str, int] = {}
     items = list_items(source)
-    for place, (line, item) in enumerate(items):
+    for number, (line, item) in enumerate(items):
         try:
             annotation = _annotation(checked_object("row", item), counts)
         except BadRow as bad:
-            log.bad(source, line, BadRow(f"[{place}] {bad.key}", bad.reason))
+            log.bad(source, line, BadRow(f"[{number}] {bad.key}", bad.reason))
             continue
         if wanted is None or annotation.video in wanted:
             annotations.append(annotation)

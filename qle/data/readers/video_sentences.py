@@ -94,9 +94,9 @@ def _told(line: int, video: str, number: int, sentence: Any, window: Any, entry:
     return Told(line=line, video=video, number=number, sentence=words, start=start, end=end, entry=entry)
 
 
-def _within(place: str, bad: BadRow) -> BadRow:
+def _within(entry: str, bad: BadRow) -> BadRow:
     """The same fault, with the entry that has it before its key."""
-    return type(bad)(f"{place[:80]} {bad.key}", bad.reason)
+    return type(bad)(f"{entry[:80]} {bad.key}", bad.reason)
 
 
 def refuse_backwards(start_s: float, end_s: float) -> None:

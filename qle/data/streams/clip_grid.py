@@ -77,15 +77,15 @@ def averaged(values: np.ndarray, usable: np.ndarray, rows: ClipRows) -> tuple[np
     num_clips = len(rows.shown)
     kept = usable & (rows.owner >= 0) & (rows.owner < num_clips)
     counts = np.bincount(rows.owner[kept], minlength=num_clips)
-    found = counts > 0
+    is_known = counts > 0
     clips = np.zeros((num_clips, values.shape[1]), dtype=np.float32)
-    if found.any():
-        begins = (np.cumsum(counts) - counts)[found]
-        clips[found] = np.add.reduceat(values[kept], begins, axis=0, dtype=np.float32) / counts[found][:, None]
+    if is_known.any():
+        begins = (np.cumsum(counts) - counts)[is_known]
+        clips[is_known] = np.add.reduceat(values[kept], begins, axis=0, dtype=np.float32) / counts[is_known][:, None]
     shows = np.flatnonzero(rows.shown >= 0)
     shows = shows[usable[rows.shown[shows]]]
-    clips[shows], found[shows] = values[rows.shown[shows]], True
-    return clips, found
+    clips[shows], is_known[shows] = values[rows.shown[shows]], True
+    return clips, is_known
 
 
 def pool_bounds(num_clips: int, num_bins: int) -> np.ndarray:

@@ -308,16 +308,18 @@ class StreamSet:
     def _own_keys(self) -> dict[str, dict[str, str]]:
         """Key in the first space -> key in each, by hash."""
         first, *others = self.spaces
-        found = {key: {first.record.hash: key} for key in first.keys()}  # noqa: SIM118 - a Space is no dict
+        own_keys = {key: {first.record.hash: key} for key in first.keys()}  # noqa: SIM118 - a Space is no dict
         for space in others:
             names = VideoNames(space)
-            found = {key: own | {space.record.hash: there} for key, own in found.items() if (there := names.find(key))}
-        if not found:
+            own_keys = {
+                key: own | {space.record.hash: there} for key, own in own_keys.items() if (there := names.find(key))
+            }
+        if not own_keys:
             raise CacheMismatchError(
                 f"no video is in all of {', '.join(space.path.name for space in self.spaces)}\n"
                 f"their keys differ: {first.keys()[:1]} and {[space.keys()[:1] for space in others]}"
             )
-        return found
+        return own_keys
 
 
 def _means(video: Video, stream: str, begin: int, end: int) -> np.ndarray:

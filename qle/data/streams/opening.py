@@ -27,13 +27,13 @@ class VideoNames:
     def find(self, key: str) -> str | None:
         if key in self._keys:
             return key
-        found = self._short.get(without_suffix(key), [])
-        if len(found) > 1:
+        keys = self._short.get(without_suffix(key), [])
+        if len(keys) > 1:
             raise CacheMismatchError(
-                f"video {key!r} fits {len(found)} videos of {self._where}: {', '.join(map(repr, found[:4]))}\n"
+                f"video {key!r} fits {len(keys)} videos of {self._where}: {', '.join(map(repr, keys[:4]))}\n"
                 "spaces that are used together need the same keys"
             )
-        return found[0] if found else None
+        return keys[0] if keys else None
 
 
 def without_suffix(key: str) -> str:
@@ -74,7 +74,7 @@ def check_rates(recipe: FeatureRecipe, spaces: Sequence[Space]) -> None:
         return
     first = spaces[0]
     for space in spaces[1:]:
-        rules = [one.record.hashed.get("sampling") for one in (first, space)]
+        rules = [compared.record.hashed.get("sampling") for compared in (first, space)]
         if rules[0] != rules[1]:
             raise ConfigError(
                 f"rows of {first.path.name} ({_told(rules[0])}) and of {space.path.name} ({_told(rules[1])}) are not the same "

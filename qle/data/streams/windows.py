@@ -66,8 +66,8 @@ def window_of(clips: VideoClips, first: int, stop: int, recipe: FeatureRecipe) -
         features, valid = pooled(features, valid, bounds)
         edges_s = edges_s[bounds]
     joined = np.empty((len(valid), recipe.dim), dtype=np.float32)
-    place_streams(joined, features, recipe)
-    place_endpoints(joined, recipe)
+    fill_streams(joined, features, recipe)
+    fill_endpoints(joined, recipe)
     joined[~valid] = 0
     return WindowClips(features=joined, edges_s=edges_s, valid=valid)
 
@@ -77,7 +77,7 @@ def window_features(clips: VideoClips, first: int, stop: int, recipe: FeatureRec
     return window_of(clips, first, stop, recipe).features
 
 
-def place_streams(out: np.ndarray, features: np.ndarray, recipe: FeatureRecipe) -> None:
+def fill_streams(out: np.ndarray, features: np.ndarray, recipe: FeatureRecipe) -> None:
     """Features without endpoints into the columns that are theirs."""
     column = begin = 0
     for part in recipe.parts:
@@ -86,7 +86,7 @@ def place_streams(out: np.ndarray, features: np.ndarray, recipe: FeatureRecipe) 
         begin += part.dim
 
 
-def place_endpoints(out: np.ndarray, recipe: FeatureRecipe) -> None:
+def fill_endpoints(out: np.ndarray, recipe: FeatureRecipe) -> None:
     """Begin and end of each clip, as fractions of the window that `out` is, into the columns that are theirs."""
     ends = endpoints(len(out))
     for column in endpoint_columns(recipe):

@@ -54,17 +54,17 @@ class Extractive(Summariser):
             text = _title(words, importance) or used[0].rstrip(".")
         else:
             chosen = _choose(likeness, importance, level.num_sentences)
-            text = " ".join(_ended(used[place]) for place in sorted(chosen))
+            text = " ".join(_ended(used[number]) for number in sorted(chosen))
         return Summary(text=text, num_used=len(used))
 
 
 def _words(sentence: str) -> dict[str, str]:
     """Stem -> the word as it stands, without stop words. A set alone would do but for the title."""
-    found: dict[str, str] = {}
+    word_of_stem: dict[str, str] = {}
     for word in _WORD.findall(sentence.lower()):
         if word not in _STOP_WORDS:
-            found.setdefault(_stem(word), word)
-    return found
+            word_of_stem.setdefault(_stem(word), word)
+    return word_of_stem
 
 
 def _stem(word: str) -> str:
@@ -74,7 +74,7 @@ def _stem(word: str) -> str:
 
 def _likeness(sentences: Sequence[set[str]]) -> np.ndarray:
     """(sentences, sentences) float64, cosines, 0 on the diagonal."""
-    vocabulary = {stem: place for place, stem in enumerate(sorted(set().union(*sentences)))}
+    vocabulary = {stem: column for column, stem in enumerate(sorted(set().union(*sentences)))}
     counts = np.zeros((len(sentences), max(len(vocabulary), 1)))
     for row, stems in enumerate(sentences):
         counts[row, [vocabulary[stem] for stem in sorted(stems)]] = 1.0

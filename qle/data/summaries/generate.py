@@ -48,7 +48,7 @@ class SummariesResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Video:
+class _ToldVideo:
     name: str
     sentences: tuple[str, ...]
     """In order of time, none twice."""
@@ -71,13 +71,13 @@ def write_summaries(
     done = _known(out, part, wanted, overwrite=overwrite)
     num_known, notes = len(done), list[str]()
     _make_folder(out)
-    for place, video in enumerate(videos):
+    for number, video in enumerate(videos):
         rows = _rows(video, [level for level in levels if _qid(video, level) not in done], summariser, wanted, notes)
         if rows:
             append_line(part, "\n".join(json.dumps(row_of(row), ensure_ascii=False) for row in rows))
             done |= {row.qid: row for row in rows}
         if on_progress is not None:
-            on_progress(place + 1, len(videos), video.name)
+            on_progress(number + 1, len(videos), video.name)
     if not done:
         raise AnnotationError(f"{out}: nothing was said about any video\n{notes[0] if notes else ''}".rstrip())
     ordered = [done[qid] for qid in wanted if qid in done]
@@ -89,40 +89,44 @@ def write_summaries(
     )
 
 
-def _videos(annotations: Iterable[Annotation]) -> list[_Video]:
+def _videos(annotations: Iterable[Annotation]) -> list[_ToldVideo]:
     by_name: dict[str, list[Annotation]] = {}
-    for one in annotations:
-        if not one.is_absent:
-            by_name.setdefault(one.video, []).append(one)
+    for annotation in annotations:
+        if not annotation.is_absent:
+            by_name.setdefault(annotation.video, []).append(annotation)
     if not by_name:
         raise AnnotationError("there is no sentence that happens in some video, so nothing to summarise")
     return [_video(name, told) for name, told in by_name.items()]
 
 
-def _video(name: str, told: Sequence[Annotation]) -> _Video:
-    ordered = sorted(told, key=lambda one: one.windows[:1] or ((float("inf"), 0.0),))
+def _video(name: str, told: Sequence[Annotation]) -> _ToldVideo:
+    ordered = sorted(told, key=lambda annotation: annotation.windows[:1] or ((float("inf"), 0.0),))
     first_as: dict[str, str] = {}
-    for one in ordered:
-        first_as.setdefault(words_of(one.query), one.query)
+    for annotation in ordered:
+        first_as.setdefault(words_of(annotation.query), annotation.query)
     sentences = tuple(first_as.values())
     facts = {key: value for key in KEPT_FACTS if (value := told[0].origin.get(key)) is not None}
     digest = hashlib.sha256(json.dumps([name, *sentences], ensure_ascii=False).encode()).hexdigest()
-    durations_s = [one.duration_s for one in told if one.duration_s is not None]
+    durations_s = [annotation.duration_s for annotation in told if annotation.duration_s is not None]
     duration_s = durations_s[0] if durations_s else None
-    return _Video(name=name, sentences=sentences, duration_s=duration_s, facts=facts, source=digest)
+    return _ToldVideo(name=name, sentences=sentences, duration_s=duration_s, facts=facts, source=digest)
 
 
-def _qid(video: _Video, level: Level) -> str:
+def _qid(video: _ToldVideo, level: Level) -> str:
     return f"{video.name}_{level.name}"
 
 
-def _origin(video: _Video, level: Level, identity: Any) -> dict[str, Any]:
+def _origin(video: _ToldVideo, level: Level, identity: Any) -> dict[str, Any]:
     """All that decides the text."""
     return {"level": level.name, **identity, "source": video.source}
 
 
 def _rows(
-    video: _Video, levels: Sequence[Level], summariser: Summariser, wanted: dict[str, dict[str, Any]], notes: list[str]
+    video: _ToldVideo,
+    levels: Sequence[Level],
+    summariser: Summariser,
+    wanted: dict[str, dict[str, Any]],
+    notes: list[str],
 ) -> list[Annotation]:
     rows: list[Annotation] = []
     for level in levels:

@@ -16,7 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from qle.data.summaries.levels import Level, Summariser, Summary, evenly, tidy
 from qle.errors import ConfigError
-from qle.hub import check_complete, explained, hub_options, missing_tensors, quiet_library
+from qle.hub import (
+    check_complete,
+    failures_as_config_errors,
+    hub_options,
+    missing_tensors,
+    network_options,
+    quiet_library,
+)
 from qle.weights import state_digest
 
 PROMPT = "These sentences describe, in order of time, what happens in a video:\n\n{sentences}\n\n{task} Answer with that alone."
@@ -84,7 +91,9 @@ class LanguageModel(Summariser):
         return bool(self._network.config.is_encoder_decoder)
 
     def _tokens(self, sentences: Sequence[str], level: Level) -> Mapping[str, torch.Tensor]:
-        prompt = PROMPT.format(sentences="\n".join(" ".join(one.split()) for one in sentences), task=level.task)
+        prompt = PROMPT.format(
+            sentences="\n".join(" ".join(sentence.split()) for sentence in sentences), task=level.task
+        )
         if self._is_chat:
             tokens = self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=True, return_tensors="pt",
@@ -108,13 +117,18 @@ class LanguageModel(Summariser):
 
 
 def _load(source: str) -> tuple[Any, Any]:
-    with quiet_library(), explained(source, "language model"):
+    with quiet_library(), failures_as_config_errors(source, "language model"):
         options = hub_options(source)
         config = AutoConfig.from_pretrained(source, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         network, report = loader.from_pretrained(
-            source, config=config, dtype="auto", use_safetensors=True, output_loading_info=True, **options
+            source,
+            config=config,
+            dtype="auto",
+            use_safetensors=True,
+            output_loading_info=True,
+            **network_options(options),
         )
         check_complete(missing_tensors(report), source)
     _check_vocabulary(tokenizer, network, source)

@@ -74,7 +74,7 @@ def evenly(sentences: Sequence[str], count: int) -> list[str]:
         return list(sentences)
     if count == 1:
         return [sentences[len(sentences) // 2]]
-    return [sentences[round(place * (len(sentences) - 1) / (count - 1))] for place in range(count)]
+    return [sentences[round(number * (len(sentences) - 1) / (count - 1))] for number in range(count)]
 
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)

@@ -19,7 +19,7 @@ DIDEMO_END_S = 31
 def encode_didemo(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mapping[Path, bytes]:
     """Paths are names of files: the folders of whoever made the published file are gone."""
     tell_lost(annotations, log, "windows", "saliency", "boxes", "masks", "concept", "split")
-    return {out: _table(COLUMNS, (_didemo_row(one) for one in annotations), "\r\n")}
+    return {out: _table(COLUMNS, (_didemo_row(annotation) for annotation in annotations), "\r\n")}
 
 
 def _didemo_row(annotation: Annotation) -> tuple[Any, ...]:
@@ -33,7 +33,10 @@ def _didemo_row(annotation: Annotation) -> tuple[Any, ...]:
 def encode_msrvtt(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mapping[Path, bytes]:
     """As the test file: key, vid_key, video_id, sentence."""
     tell_lost(annotations, log, "windows", "saliency", "boxes", "masks", "concept", "split")
-    rows = ((one.qid, re.sub(r"^video(?=\d+$)", "msr", one.video), one.video, one.query) for one in annotations)
+    rows = (
+        (annotation.qid, re.sub(r"^video(?=\d+$)", "msr", annotation.video), annotation.video, annotation.query)
+        for annotation in annotations
+    )
     return {out: _table(("key", "vid_key", "video_id", "sentence"), rows, "\n")}
 
 

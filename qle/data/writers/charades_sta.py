@@ -14,15 +14,19 @@ from qle.errors import AnnotationError
 def encode(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mapping[Path, bytes]:
     lines: list[str] = []
     lengths_s: dict[str, float] = {}
-    for one, (start_s, end_s) in single_windows(annotations, log):
-        if any(sign.isspace() for sign in one.video) or "##" in one.video or len(one.query.splitlines()) != 1:
+    for annotation, (start_s, end_s) in single_windows(annotations, log):
+        if (
+            any(sign.isspace() for sign in annotation.video)
+            or "##" in annotation.video
+            or len(annotation.query.splitlines()) != 1
+        ):
             raise AnnotationError(
-                f"annotation {one.qid!r} of {one.video!r}: a video with spaces or a query of several lines: the lines of "
-                "Charades-STA cannot hold that"
+                f"annotation {annotation.qid!r} of {annotation.video!r}: a video with spaces or a query of several lines: "
+                "the lines of Charades-STA cannot hold that"
             )
-        lines.append(f"{one.video} {start_s!r} {end_s!r}##{one.query}\n")
-        if one.duration_s is not None:
-            lengths_s[one.video] = one.duration_s
+        lines.append(f"{annotation.video} {start_s!r} {end_s!r}##{annotation.query}\n")
+        if annotation.duration_s is not None:
+            lengths_s[annotation.video] = annotation.duration_s
     tell_lost(annotations, log, "saliency", "boxes", "masks", "concept", "split")
     files = {out: "".join(lines).encode()}
     if lengths_s:

@@ -18,18 +18,18 @@ def encode(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mappin
     """Windows and ratings; hidden rows without."""
     kept = _not_absent(annotations, log)
     tell_lost(kept, log, "boxes", "masks", "concept", "split")
-    if any(one.saliency is not None and one.clip_s != CLIP_S for one in kept):
+    if any(annotation.saliency is not None and annotation.clip_s != CLIP_S for annotation in kept):
         raise AnnotationError(
             f"{out}: ratings of clips that are not {CLIP_S:g} s long: QVHighlights has no word for that"
         )
-    return {out: json_lines(_row(one) for one in kept)}
+    return {out: json_lines(_row(annotation) for annotation in kept)}
 
 
 def encode_windows(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mapping[Path, bytes]:
     """As lighthouse publishes Charades-STA, TACoS and ActivityNet Captions: windows alone, hidden rows without."""
     kept = _not_absent(annotations, log)
     tell_lost(kept, log, "saliency", "boxes", "masks", "concept", "split")
-    rows = (_row(one) for one in kept)
+    rows = (_row(annotation) for annotation in kept)
     return {out: json_lines({key: row[key] for key in _WINDOW_KEYS if key in row} for row in rows)}
 
 
@@ -40,22 +40,22 @@ def encode_submission(out: Path, annotations: Sequence[Annotation], log: ReadLog
     """What somebody would submit who knows the truth: every window with score 1, the mean rating of every clip (0 where
     nobody rated). For checking an evaluator, whose R1 must be 100. `qle localize --format jsonl` makes real ones."""
     rows: dict[str, dict[str, Any]] = {}
-    for one, (start_s, end_s) in single_windows(annotations, ReadLog()):
-        row = rows.setdefault(one.qid, _asked(one) | {"pred_relevant_windows": []})
+    for annotation, (start_s, end_s) in single_windows(annotations, ReadLog()):
+        row = rows.setdefault(annotation.qid, _asked(annotation) | {"pred_relevant_windows": []})
         row["pred_relevant_windows"].append([plain(start_s), plain(end_s), 1.0])
-        if one.saliency is not None:
-            row["pred_saliency_scores"] = _mean_ratings(one)
+        if annotation.saliency is not None:
+            row["pred_saliency_scores"] = _mean_ratings(annotation)
     labelled(annotations, log)
     return {out: json_lines(rows.values())}
 
 
 def _not_absent(annotations: Sequence[Annotation], log: ReadLog) -> list[Annotation]:
-    if absent := sum(one.is_absent for one in annotations):
+    if absent := sum(annotation.is_absent for annotation in annotations):
         log.num_left_out += absent
         log.note(
             f"{absent:,} annotations left out: they say that their query never happens, which official tools refuse"
         )
-    return [one for one in annotations if not one.is_absent]
+    return [annotation for annotation in annotations if not annotation.is_absent]
 
 
 def _asked(annotation: Annotation) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from qle.errors import AnnotationError
 def labelled(annotations: Sequence[Annotation], log: ReadLog) -> list[Annotation]:
     """Those with windows. Formats of moments cannot say that a query never happens, or that nobody knows."""
     for kind, count in (
-        ("say that their query never happens", sum(one.is_absent for one in annotations)),
-        ("have no labels", sum(not one.is_labelled for one in annotations)),
+        ("say that their query never happens", sum(annotation.is_absent for annotation in annotations)),
+        ("have no labels", sum(not annotation.is_labelled for annotation in annotations)),
     ):
         if count:
             log.num_left_out += count
             log.note(f"{count:,} annotations left out: they {kind}, for which this format has no word")
-    kept = [one for one in annotations if one.is_present]
+    kept = [annotation for annotation in annotations if annotation.is_present]
     if not kept:
         raise AnnotationError(f"there is nothing to write: none of {len(annotations):,} annotations has a window")
     return kept
@@ -32,16 +32,16 @@ def labelled(annotations: Sequence[Annotation], log: ReadLog) -> list[Annotation
 def single_windows(annotations: Sequence[Annotation], log: ReadLog) -> Iterator[tuple[Annotation, Window]]:
     """For formats with one window a row: an annotation with several becomes several rows."""
     kept = labelled(annotations, log)
-    if count := sum(len(one.windows) > 1 for one in kept):
+    if count := sum(len(annotation.windows) > 1 for annotation in kept):
         log.note(f"{count:,} annotations with several windows became a row for each: this format has one window a row")
-    for one in kept:
-        for window in one.windows:
-            yield one, window
+    for annotation in kept:
+        for window in annotation.windows:
+            yield annotation, window
 
 
 def tell_lost(annotations: Sequence[Annotation], log: ReadLog, *names: str) -> None:
     """A note on fields that the format has no place for."""
-    if lost := [name for name in names if any(_is_said(getattr(one, name)) for one in annotations)]:
+    if lost := [name for name in names if any(_is_said(getattr(annotation, name)) for annotation in annotations)]:
         log.note(f"this format has no place for {', '.join(lost)}")
 
 

@@ -28,12 +28,12 @@ def encode(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mappin
 def encode_coarse(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mapping[Path, bytes]:
     """A row for each query; when it happens is not said."""
     rows: list[dict[str, Any]] = []
-    for one in annotations:
-        fps, num_frames = _frames(one)
+    for annotation in annotations:
+        fps, num_frames = _frames(annotation)
         rows.append(
             {
-                "video_id": f"{one.video}{SUFFIX}",
-                "summarized_sentence": one.query,
+                "video_id": f"{annotation.video}{SUFFIX}",
+                "summarized_sentence": annotation.query,
                 "fps": fps,
                 "num_frames": num_frames,
             }

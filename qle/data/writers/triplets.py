@@ -6,14 +6,13 @@ drawn by concept: a synonym of what happens is never one, as it was in 9 % of th
 
 import csv
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from qle.data.annotations import Annotation
-from qle.durable import sync_file
+from qle.durable import name_beside, sync_file
 from qle.errors import AnnotationError
 from qle.segments.spans import mask_of
 
@@ -39,14 +38,14 @@ def write_triplets(
         if annotation.is_labelled:
             by_video.setdefault(annotation.video, []).append(annotation)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".qle-{path.name[:60]}.{secrets.token_hex(6)}.tmp")
+    beside = name_beside(path)
     num_rows = 0
     try:
         with beside.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(HEADER)
-            for place, (video, asked) in enumerate(sorted(by_video.items())):
-                rng = np.random.default_rng((seed, place))
+            for number, (video, asked) in enumerate(sorted(by_video.items())):
+                rng = np.random.default_rng((seed, number))
                 for frame, query, label in _rows(video, asked, fps, stride, num_negatives, rng):
                     table.writerow((f"{folder}{video}/frame_{frame:07d}.jpg", query, f"{label:.1f}"))
                     num_rows += 1
@@ -64,28 +63,28 @@ def _rows(
     video: str, asked: Sequence[Annotation], fps: float, stride: int, num_negatives: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, str, int]]:
     labels = _labels(video, asked, fps, stride)
-    concepts = sorted({one.concept_key for one in asked})
-    of_query = np.array([concepts.index(one.concept_key) for one in asked])
-    happens = np.stack([labels[of_query == place].any(axis=0) for place in range(len(concepts))])
-    never_asked = {place for place in range(len(asked)) if not labels[place].any()}
+    concepts = sorted({annotation.concept_key for annotation in asked})
+    of_query = np.array([concepts.index(annotation.concept_key) for annotation in asked])
+    happens = np.stack([labels[of_query == number].any(axis=0) for number in range(len(concepts))])
+    never_asked = {number for number in range(len(asked)) if not labels[number].any()}
     for step in range(labels.shape[1]):
         frame = step * stride
-        for place in np.flatnonzero(labels[:, step]).tolist():
-            yield frame, asked[place].query, 1
+        for number in np.flatnonzero(labels[:, step]).tolist():
+            yield frame, asked[number].query, 1
         quiet = np.flatnonzero(~happens[of_query, step])
         drawn = set(rng.permutation(quiet)[:num_negatives].tolist())
         drawn |= never_asked & set(quiet.tolist())
         never_asked -= drawn
-        for place in sorted(drawn):
-            yield frame, asked[place].query, 0
+        for number in sorted(drawn):
+            yield frame, asked[number].query, 0
 
 
 def _labels(video: str, asked: Sequence[Annotation], fps: float, stride: int) -> np.ndarray:
     """(queries, frames with rows) bool: a frame stands for the stretch up to the next one that has rows."""
-    durations_s = {one.duration_s for one in asked if one.duration_s is not None}
-    end_s = max([*durations_s, *(window[1] for one in asked for window in one.windows)], default=0.0)
+    durations_s = {annotation.duration_s for annotation in asked if annotation.duration_s is not None}
+    end_s = max([*durations_s, *(window[1] for annotation in asked for window in annotation.windows)], default=0.0)
     num_steps = int(np.ceil(round(end_s * fps / stride, 6)))
     if not num_steps:
         raise AnnotationError(f"video {video}: neither duration nor windows, so nobody knows how many frames it has")
     edges_s = np.arange(num_steps + 1) * (stride / fps)
-    return np.stack([mask_of(one.windows, edges_s) for one in asked])
+    return np.stack([mask_of(annotation.windows, edges_s) for annotation in asked])

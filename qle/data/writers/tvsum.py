@@ -15,7 +15,7 @@ from qle.errors import AnnotationError
 
 def encode(out: Path, annotations: Sequence[Annotation], log: ReadLog) -> Mapping[Path, bytes]:
     tell_lost(annotations, log, "windows", "boxes", "masks", "concept", "split")
-    return {out: json_lines(_row(one) for one in annotations)}
+    return {out: json_lines(_row(annotation) for annotation in annotations)}
 
 
 def _row(annotation: Annotation) -> dict[str, Any]:

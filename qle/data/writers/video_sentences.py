@@ -20,9 +20,9 @@ class Sentences:
 
 def sentences_by_video(annotations: Sequence[Annotation], log: ReadLog) -> dict[str, Sentences]:
     videos: dict[str, Sentences] = {}
-    for one, window in single_windows(annotations, log):
-        video = videos.setdefault(one.video, Sentences(one))
-        video.sentences.append(one.query)
+    for annotation, window in single_windows(annotations, log):
+        video = videos.setdefault(annotation.video, Sentences(annotation))
+        video.sentences.append(annotation.query)
         video.windows.append(window)
     tell_lost(annotations, log, "saliency", "boxes", "masks", "concept", "split")
     return videos

@@ -45,27 +45,27 @@ class MomentTable:
 
     @property
     def is_labelled(self) -> np.ndarray:
-        return np.array([one.is_labelled for one in self.annotations], dtype=bool)
+        return np.array([annotation.is_labelled for annotation in self.annotations], dtype=bool)
 
 
 def moment_table(annotations: Sequence[Annotation], videos: Sequence[str], durations_s: Sequence[float]) -> MomentTable:
     """AnnotationError where nothing can be measured."""
     if not annotations:
         raise AnnotationError("nothing to evaluate: no annotation with an answer")
-    for one in annotations:
-        if not one.is_labelled and not _is_rated(one):
+    for annotation in annotations:
+        if not annotation.is_labelled and not _is_rated(annotation):
             raise AnnotationError(
-                f"annotation {one.qid!r} of {one.video!r} is not labelled (a hidden test set?): "
+                f"annotation {annotation.qid!r} of {annotation.video!r} is not labelled (a hidden test set?): "
                 "it can be localized but not measured"
             )
     numbers: dict[str, int] = {}
     return MomentTable(
         annotations=annotations,
-        windows=Windows.of([one.windows for one in annotations]),
+        windows=Windows.of([annotation.windows for annotation in annotations]),
         video=np.array([numbers.setdefault(video, len(numbers)) for video in videos]),
         videos=tuple(numbers),
         duration_s=np.asarray(durations_s, dtype=np.float64),
-        rated=np.array([k for k, one in enumerate(annotations) if _is_rated(one)], dtype=np.int64),
+        rated=np.array([k for k, annotation in enumerate(annotations) if _is_rated(annotation)], dtype=np.int64),
     )
 
 
@@ -90,21 +90,21 @@ class MomentAnswers:
 
 def ranked_table(ranked: Sequence[RankedQuery]) -> MomentTable:
     return moment_table(
-        [one.annotation for one in ranked],
-        [one.video for one in ranked],
-        [one.candidates.duration_s for one in ranked],
+        [query.annotation for query in ranked],
+        [query.video for query in ranked],
+        [query.candidates.duration_s for query in ranked],
     )
 
 
 def ranked_answers(ranked: Sequence[RankedQuery], ranking: Ranking, table: MomentTable) -> MomentAnswers:
-    spans = [ranked_spans(one.candidates, ranking) for one in ranked]
+    spans = [ranked_spans(query.candidates, ranking) for query in ranked]
     owner = np.repeat(np.arange(len(spans)), [len(some.score) for some in spans])
     start_s, end_s = (np.concatenate([getattr(some, name) for some in spans]) for name in ("start_s", "end_s"))
     rated = [ranked[number] for number in table.rated.tolist()]
     return MomentAnswers(
         lists=SpanLists.of(owner, start_s, end_s, len(spans), MOST_SPANS),
-        clip_scores=[clip_scores(one.candidates.track, one.annotation) for one in rated],
-        presence=np.array([presence_of(one.candidates, ranking) for one in ranked]),
+        clip_scores=[clip_scores(query.candidates.track, query.annotation) for query in rated],
+        presence=np.array([presence_of(query.candidates, ranking) for query in ranked]),
         has_moment=np.array([some.score[0] >= ranking.threshold for some in spans], dtype=bool),
     )
 
@@ -116,11 +116,11 @@ def clip_scores(track: ScoreTrack, annotation: Annotation) -> np.ndarray:
     num_clips, clip_s = len(annotation.saliency), annotation.clip_s
     usable = track.valid & np.isfinite(track.logit)
     logit = np.where(usable, track.logit, 0.0).astype(np.float64)
-    found = np.full(num_clips, -np.inf)
+    scores = np.full(num_clips, -np.inf)
     if np.allclose(track.edges_s[:-1], np.arange(len(logit)) * clip_s, atol=1e-3 * clip_s):  # rows are these very clips
         own = min(num_clips, len(logit))
-        found[:own] = np.where(usable, logit, -np.inf)[:own]
-        return found
+        scores[:own] = np.where(usable, logit, -np.inf)[:own]
+        return scores
     seconds = np.diff(track.edges_s) * usable
     borders = np.arange(num_clips + 1) * clip_s
     held, total = (
@@ -129,8 +129,8 @@ def clip_scores(track: ScoreTrack, annotation: Annotation) -> np.ndarray:
     )
     known = held > 1e-6 * clip_s
     # As float32: what rounding of the sums has put between equal clips must not order them.
-    found[known] = (total[known] / held[known]).astype(np.float32)
-    return found
+    scores[known] = (total[known] / held[known]).astype(np.float32)
+    return scores
 
 
 # Floors
@@ -142,12 +142,12 @@ def floor_draws(
     """By name, one answer or several to average over; none where the lengths of videos are not known."""
     if not np.isfinite(table.duration_s).all():
         return {}
-    found = {"whole_video": [_constant(table, (0.0, 1.0))]}
+    draws = {"whole_video": [_constant(table, (0.0, 1.0))]}
     if span is not None:
-        found["best_span"] = [_constant(table, span)]
+        draws["best_span"] = [_constant(table, span)]
     rng = np.random.default_rng(seed)
-    found["uniform"] = [_random(table, rng) for _ in range(num_draws)]
-    return {name: found[name] for name in FLOORS if name in found}
+    draws["uniform"] = [_random(table, rng) for _ in range(num_draws)]
+    return {name: draws[name] for name in FLOORS if name in draws}
 
 
 def _constant(table: MomentTable, span: tuple[float, float]) -> MomentAnswers:

@@ -2,7 +2,7 @@
 
     SpanLists + Windows -> overlaps -> hits (who takes which window, at every tIoU at once) -> AP of each query
 
-One pass over places, not over queries: the k-th spans of all queries choose together. A span takes the window that overlaps
+One pass over ranks, not over queries: the k-th spans of all queries choose together. A span takes the window that overlaps
 it most among those that are still free and whose overlap is not below the threshold (of equals the last); one that finds none
 is false. Windows lie end to end, so a query with a thousand of them costs what a thousand queries with one do.
 """
@@ -22,39 +22,39 @@ class SpanLists:
     """Ranked spans of several queries, best first, as a table; NaN behind the last span of a query."""
 
     start_s: np.ndarray
-    """(queries, places) float64"""
+    """(queries, ranks) float64"""
     end_s: np.ndarray
 
     @classmethod
     def of(
-        cls, owner: np.ndarray, start_s: np.ndarray, end_s: np.ndarray, num_queries: int, places: int
+        cls, owner: np.ndarray, start_s: np.ndarray, end_s: np.ndarray, num_queries: int, num_ranks: int
     ) -> "SpanLists":
-        """Lists made of spans that lie end to end, sorted by owner and then best first; those behind `places` are left out."""
-        place = np.arange(len(owner)) - np.searchsorted(owner, owner, side="left")
-        kept = place < places
-        table = np.full((2, num_queries, places), np.nan)
-        table[:, owner[kept], place[kept]] = start_s[kept], end_s[kept]
+        """Lists made of spans that lie end to end, sorted by owner and then best first; those behind `num_ranks` are left out."""
+        rank = np.arange(len(owner)) - np.searchsorted(owner, owner, side="left")
+        kept = rank < num_ranks
+        table = np.full((2, num_queries, num_ranks), np.nan)
+        table[:, owner[kept], rank[kept]] = start_s[kept], end_s[kept]
         return cls(start_s=table[0], end_s=table[1])
 
     @property
-    def num_places(self) -> int:
+    def num_ranks(self) -> int:
         return int(self.start_s.shape[1])
 
 
 def overlaps(lists: SpanLists, windows: Windows, undefined: float = 0.0) -> np.ndarray:
-    """(windows, places) float64: intersection over union of each window with each span of its query; -inf where none is.
+    """(windows, ranks) float64: intersection over union of each window with each span of its query; -inf where none is.
 
     `undefined`: where neither has a length (0 / 0).
     """
     start, end = lists.start_s[windows.owner], lists.end_s[windows.owner]
     both = np.maximum(np.minimum(end, windows.end_s[:, None]) - np.maximum(start, windows.start_s[:, None]), 0)
     either = (end - start) + (windows.end_s - windows.start_s)[:, None] - both
-    found = np.divide(both, either, out=np.full_like(both, undefined), where=either != 0)
-    return np.where(np.isnan(start), -np.inf, found)
+    ratio = np.divide(both, either, out=np.full_like(both, undefined), where=either != 0)
+    return np.where(np.isnan(start), -np.inf, ratio)
 
 
 def hits(overlap: np.ndarray, windows: Windows, tiou: np.ndarray) -> np.ndarray:
-    """(queries, places, tiou) bool: the span takes a window. `overlap`: (windows, places)."""
+    """(queries, ranks, tiou) bool: the span takes a window. `overlap`: (windows, ranks)."""
     taken = np.zeros((windows.num_owners, overlap.shape[1], len(tiou)), dtype=bool)
     if not len(windows.owner):
         return taken
@@ -62,14 +62,14 @@ def hits(overlap: np.ndarray, windows: Windows, tiou: np.ndarray) -> np.ndarray:
     segment = np.repeat(np.arange(len(first)), np.diff(first, append=len(windows.owner)))
     number = np.arange(len(windows.owner))[:, None]
     is_free = np.ones((len(windows.owner), len(tiou)), dtype=bool)
-    for place in range(overlap.shape[1]):
-        is_open = is_free & (overlap[:, place, None] >= tiou)
-        value = np.where(is_open, overlap[:, place, None], -np.inf)
+    for rank in range(overlap.shape[1]):
+        is_open = is_free & (overlap[:, rank, None] >= tiou)
+        value = np.where(is_open, overlap[:, rank, None], -np.inf)
         is_best = is_open & (value == np.maximum.reduceat(value, first)[segment])
         chosen = np.maximum.reduceat(np.where(is_best, number, -1), first)
         query, level = np.nonzero(chosen >= 0)
         is_free[chosen[query, level], level] = False
-        taken[windows.owner[first[query]], place, level] = True
+        taken[windows.owner[first[query]], rank, level] = True
     return taken
 
 

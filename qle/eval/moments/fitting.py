@@ -21,23 +21,23 @@ from qle.segments.spans import HALF, iou, mask_of
 
 def fit_ranking(ranked: Sequence[RankedQuery], ranking: Ranking) -> Ranking:
     """Temperature, bias, presence, threshold and those of the saliency; the rest as given."""
-    labelled = [one for one in ranked if one.annotation.is_labelled and len(one.candidates.logit)]
+    labelled = [query for query in ranked if query.annotation.is_labelled and len(query.candidates.logit)]
     if not labelled:
         return ranking
-    found = _fit_saliency(labelled, _fit_spans(labelled, ranking))
-    peak = np.array([one.candidates.logit.max() for one in labelled])
-    is_present = [one.annotation.is_present for one in labelled]
+    fitted = _fit_saliency(labelled, _fit_spans(labelled, ranking))
+    peak = np.array([query.candidates.logit.max() for query in labelled])
+    is_present = [query.annotation.is_present for query in labelled]
     if any(is_present):
-        scale, bias = fit_presence(peak, is_present, found.temperature, found.bias)
-        found = replace(found, presence_scale=scale, presence_bias=bias)
-    return _fit_threshold(labelled, found)
+        scale, bias = fit_presence(peak, is_present, fitted.temperature, fitted.bias)
+        fitted = replace(fitted, presence_scale=scale, presence_bias=bias)
+    return _fit_threshold(labelled, fitted)
 
 
 def _fit_spans(ranked: Sequence[RankedQuery], ranking: Ranking) -> Ranking:
     """Views that a border of their window cuts are left out where there are others: ranking treats them on their own."""
-    logit = np.concatenate([one.candidates.logit for one in ranked]).astype(np.float64)
-    label = np.concatenate([_is_right(one) for one in ranked])
-    is_whole = np.concatenate([~_is_cut(one.candidates) for one in ranked])
+    logit = np.concatenate([query.candidates.logit for query in ranked]).astype(np.float64)
+    label = np.concatenate([_is_right(query) for query in ranked])
+    is_whole = np.concatenate([~_is_cut(query.candidates) for query in ranked])
     if is_whole.any() and _both(label[is_whole]):
         logit, label = logit[is_whole], label[is_whole]
     if not _both(label):
@@ -48,11 +48,13 @@ def _fit_spans(ranked: Sequence[RankedQuery], ranking: Ranking) -> Ranking:
 
 def _fit_saliency(ranked: Sequence[RankedQuery], ranking: Ranking) -> Ranking:
     """A clip counts by its seconds."""
-    tracks = [one.candidates.track for one in ranked]
+    tracks = [query.candidates.track for query in ranked]
     usable = np.concatenate([track.valid & np.isfinite(track.logit) for track in tracks])
     seconds = np.concatenate([np.diff(track.edges_s) for track in tracks])
     usable &= seconds > 0
-    label = np.concatenate([mask_of(one.annotation.windows, one.candidates.track.edges_s) for one in ranked])[usable]
+    label = np.concatenate([mask_of(query.annotation.windows, query.candidates.track.edges_s) for query in ranked])[
+        usable
+    ]
     if not _both(label):
         return ranking
     weight = seconds[usable] / seconds[usable].mean()
@@ -64,13 +66,13 @@ def _fit_saliency(ranked: Sequence[RankedQuery], ranking: Ranking) -> Ranking:
 def _fit_threshold(ranked: Sequence[RankedQuery], ranking: Ranking) -> Ranking:
     """Half way between the last score that is worth showing and the next one."""
     shown = replace(ranking, nms_tiou=min(ranking.nms_tiou, SHOWN_TIOU))
-    spans = [ranked_spans(one.candidates, shown) for one in ranked]
-    score = np.concatenate([found.score for found in spans])
-    is_hit = np.concatenate([_hits(one, found) for one, found in zip(ranked, spans, strict=True)])
+    spans = [ranked_spans(query.candidates, shown) for query in ranked]
+    score = np.concatenate([spans_of_query.score for spans_of_query in spans])
+    is_hit = np.concatenate([_hits(query, spans_of_query) for query, spans_of_query in zip(ranked, spans, strict=True)])
     if not is_hit.any():
         return ranking
     order = np.argsort(-score, kind="stable")
-    num_windows = sum(len(one.annotation.windows) for one in ranked)
+    num_windows = sum(len(query.annotation.windows) for query in ranked)
     f1 = 2 * np.cumsum(is_hit[order]) / (np.arange(1, len(order) + 1) + num_windows)
     # Spans of one score come and go together.
     is_last = np.append(np.diff(score[order]) < 0, True)
@@ -79,22 +81,22 @@ def _fit_threshold(ranked: Sequence[RankedQuery], ranking: Ranking) -> Ranking:
     return replace(ranking, threshold=(float(score[order[best]]) + following) / 2)
 
 
-def _is_right(one: RankedQuery) -> np.ndarray:
-    spans = np.stack([one.candidates.start_s, one.candidates.end_s], axis=1)
-    return np.asarray(iou(spans, np.array(one.annotation.windows)).max(axis=1, initial=0.0) >= HALF)
+def _is_right(query: RankedQuery) -> np.ndarray:
+    spans = np.stack([query.candidates.start_s, query.candidates.end_s], axis=1)
+    return np.asarray(iou(spans, np.array(query.annotation.windows)).max(axis=1, initial=0.0) >= HALF)
 
 
-def _hits(one: RankedQuery, spans: RankedSpans) -> np.ndarray:
+def _hits(query: RankedQuery, spans: RankedSpans) -> np.ndarray:
     """Best first, each takes the window that it overlaps most of those that no better one has taken. A span's hit hangs on
     better ones alone, so that it is the same for every threshold."""
-    overlap = iou(np.stack([spans.start_s, spans.end_s], axis=1), np.array(one.annotation.windows))
+    overlap = iou(np.stack([spans.start_s, spans.end_s], axis=1), np.array(query.annotation.windows))
     is_hit = np.zeros(len(overlap), bool)
     if not overlap.shape[1]:
         return is_hit
-    for place in range(len(overlap)):
-        window = int(np.argmax(overlap[place]))
-        if overlap[place, window] >= HALF:
-            is_hit[place] = True
+    for rank in range(len(overlap)):
+        window = int(np.argmax(overlap[rank]))
+        if overlap[rank, window] >= HALF:
+            is_hit[rank] = True
             overlap[:, window] = 0.0
     return is_hit
 

@@ -25,12 +25,12 @@ Values = dict[str, np.ndarray]
 def moment_values(table: MomentTable, answers: MomentAnswers) -> Values:
     """Numbers of all present queries: first with all of their targets, then with those of each class of length."""
     overlap = overlaps(answers.lists, table.windows)
-    found = _class_values(overlap, table.windows, RANK1_TIOU, RECALL_DEPTHS)
+    values_of = _class_values(overlap, table.windows, RANK1_TIOU, RECALL_DEPTHS)
     for name in CLASSES:
         chosen = in_class(table.windows, name)
         values = _class_values(overlap[chosen], part_of(table.windows, chosen), (0.5,), (1,))
-        found |= {f"{name}_{key}": values[key] for key in ("map", "r1@0.5", "miou")}
-    return found
+        values_of |= {f"{name}_{key}": values[key] for key in ("map", "r1@0.5", "miou")}
+    return values_of
 
 
 def in_class(windows: Windows, name: str) -> np.ndarray:
@@ -43,7 +43,7 @@ def in_class(windows: Windows, name: str) -> np.ndarray:
 def _class_values(
     overlap: np.ndarray, windows: Windows, recall_tiou: tuple[float, ...], depths: tuple[int, ...]
 ) -> Values:
-    """`overlap`: (windows, places)."""
+    """`overlap`: (windows, ranks)."""
     precision = list_average_precision(hits(overlap, windows, BENCHMARK_TIOU - TIOU_SLACK), windows.counts)
     best = best_so_far(overlap, windows)
     recall = {
@@ -57,49 +57,49 @@ def _class_values(
 
 
 def best_so_far(overlap: np.ndarray, windows: Windows) -> np.ndarray:
-    """(pairs, places): the highest overlap of any of the first spans with any window; NaN without windows."""
-    found = np.full((windows.num_owners, overlap.shape[1]), np.nan)
+    """(pairs, ranks): the highest overlap of any of the first spans with any window; NaN without windows."""
+    best_overlap = np.full((windows.num_owners, overlap.shape[1]), np.nan)
     if len(windows.owner):
         first = np.flatnonzero(np.diff(windows.owner, prepend=-1))
         best = np.maximum.accumulate(np.maximum.reduceat(np.maximum(overlap, 0.0), first), axis=1)
-        found[windows.owner[first]] = best
-    return found
+        best_overlap[windows.owner[first]] = best
+    return best_overlap
 
 
 def highlight_values(table: MomentTable, answers: MomentAnswers) -> Values:
     """Numbers of all rated pairs; empty where there are none."""
     raters = np.array([_ratings(table, number).shape[1] for number in table.rated.tolist()], dtype=np.int64)
-    found: Values = {}
+    values: Values = {}
     few, many = np.flatnonzero(raters <= MOST_LEVEL_RATERS), np.flatnonzero(raters > MOST_LEVEL_RATERS)
     if len(few):
-        found |= _level_values(table, answers, few)
+        values |= _level_values(table, answers, few)
     if len(many):
-        found["top5_map"] = np.full(table.num_pairs, np.nan)
-        for place in many.tolist():
-            number = int(table.rated[place])
+        values["top5_map"] = np.full(table.num_pairs, np.nan)
+        for index in many.tolist():
+            number = int(table.rated[index])
             ratings = np.nan_to_num(_ratings(table, number))
-            found["top5_map"][number] = top_clips_precision(answers.clip_scores[place], ratings).mean()
-    return found
+            values["top5_map"][number] = top_clips_precision(answers.clip_scores[index], ratings).mean()
+    return values
 
 
-def _level_values(table: MomentTable, answers: MomentAnswers, places: np.ndarray) -> Values:
-    """mAP and HIT@1 of each level; `places`: among the rated pairs."""
+def _level_values(table: MomentTable, answers: MomentAnswers, rated_index: np.ndarray) -> Values:
+    """mAP and HIT@1 of each level; `rated_index`: numbers among the rated pairs."""
     names = {level: level.lower().replace("verygood", "very_good") for level in LEVELS}
-    found = {f"{name}_{kind}": np.full(table.num_pairs, np.nan) for name in names.values() for kind in ("map", "hit1")}
-    numbers = table.rated[places]
+    values = {f"{name}_{kind}": np.full(table.num_pairs, np.nan) for name in names.values() for kind in ("map", "hit1")}
+    numbers = table.rated[rated_index]
     shapes = np.array([_ratings(table, number).shape for number in numbers.tolist()], dtype=np.int64)
     for group in by_length(shapes[:, 0] * (MOST_LEVEL_RATERS + 1) + shapes[:, 1]):
         own = numbers[group]
-        score = np.stack([answers.clip_scores[place] for place in places[group].tolist()])
+        score = np.stack([answers.clip_scores[index] for index in rated_index[group].tolist()])
         ratings = np.nan_to_num(np.stack([_ratings(table, number) for number in own.tolist()]))
         is_best = score == score.max(axis=1, keepdims=True)
         for level, least in LEVELS.items():
             positive = ratings >= least
-            found[f"{names[level]}_map"][own] = clip_average_precision(score, positive).mean(axis=1)
+            values[f"{names[level]}_map"][own] = clip_average_precision(score, positive).mean(axis=1)
             # Of several best clips any may be the one that is shown.
             liked = (positive.any(axis=2) & is_best).sum(axis=1)
-            found[f"{names[level]}_hit1"][own] = liked / is_best.sum(axis=1)
-    return found
+            values[f"{names[level]}_hit1"][own] = liked / is_best.sum(axis=1)
+    return values
 
 
 def _ratings(table: MomentTable, number: int) -> np.ndarray:

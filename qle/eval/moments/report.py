@@ -131,7 +131,7 @@ def _group(
     values = measure(table, answers)
     if not any(np.isfinite(part).any() for part in values.values()):
         return {}
-    beside = {name: _mean_values([measure(table, one) for one in some]) for name, some in floors.items()}
+    beside = {name: _mean_values([measure(table, draw) for draw in some]) for name, some in floors.items()}
     return {
         name: Metric(
             value=mean_known(own),
@@ -146,7 +146,7 @@ def own_best_span(table: MomentTable) -> tuple[float, float]:
     """The best span for the very queries that are measured: no constant answer is right more often."""
     lengths = table.duration_s.tolist()
     pairs = zip(table.annotations, lengths, strict=True)
-    return best_span([(one.windows, length) for one, length in pairs if np.isfinite(length)])
+    return best_span([(annotation.windows, length) for annotation, length in pairs if np.isfinite(length)])
 
 
 def _mean_values(some: Sequence[Values]) -> Values:
@@ -162,7 +162,7 @@ def _absent(
     if answers.presence is None or answers.has_moment is None or is_present[labelled].all():
         return {}
     used = is_present[labelled], table.video[labelled]
-    found = absent_metrics(answers.presence[labelled], answers.has_moment[labelled], *used, draws)
+    metrics = absent_metrics(answers.presence[labelled], answers.has_moment[labelled], *used, draws)
     floor = absent_metrics(np.zeros(labelled.sum()), np.ones(labelled.sum(), dtype=bool), *used, None)
     return {
         name: Metric(
@@ -170,7 +170,7 @@ def _absent(
             interval=metric.interval,
             floors={"whole_video": floor[name].value} if "whole_video" in floors else {},
         )
-        for name, metric in found.items()
+        for name, metric in metrics.items()
     }
 
 
@@ -182,7 +182,7 @@ def _counts(table: MomentTable) -> dict[str, int]:
     return {
         "videos": len(table.videos),
         "pairs": table.num_pairs,
-        "queries": len({one.query for one in table.annotations}),
+        "queries": len({annotation.query for annotation in table.annotations}),
         "windows": len(table.windows.owner),
         "present_pairs": int(is_present.sum()),
         "absent_pairs": int((table.is_labelled & ~is_present).sum()),

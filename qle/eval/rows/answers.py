@@ -64,13 +64,13 @@ def floor_answers(
     localization: Localization,
     priors: Priors | None,
 ) -> dict[str, Answers]:
-    found = {"constant": _constant(table, priors)}
+    floors = {"constant": _constant(table, priors)}
     if priors is not None:
-        found["position"] = _position(table, priors)
-        found["query_rate"] = _query_rate(scored, table, priors)
+        floors["position"] = _position(table, priors)
+        floors["query_rate"] = _query_rate(scored, table, priors)
     if len(table.videos) < table.num_pairs:  # with one query a video, the mean over its queries is the head itself
-        found["query_blind"] = _query_blind(table, log_odds, localization)
-    return found
+        floors["query_blind"] = _query_blind(table, log_odds, localization)
+    return floors
 
 
 def _constant(table: RowTable, priors: Priors | None) -> Answers:
@@ -78,7 +78,7 @@ def _constant(table: RowTable, priors: Priors | None) -> Answers:
     rows = len(table.owner)
     return Answers(
         frame=FrameScores(score=np.zeros(rows, np.float32), decision=np.ones(rows, dtype=bool)),
-        segment=_one_span(table, 0.0, 1.0),
+        segment=_same_span(table, 0.0, 1.0),
         log_odds=_log_odds(np.full(rows, 0.5 if priors is None else priors.base_rate)),
         presence=np.zeros(table.num_pairs),
         has_moment=np.ones(table.num_pairs, dtype=bool),
@@ -91,7 +91,7 @@ def _position(table: RowTable, priors: Priors) -> Answers:
     return replace(
         constant,
         frame=FrameScores(score=score, decision=score >= priors.position_threshold),
-        segment=_one_span(table, *priors.span),
+        segment=_same_span(table, *priors.span),
         log_odds=_log_odds(score),
     )
 
@@ -102,7 +102,7 @@ def _query_rate(scored: Sequence[ScoredQuery], table: RowTable, priors: Priors) 
     first = score[table.first[:-1]]
     return Answers(
         frame=FrameScores(score=score, decision=score >= priors.base_rate),
-        segment=_one_span(table, 0.0, 1.0, first),
+        segment=_same_span(table, 0.0, 1.0, first),
         log_odds=_log_odds(score),
         presence=first,
         has_moment=first >= priors.base_rate,
@@ -122,7 +122,7 @@ def _query_blind(table: RowTable, log_odds: np.ndarray, localization: Localizati
     )
 
 
-def _one_span(table: RowTable, begin: float, stop: float, score: np.ndarray | None = None) -> SegmentScores:
+def _same_span(table: RowTable, begin: float, stop: float, score: np.ndarray | None = None) -> SegmentScores:
     """The same part of each video, equally sure of all unless there is a score (pairs,)."""
     start, end = table.start_s[table.first[:-1]], table.end_s[table.first[1:] - 1]
     spans = Spans(

@@ -14,10 +14,10 @@ NUM_BINS = 15
 def bin_sums(probability: np.ndarray, labels: np.ndarray, video: np.ndarray, num_videos: int) -> np.ndarray:
     """(videos, 3, NUM_BINS): rows, sum of probability, number of positives in each of the equal-width bins."""
     size = num_videos * NUM_BINS
-    place = np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1) + video * NUM_BINS
-    rows = np.bincount(place, minlength=size)
-    total = np.bincount(place, weights=probability, minlength=size)
-    positive = np.bincount(place, weights=labels, minlength=size)
+    cell = np.minimum((probability * NUM_BINS).astype(np.int64), NUM_BINS - 1) + video * NUM_BINS
+    rows = np.bincount(cell, minlength=size)
+    total = np.bincount(cell, weights=probability, minlength=size)
+    positive = np.bincount(cell, weights=labels, minlength=size)
     return np.stack([sums.reshape(num_videos, NUM_BINS) for sums in (rows, total, positive)], axis=1)
 
 

@@ -66,12 +66,12 @@ class _Search:
     @classmethod
     def of(cls, table: RowTable, windows: Windows, probability: np.ndarray, presence: np.ndarray) -> "_Search":
         label_s = table.seconds[table.label].sum()
-        found = {}
+        row_f1 = {}
         for threshold in _thresholds(probability[table.label & table.usable]):
             over = probability >= np.float32(threshold)
             value = f1(table.seconds[over & table.label].sum(), table.seconds[over].sum(), label_s)
-            found[threshold] = float(np.nan_to_num(value))
-        return cls(table=table, windows=windows, probability=probability, presence=presence, row_f1=found)
+            row_f1[threshold] = float(np.nan_to_num(value))
+        return cls(table=table, windows=windows, probability=probability, presence=presence, row_f1=row_f1)
 
     def value(self, localization: Localization) -> float:
         """The value of the moments that are told."""
@@ -95,7 +95,7 @@ def fit_localization(scored: Sequence[ScoredQuery]) -> Localization:
     table = row_table(scored)
     if not (table.label & table.usable).any() or not (~table.label & table.usable).any():
         return Localization()
-    windows = [[tuple(span) for span in union(one.annotation.windows).tolist()] for one in scored]
+    windows = [[tuple(span) for span in union(query.annotation.windows).tolist()] for query in scored]
     short_s = _short_window_s(Windows.of(windows))
     chosen = _search_pairs(table)
     part = row_table([scored[k] for k in chosen])
@@ -108,9 +108,9 @@ def fit_localization(scored: Sequence[ScoredQuery]) -> Localization:
         in_part = np.concatenate([logit[table.first[k] : table.first[k + 1]] for k in chosen])
         probability = probabilities(calibrated(in_part, start))
         search = _Search.of(part, part_windows, probability, presences(scored, peak, start)[chosen])
-        found, value = _search(search, start, short_s)
+        localization, value = _search(search, start, short_s)
         if value > best[0] + 1e-9:
-            best = (value, found)
+            best = (value, localization)
     return best[1]
 
 
@@ -156,8 +156,8 @@ def _calibrate(table: RowTable, logit: np.ndarray) -> Localization:
 
 def _fit_presence(localization: Localization, scored: Sequence[ScoredQuery], peak: np.ndarray) -> Localization:
     """Drawn towards what the head itself says: its presence output, or the score at the peak."""
-    is_present = [one.annotation.is_present for one in scored]
-    own = [one.track.presence_logit for one in scored]
+    is_present = [query.annotation.is_present for query in scored]
+    own = [query.track.presence_logit for query in scored]
     if all(logit is not None for logit in own):
         told = np.where(np.isfinite(peak), np.array(own, dtype=np.float64), -np.inf)
         scale, bias = fit_presence(told, is_present, 1.0, 0.0)

@@ -19,7 +19,7 @@ def position_scores(table: RowTable, priors: Priors) -> np.ndarray:
 
 def query_rate_scores(table: RowTable, scored: Sequence[ScoredQuery], priors: Priors) -> np.ndarray:
     """(rows,) float64: how often this query happens in training; the base rate for queries that training hardly knows."""
-    rates = [priors.query_rates.get(one.annotation.concept_key, priors.base_rate) for one in scored]
+    rates = [priors.query_rates.get(query.annotation.concept_key, priors.base_rate) for query in scored]
     return np.asarray(np.array(rates)[table.owner])
 
 

@@ -53,13 +53,13 @@ def frame_metrics(table: RowTable, scores: FrameScores, draws: np.ndarray | None
 
 def pair_metrics(table: RowTable, score: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """(3, pairs): AUROC, AP, F1 of each pair; NaN where the query never, or always, happens."""
-    found = np.full((3, table.num_pairs), np.nan)
+    metrics = np.full((3, table.num_pairs), np.nan)
     for pair, rows in enumerate(table.slices()):
         label = table.label[rows][table.usable[rows]]
         if label.any() and not label.all():
             counts = count(rank(score[rows][table.usable[rows]]), label)
-            found[:, pair] = auroc(counts), average_precision(counts), f1(*sums[:, pair])
-    return found
+            metrics[:, pair] = auroc(counts), average_precision(counts), f1(*sums[:, pair])
+    return metrics
 
 
 def _decision_sums(table: RowTable, decision: np.ndarray) -> np.ndarray:

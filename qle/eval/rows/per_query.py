@@ -24,17 +24,17 @@ def query_rows(
     overlap = best_overlap(segment.answered, windows)
     is_present = windows.counts > 0
     pairs: dict[str, list[int]] = {}
-    for number, one in enumerate(scored):
-        pairs.setdefault(one.annotation.query, []).append(number)
+    for number, scored_query in enumerate(scored):
+        pairs.setdefault(scored_query.annotation.query, []).append(number)
     slices = table.slices()
-    found = []
+    measured = []
     for query, numbers in pairs.items():
         rows = np.concatenate([np.arange(slices[k].start, slices[k].stop) for k in numbers])
         rows = rows[table.usable[rows]]
         label, decision = table.label[rows], frame.decision[rows]
         counts = count(rank(frame.score[rows]), label)
         absent = ~is_present[numbers]
-        found.append(
+        measured.append(
             QueryRow(
                 query=query,
                 num_videos=len(np.unique(table.video[numbers])),
@@ -48,4 +48,4 @@ def query_rows(
                 false_alarm_rate=float(ratio((has_moment[numbers] & absent).sum(), absent.sum())),
             )
         )
-    return found
+    return measured

@@ -55,7 +55,7 @@ def evaluate(
 ) -> Report:
     """AnnotationError where there is nothing to measure. `provenance` (run, space, annotations) goes into the settings."""
     table = row_table(scored)
-    windows = Windows.of([one.annotation.windows for one in scored])
+    windows = Windows.of([query.annotation.windows for query in scored])
     draws = video_draws(len(table.videos), num_bootstrap, seed) if num_bootstrap and len(table.videos) > 1 else None
     own = head_answers(scored, table, localization)
     groups = _measure(own, table, windows, draws)
@@ -81,14 +81,14 @@ def evaluate(
 def _measure(
     answers: Answers, table: RowTable, windows: Windows, draws: np.ndarray | None
 ) -> dict[str, dict[str, Metric]]:
-    found = {
+    metrics = {
         "frame": frame_metrics(table, answers.frame, draws),
         "segment": segment_metrics(answers.segment, windows, table.video, draws),
         "calibration": calibration_metrics(table, answers.log_odds, draws),
     }
     is_present = windows.counts > 0
-    found["absent"] = absent_metrics(answers.presence, answers.has_moment, is_present, table.video, draws)
-    return found
+    metrics["absent"] = absent_metrics(answers.presence, answers.has_moment, is_present, table.video, draws)
+    return metrics
 
 
 def _beside(
@@ -106,7 +106,7 @@ def _counts(scored: Sequence[ScoredQuery], table: RowTable, windows: Windows, ow
     return {
         "videos": len(table.videos),
         "pairs": table.num_pairs,
-        "queries": len({one.annotation.query for one in scored}),
+        "queries": len({query.annotation.query for query in scored}),
         "rows": len(table.owner),
         "relevant_rows": int(relevant.sum()),
         "windows": len(windows.owner),

@@ -71,22 +71,22 @@ def row_table(scored: Sequence[ScoredQuery]) -> RowTable:
     """AnnotationError where nothing is left to measure, or nobody has told what is true."""
     if not scored:
         raise AnnotationError("nothing to evaluate: no annotation with a scored video")
-    for one in scored:
-        if not one.annotation.is_labelled:
+    for query in scored:
+        if not query.annotation.is_labelled:
             raise AnnotationError(
-                f"annotation {one.annotation.qid!r} of {one.annotation.video!r} is not labelled (a hidden test set?): "
+                f"annotation {query.annotation.qid!r} of {query.annotation.video!r} is not labelled (a hidden test set?): "
                 "it can be localized but not measured"
             )
-    tracks = [one.track for one in scored]
+    tracks = [query.track for query in scored]
     lengths = np.array([len(track.logit) for track in tracks])
     numbers: dict[str, int] = {}
-    video = np.array([numbers.setdefault(one.video, len(numbers)) for one in scored])
+    video = np.array([numbers.setdefault(query.video, len(numbers)) for query in scored])
     return RowTable(
         first=np.concatenate([[0], np.cumsum(lengths)]),
         owner=np.repeat(np.arange(len(scored)), lengths),
         start_s=np.concatenate([track.edges_s[:-1] for track in tracks]),
         end_s=np.concatenate([track.edges_s[1:] for track in tracks]),
-        label=np.concatenate([mask_of(one.annotation.windows, one.track.edges_s) for one in scored]),
+        label=np.concatenate([mask_of(query.annotation.windows, query.track.edges_s) for query in scored]),
         usable=np.concatenate([track.valid & np.isfinite(track.logit) for track in tracks]),
         video=video,
         videos=tuple(numbers),
@@ -95,7 +95,7 @@ def row_table(scored: Sequence[ScoredQuery]) -> RowTable:
 
 def smoothed_logits(scored: Sequence[ScoredQuery], smoothing_s: float) -> np.ndarray:
     """(rows,) float64; NaN in videos without a usable row."""
-    tracks = [one.track for one in scored]
+    tracks = [query.track for query in scored]
     return np.concatenate([smooth(track.logit, track.edges_s, track.valid, smoothing_s) for track in tracks])
 
 
@@ -114,8 +114,10 @@ def presences(scored: Sequence[ScoredQuery], peak: np.ndarray, localization: Loc
     none: of a video without a usable row nothing is known."""
     return np.array(
         [
-            presence_at(presence_logit(one.track, highest), one.track, localization) if np.isfinite(highest) else 0.0
-            for one, highest in zip(scored, peak.tolist(), strict=True)
+            presence_at(presence_logit(query.track, highest), query.track, localization)
+            if np.isfinite(highest)
+            else 0.0
+            for query, highest in zip(scored, peak.tolist(), strict=True)
         ]
     )
 

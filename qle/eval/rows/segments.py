@@ -74,7 +74,7 @@ def _counted(
 ) -> dict[str, Metric]:
     """Precision, recall and F1."""
     num_videos = int(video.max()) + 1
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     proposed = np.bincount(video[spans.owner], minlength=num_videos)
     actual = np.bincount(video[windows.owner], minlength=num_videos)
     for level in COUNT_TIOU:
@@ -84,10 +84,12 @@ def _counted(
         parts = {"precision": (0, 1), "recall": (0, 2)}
         for name, (part, whole) in parts.items():
             spread = None if draws is None else interval(ratio(draws @ sums[part], draws @ sums[whole]))
-            found[f"{name}@{level}"] = Metric(value=float(ratio(sums[part].sum(), sums[whole].sum())), interval=spread)
+            metrics[f"{name}@{level}"] = Metric(
+                value=float(ratio(sums[part].sum(), sums[whole].sum())), interval=spread
+            )
         spread = None if draws is None else interval(f1(*(draws @ part for part in sums)))
-        found[f"f1@{level}"] = Metric(value=float(f1(*sums.sum(axis=1))), interval=spread)
-    return found
+        metrics[f"f1@{level}"] = Metric(value=float(f1(*sums.sum(axis=1))), interval=spread)
+    return metrics
 
 
 def _ranked(
@@ -102,11 +104,11 @@ def _ranked(
         for column, hit in enumerate((taken >= 0).T):
             counts = histograms(ranking, hit, video[spans.owner], draws.shape[1], NUM_MAP_BINS)
             spread[column] = average_precision(drawn(draws, counts), total, is_interpolated=True)
-    found = {"map": Metric(value=float(values.mean()), interval=interval(spread.mean(axis=0)))}
+    metrics = {"map": Metric(value=float(values.mean()), interval=interval(spread.mean(axis=0)))}
     for level in COUNT_TIOU:
         column = _column(level)
-        found[f"ap@{level}"] = Metric(value=float(values[column]), interval=interval(spread[column]))
-    return found
+        metrics[f"ap@{level}"] = Metric(value=float(values[column]), interval=interval(spread[column]))
+    return metrics
 
 
 def _column(level: float) -> int:

@@ -63,10 +63,12 @@ def submitted_answers(
     if not rows:
         raise AnnotationError(f"{name}: there are no rows, expected at least one query")
     answered = side.by_qid(as_text=True)
-    unanswered = [one.qid for one in annotations if one.qid not in answered]
+    unanswered = [annotation.qid for annotation in annotations if annotation.qid not in answered]
     num_unasked = len(answered) - (len(annotations) - len(unanswered))
     # No answer says of a query what a row without windows says: that it does not happen. Where that is true it is enough.
-    needed = [one.qid for one in annotations if one.qid not in answered and not one.is_absent]
+    needed = [
+        annotation.qid for annotation in annotations if annotation.qid not in answered and not annotation.is_absent
+    ]
     if (needed or num_unasked) and not (allow_missing and len(unanswered) < len(annotations)):
         example = f", e.g. {needed[0]!r}" if needed else ""
         raise AnnotationError(
@@ -75,10 +77,10 @@ def submitted_answers(
         )
     table = moment_table(
         annotations,
-        [one.video for one in annotations],
-        [np.nan if one.duration_s is None else one.duration_s for one in annotations],
+        [annotation.video for annotation in annotations],
+        [np.nan if annotation.duration_s is None else annotation.duration_s for annotation in annotations],
     )
-    numbers = [answered.get(one.qid, -1) for one in annotations]
+    numbers = [answered.get(annotation.qid, -1) for annotation in annotations]
     owner, flat = _windows(side, numbers, allow_reversed=allow_reversed)
     order = np.lexsort([-flat[:, 2], owner]) if by_score else np.arange(len(owner))
     presence = _presence(side, numbers)
@@ -98,7 +100,7 @@ def submitted_answers(
 
 
 def _windows(side: Side, numbers: Sequence[int], *, allow_reversed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(windows,) place of their query, (windows, 3) start, end, score."""
+    """(windows,) number of their query, (windows, 3) start, end, score."""
     advice = "give a list of [start, end, score]; an empty one says that the query does not happen"
     lists = [
         side.listed(number, WINDOWS, advice, may_be_empty=True)[:MOST_SPANS] if number >= 0 else []

@@ -70,15 +70,15 @@ def charades_report(
     provenance: Mapping[str, Any] | None = None,
 ) -> Report:
     """The report of a file of predictions; `name` is that of the file, for messages."""
-    found = submitted_answers(
+    submitted = submitted_answers(
         annotations, rows, name=name, allow_missing=allow_missing, by_score=False, allow_reversed=True
     )
     return report_of(
-        found.table,
-        found.answers,
+        submitted.table,
+        submitted.answers,
         beside,
         measures={"charades": charades_values},
         protocol={"charades": WORDS, "floors": PROTOCOL["floors"], "interval": PROTOCOL["interval"]},
-        counts=found.counts,
+        counts=submitted.counts,
         settings=provenance or {},
     )

@@ -79,19 +79,19 @@ def evaluate_file(request: EvaluationRequest, path: Path) -> Evaluation:
     truth = read_truth(request.annotations, protocol)
     settings = {"predictions": str(path), "annotations": str(request.annotations)}
     official, report = measure_rows(protocol, truth, Said(rows=rows, name=str(path), settings=settings), request)
-    counts, places = odd_rows(rows, _asked(truth))
+    counts, first_rows = odd_rows(rows, _asked(truth))
     report = replace(
         report,
         counts={**report.counts, **counts},
-        settings={**report.settings, **({"odd_rows": places} if places else {})},
+        settings={**report.settings, **({"odd_rows": first_rows} if first_rows else {})},
     )
     return Evaluation(protocol=protocol, runs=(EvaluatedRun(folder=path, report=report, official=official),))
 
 
 def _moments(truth: Truth, said: Said, request: EvaluationRequest) -> tuple[None, Report]:
-    found = submitted_answers(truth.annotations, said.rows, name=said.name, allow_missing=request.allow_missing)
+    submitted = submitted_answers(truth.annotations, said.rows, name=said.name, allow_missing=request.allow_missing)
     return None, report_of(
-        found.table, found.answers, _beside(said, request), counts=found.counts, settings=said.settings
+        submitted.table, submitted.answers, _beside(said, request), counts=submitted.counts, settings=said.settings
     )
 
 
@@ -141,7 +141,7 @@ def _asked(truth: Truth) -> Asked:
             for row in truth.rows
             for known in [lengths[str(row.get("qid"))]]
         }
-    return {one.qid: (one.video, one.duration_s) for one in truth.annotations}
+    return {annotation.qid: (annotation.video, annotation.duration_s) for annotation in truth.annotations}
 
 
 def _beside(said: Said, request: EvaluationRequest) -> Beside:

@@ -15,33 +15,33 @@ Asked = Mapping[str, tuple[str | None, float | None]]
 def odd_rows(rows: Sequence[Row], asked: Asked) -> tuple[dict[str, int], dict[str, str]]:
     """Counts, and where the first of each kind stands. What is no prediction at all is refused elsewhere."""
     counts: dict[str, int] = {}
-    places: dict[str, str] = {}
+    first_rows: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         for kind in _kinds(row, *asked.get(str(row.get("qid")), (None, None))):
             counts[kind] = counts.get(kind, 0) + 1
-            places.setdefault(kind, f"row {number} (qid {row.get('qid')!r})")
-    return counts, places
+            first_rows.setdefault(kind, f"row {number} (qid {row.get('qid')!r})")
+    return counts, first_rows
 
 
 def _kinds(row: Row, video: str | None, duration_s: float | None) -> list[str]:
-    found = []
+    kinds = []
     windows = row.get(WINDOWS)
-    listed = [one for one in windows if isinstance(one, list)] if isinstance(windows, list) else []
-    scores = checked_numbers([one[2] for one in listed if len(one) > 2])
+    listed = [window for window in windows if isinstance(window, list)] if isinstance(windows, list) else []
+    scores = checked_numbers([window[2] for window in listed if len(window) > 2])
     if scores is not None and (scores[1:] > scores[:-1]).any():
-        found.append("unsorted_lists")
+        kinds.append("unsorted_lists")
     said = row.get("vid")
     if isinstance(said, str) and video is not None and PurePosixPath(said).stem != PurePosixPath(video).stem:
-        found.append("other_videos")
+        kinds.append("other_videos")
     if duration_s is None or duration_s <= 0:
-        return found
-    starts = checked_numbers([one[0] for one in listed if one])
+        return kinds
+    starts = checked_numbers([window[0] for window in listed if window])
     if starts is not None and (starts >= duration_s).any():
-        found.append("windows_behind_the_end")
+        kinds.append("windows_behind_the_end")
     saliency, own = row.get(SALIENCY), row.get("qle")
     clip_s = checked_numbers([own.get("clip_s", CLIP_S)] if isinstance(own, dict) else [CLIP_S])
     if isinstance(saliency, list) and saliency and clip_s is not None and clip_s[0] > 0:
         num_clips = duration_s / float(clip_s[0])
         if not num_clips - 1 <= len(saliency) <= num_clips + 1:  # the last clip may be a part of one
-            found.append("wrong_saliency_lengths")
-    return found
+            kinds.append("wrong_saliency_lengths")
+    return kinds

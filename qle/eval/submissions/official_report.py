@@ -120,39 +120,39 @@ def _floors(
         "whole_video": [[_constant(row, (0.0, 1.0), keys) for row in truth]],
         "uniform": [[_random(row, rng, keys) for row in truth] for _ in range(NUM_UNIFORM_DRAWS)],
     }
-    found = {}
+    floors = {}
     for name, draws in answers.items():
         briefs = [evaluate_submission(truth, rows, published=published)["brief"] for rows in draws]
-        found[name] = {metric: float(np.mean([brief[metric] for brief in briefs])) for metric in briefs[0]}
-    return found
+        floors[name] = {metric: float(np.mean([brief[metric] for brief in briefs])) for metric in briefs[0]}
+    return floors
 
 
 def _constant(row: Row, span: tuple[float, float], keys: Set[str]) -> Row:
     start, end = (row["duration"] * part for part in span)
-    found: dict[str, Any] = {"qid": row["qid"]}
+    answer: dict[str, Any] = {"qid": row["qid"]}
     if WINDOWS in keys:
-        found[WINDOWS] = [[start, end, 1.0]]
+        answer[WINDOWS] = [[start, end, 1.0]]
     if SALIENCY in keys:
         middle = (np.arange(int(row["duration"] / CLIP_S)) + 0.5) * CLIP_S
-        found[SALIENCY] = ((start <= middle) & (middle < end)).astype(float).tolist()
-    return found
+        answer[SALIENCY] = ((start <= middle) & (middle < end)).astype(float).tolist()
+    return answer
 
 
 def _random(row: Row, rng: np.random.Generator, keys: Set[str]) -> Row:
-    found: dict[str, Any] = {"qid": row["qid"]}
+    answer: dict[str, Any] = {"qid": row["qid"]}
     if WINDOWS in keys:
         ends = np.sort(rng.random((MOST_WINDOWS, 2)), axis=1) * row["duration"]
-        found[WINDOWS] = np.concatenate([ends, rng.random((MOST_WINDOWS, 1))], axis=1).tolist()
+        answer[WINDOWS] = np.concatenate([ends, rng.random((MOST_WINDOWS, 1))], axis=1).tolist()
     if SALIENCY in keys:
-        found[SALIENCY] = rng.random(int(row["duration"] / CLIP_S)).tolist()
-    return found
+        answer[SALIENCY] = rng.random(int(row["duration"] / CLIP_S)).tolist()
+    return answer
 
 
 def _counts(
     ground_truth: Sequence[Row], predictions: Sequence[Row], pairs: Sequence[tuple[Row, Row]]
 ) -> dict[str, int]:
     asked, said = ({row["qid"] for row in rows} for rows in (ground_truth, predictions))
-    found = {
+    counts = {
         "pairs": len(asked & said),
         "videos": len({str(true.get("vid", true["qid"])) for true, _ in pairs}),
         "unanswered": len(asked - said),
@@ -161,10 +161,10 @@ def _counts(
     }
     first = pairs[0][1]
     if SALIENCY in first:
-        found["queries_with_clips_without_score"] = sum(
+        counts["queries_with_clips_without_score"] = sum(
             len(said.get(SALIENCY, ())) < int(true["duration"] / CLIP_S) for true, said in pairs
         )
     if WINDOWS in first:
         windows = (window for _, said in pairs for window in said[WINDOWS][:MOST_WINDOWS])
-        found["windows_without_length"] = sum(window[0] == window[1] for window in windows)
-    return found
+        counts["windows_without_length"] = sum(window[0] == window[1] for window in windows)
+    return counts

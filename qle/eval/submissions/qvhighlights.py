@@ -47,9 +47,9 @@ def evaluate_submission(
     brief: dict[str, float] = {}
     tables: dict[str, Any] = {}
     if pairs.has_windows:
-        found = _moments(moment_columns(pairs, published=published), names[0], published=published)
-        tables |= found
-        brief |= _moments_brief(found)
+        moments = _moments(moment_columns(pairs, published=published), names[0], published=published)
+        tables |= moments
+        brief |= _moments_brief(moments)
     if pairs.has_saliency:
         liked = _highlights(clip_groups(pairs, published=published), pairs.num_queries)
         tables |= liked
@@ -57,15 +57,15 @@ def evaluate_submission(
     return {"brief": brief, **dict(sorted(tables.items()))}
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Entries of two results that are not equal, by their dotted names."""
-    found: dict[str, tuple[float, float]] = {}
-    for name, value in one.items():
+    differences: dict[str, tuple[float, float]] = {}
+    for name, value in ours.items():
         if isinstance(value, Mapping):
-            found |= {f"{name}.{key}": both for key, both in differing(value, other[name]).items()}
-        elif value != other[name]:
-            found[name] = (value, other[name])
-    return found
+            differences |= {f"{name}.{key}": both for key, both in differing(value, theirs[name]).items()}
+        elif value != theirs[name]:
+            differences[name] = (value, theirs[name])
+    return differences
 
 
 def _moments(columns: MomentColumns, name: str, *, published: bool) -> dict[str, dict[str, dict[str, float]]]:
@@ -73,7 +73,7 @@ def _moments(columns: MomentColumns, name: str, *, published: bool) -> dict[str,
     length_s = windows.end_s - windows.start_s
     overlap = overlaps(columns.lists, windows, undefined=np.inf if published else 0.0)
     rank1 = _rank1_overlap(columns, undefined=np.inf if published else 0.0)
-    found = {}
+    tables = {}
     for class_name, limits in CLASSES.items():
         chosen = np.ones(len(length_s), bool) if limits is None else (limits[0] < length_s) & (length_s <= limits[1])
         part = part_of(windows, chosen)
@@ -86,14 +86,14 @@ def _moments(columns: MomentColumns, name: str, *, published: bool) -> dict[str,
         precision = list_average_precision(hits(overlap[chosen], part, BENCHMARK_TIOU), part.counts)[asked]
         first = _first_overlap(columns, rank1, chosen)
         by_level = precision.mean(axis=0)
-        found[class_name] = {
+        tables[class_name] = {
             "MR-mAP": {
                 **{str(level): _percent(value) for level, value in zip(BENCHMARK_TIOU.tolist(), by_level, strict=True)},
                 "average": _percent(by_level.mean()),
             },
             "MR-R1": {str(level): _percent((first[asked] >= level).mean()) for level in BENCHMARK_TIOU.tolist()},
         }
-    return found
+    return tables
 
 
 def _first_overlap(columns: MomentColumns, rank1: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -102,8 +102,8 @@ def _first_overlap(columns: MomentColumns, rank1: np.ndarray, chosen: np.ndarray
     owner, row = columns.windows.owner, columns.window_rows
     last = np.full(columns.windows.num_owners, -1)
     np.maximum.at(last, owner[chosen], row[chosen])
-    places = np.flatnonzero(chosen & (row == last[owner]))
-    order = places[np.lexsort([places, -rank1[0, places], owner[places]])]
+    candidates = np.flatnonzero(chosen & (row == last[owner]))
+    order = candidates[np.lexsort([candidates, -rank1[0, candidates], owner[candidates]])]
     begins = order[np.flatnonzero(np.diff(owner[order], prepend=-1))]
     first = np.full(columns.windows.num_owners, -np.inf)
     first[owner[begins]] = rank1[1, begins]
@@ -117,16 +117,16 @@ def _rank1_overlap(columns: MomentColumns, undefined: float) -> np.ndarray:
     both = np.maximum(np.minimum(end, windows.end_s) - np.maximum(start, windows.start_s), 0)
     union = (end - start) + (windows.end_s - windows.start_s) - both
     hull = np.maximum(end, windows.end_s) - np.minimum(start, windows.start_s)
-    found = [
+    overlap = [
         np.divide(both, whole, out=np.full_like(both, empty), where=whole != 0)
         for whole, empty in ((union, undefined), (hull, 0.0))
     ]
-    return np.where(np.isnan(start), -np.inf, np.stack(found))
+    return np.where(np.isnan(start), -np.inf, np.stack(overlap))
 
 
-def _moments_brief(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    full = found["full"]
-    brief = {f"MR-{name}-mAP": found[name]["MR-mAP"]["average"] for name in CLASSES}
+def _moments_brief(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    full = tables["full"]
+    brief = {f"MR-{name}-mAP": tables[name]["MR-mAP"]["average"] for name in CLASSES}
     brief |= {f"MR-full-mAP@{level}": full["MR-mAP"][level] for level in ("0.5", "0.75")}
     brief |= {f"MR-full-R1@{level}": full["MR-R1"][level] for level in ("0.5", "0.7")}
     return dict(sorted(brief.items()))

@@ -70,22 +70,22 @@ class Side:
 
     def by_qid(self, *, as_text: bool = False) -> dict[Any, int]:
         """Number of the row of each qid. Officially 1 and "1" are two; our annotations know qids as text."""
-        found = self.all_by_qid(as_text=as_text)
-        for first, *more in found.values():
+        numbers_of = self.all_by_qid(as_text=as_text)
+        for first, *more in numbers_of.values():
             if more:
                 reason = f"stands in row {first + 1} too"
                 self.refuse(more[0], "qid", reason, "keep one row a query: which counts is unclear")
-        return {qid: numbers[0] for qid, numbers in found.items()}
+        return {qid: numbers[0] for qid, numbers in numbers_of.items()}
 
     def all_by_qid(self, *, as_text: bool = False) -> dict[Any, list[int]]:
         """The same where a query may stand in several rows: all of them, in the order of the file."""
-        found: dict[Any, list[int]] = {}
+        numbers_of: dict[Any, list[int]] = {}
         for number, row in enumerate(self.rows):
             qid = row.get("qid")
             if isinstance(qid, bool) or not isinstance(qid, int | str):
                 self.refuse(number, "qid", f"expected a number or text, got {qid!r:.80}", "every row names its query")
-            found.setdefault(str(qid) if as_text else qid, []).append(number)
-        return found
+            numbers_of.setdefault(str(qid) if as_text else qid, []).append(number)
+        return numbers_of
 
     def listed(self, number: int, key: str, advice: str, *, may_be_empty: bool = False) -> list[Any]:
         """The list under a key of a row."""
@@ -125,7 +125,7 @@ class Side:
         return self.numbers(rows, parts, key).reshape(-1, width)
 
     def forward(self, rows: Sequence[int], owner: np.ndarray, flat: np.ndarray, key: str, *, has_length: bool) -> None:
-        """Refuses windows that end before they start, or with `has_length` when they start. `owner`: place in `rows`."""
+        """Refuses windows that end before they start, or with `has_length` when they start. `owner`: number in `rows`."""
         is_right = flat[:, 1] > flat[:, 0] if has_length else flat[:, 1] >= flat[:, 0]
         if not is_right.all():
             wrong = int(np.argmin(is_right))
@@ -139,10 +139,10 @@ def checked_numbers(values: list[Any]) -> np.ndarray | None:
     if not set(map(type, values)) <= {int, float}:
         return None
     try:
-        found = np.array(values, dtype=np.float64)
+        numbers = np.array(values, dtype=np.float64)
     except OverflowError:  # a whole number of hundreds of digits
         return None
-    return found if np.isfinite(found).all() else None
+    return numbers if np.isfinite(numbers).all() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,22 +267,22 @@ def moment_columns(pairs: Pairs, *, published: bool) -> MomentColumns:
     said = [pairs.predictions.listed(number, WINDOWS, GUESS)[:MOST_WINDOWS] for number in rows]
     true_flat = pairs.truth.table(true_rows, true, 2, key, "expected [start, end] in seconds")
     flat = pairs.predictions.table(rows, said, 3, WINDOWS, "expected [start, end, score]")
-    true_place = np.repeat(np.arange(len(true)), [len(some) for some in true])
-    place = np.repeat(np.arange(len(said)), [len(some) for some in said])
+    true_index = np.repeat(np.arange(len(true)), [len(some) for some in true])
+    index = np.repeat(np.arange(len(said)), [len(some) for some in said])
     if not published:
-        pairs.truth.forward(true_rows, true_place, true_flat, key, has_length=True)
-        pairs.predictions.forward(rows, place, flat, WINDOWS, has_length=False)
+        pairs.truth.forward(true_rows, true_index, true_flat, key, has_length=True)
+        pairs.predictions.forward(rows, index, flat, WINDOWS, has_length=False)
     first_s = np.full((pairs.num_queries, 2), np.nan)
-    begins = np.flatnonzero(np.diff(place, prepend=-1))
+    begins = np.flatnonzero(np.diff(index, prepend=-1))
     first_s[queries] = flat[begins, :2]  # of several rows the last stays
-    owner = queries[place]
+    owner = queries[index]
     order = np.lexsort([-flat[:, 2], owner])
     most = MOST_WINDOWS * max(map(len, pairs.all_prediction_rows))
     return MomentColumns(
         windows=Windows(
-            owner=true_queries[true_place], start_s=true_flat[:, 0], end_s=true_flat[:, 1], num_owners=pairs.num_queries
+            owner=true_queries[true_index], start_s=true_flat[:, 0], end_s=true_flat[:, 1], num_owners=pairs.num_queries
         ),
-        window_rows=np.array(true_rows, dtype=np.int64)[true_place],
+        window_rows=np.array(true_rows, dtype=np.int64)[true_index],
         lists=SpanLists.of(owner, flat[order, 0], flat[order, 1], pairs.num_queries, most),
         first_s=first_s,
     )

@@ -20,6 +20,6 @@ def lanes_of(spans: Sequence[tuple[float, float]]) -> list[int]:
 
 def _fits(lane: Sequence[tuple[float, float]], span: tuple[float, float]) -> bool:
     """Whether a span overlaps none of a lane, whose spans are in order of time."""
-    place = bisect(lane, span)
-    is_after = place == 0 or lane[place - 1][1] <= span[0]
-    return is_after and (place == len(lane) or span[1] <= lane[place][0])
+    index = bisect(lane, span)
+    is_after = index == 0 or lane[index - 1][1] <= span[0]
+    return is_after and (index == len(lane) or span[1] <= lane[index][0])

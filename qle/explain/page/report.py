@@ -10,7 +10,6 @@ one timeline for all that was asked about it; the table above them has the order
 import base64
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,8 +17,8 @@ from urllib.parse import quote
 import numpy as np
 
 from qle.durable import replace_file
-from qle.explain.explained import ExplainedFrame, ExplainedPrediction, ShownFilm
-from qle.explain.overlay import LEGEND_GREY, legend, tint
+from qle.explain.explained import ExplainedPrediction, ShownFilm
+from qle.explain.overlay import legend
 from qle.explain.page.clock import clock
 from qle.explain.page.document import page
 from qle.explain.page.lanes import lanes_of
@@ -33,7 +32,7 @@ from qle.explain.page.timeline import (
     side_by_side,
     strongest,
 )
-from qle.explain.pictures import data_uri, shrunk
+from qle.explain.pictures import data_uri, encoded
 from qle.types import Prediction
 
 PRESENT = 0.5
@@ -51,10 +50,6 @@ METRIC_WORDS = {
     "presence_auroc": "AUROC of presence",
 }
 """What `qle eval` calls briefly."""
-BARE_MAP_SIDE = 240
-"""Pixels of a map that has no picture below it."""
-MAP_SHARE = 3
-"""Colours over a frame are smooth, so they have a third of its pixels a side; the browser fills in the rest."""
 SMALL_BAR, SMALLEST_BAR = 6.0, 2.0
 """Percent of the width from which a bar can hold its number on a telephone, and on a wide screen."""
 
@@ -91,15 +86,9 @@ def report(
 ) -> str:
     """The page as text; `folder` is where it will lie."""
     settings, bins = calibration.get("localization") or {}, calibration.get("reliability") or ()
-    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="encode-pictures") as pool:
-        pictures = [pool.submit(_pictures, frame) for one in explained for frame in one.frames]
-        remaining = iter(pictures)
-        queries = [
-            _query(number, one, settings.get("threshold"), [next(remaining).result() for _ in one.frames])
-            for number, one in enumerate(explained, start=1)
-        ]
+    queries = [_query(number, answer, settings.get("threshold")) for number, answer in enumerate(explained, start=1)]
     videos = _videos(explained, queries, folder)
-    has_maps = any(frame.relevance is not None for one in explained for frame in one.frames)
+    has_maps = any(frame.relevance is not None for answer in explained for frame in answer.frames)
     metrics = calibration.get("metrics") or {}
     return page(
         {
@@ -133,12 +122,12 @@ def _header(videos: Sequence[Values], provenance: Mapping[str, Any]) -> list[tup
 def _videos(explained: Sequence[ExplainedPrediction], queries: Sequence[Values], folder: Path | None) -> list[Values]:
     """Answers by video, in the order in which videos are first spoken of."""
     videos: dict[str, Values] = {}
-    for one, query in zip(explained, queries, strict=True):
-        duration_s = one.prediction.duration_s
+    for answer, query in zip(explained, queries, strict=True):
+        duration_s = answer.prediction.duration_s
         video = videos.setdefault(
-            one.prediction.video,
+            answer.prediction.video,
             {
-                "name": one.prediction.video,
+                "name": answer.prediction.video,
                 "duration_s": duration_s,
                 "duration": clock(duration_s),
                 "ticks": axis(duration_s),
@@ -147,9 +136,9 @@ def _videos(explained: Sequence[ExplainedPrediction], queries: Sequence[Values],
                 "about": [],
             },
         )
-        video["film"] = video["film"] or _film(one.film, folder)
+        video["film"] = video["film"] or _film(answer.film, folder)
         video["queries"].append(query)
-        video["about"].append(one)
+        video["about"].append(answer)
     for video in videos.values():
         video["key"] = _key(video.pop("about"))
     return list(videos.values())
@@ -166,14 +155,14 @@ def _film(film: ShownFilm | None, folder: Path | None) -> Values | None:
     return {"link": f"./{quote(os.fsencode(link.as_posix()))}", "begin_s": film.begin_s}
 
 
-def _query(number: int, one: ExplainedPrediction, threshold: float | None, pictures: Sequence[Values]) -> Values:
-    prediction = one.prediction
-    is_found = prediction.presence >= PRESENT
+def _query(number: int, answer: ExplainedPrediction, threshold: float | None) -> Values:
+    prediction = answer.prediction
+    is_there = prediction.presence >= PRESENT
     verdict = (
-        "Found" if is_found and prediction.moments else "Uncertain" if is_found or prediction.moments else "Not found"
+        "Found" if is_there and prediction.moments else "Uncertain" if is_there or prediction.moments else "Not found"
     )
     moments = _moments(prediction)
-    has_maps = any(frame.relevance is not None for frame in one.frames)
+    has_maps = any(frame.relevance is not None for frame in answer.frames)
     return {
         "number": number,
         "words": prediction.query,
@@ -182,16 +171,16 @@ def _query(number: int, one: ExplainedPrediction, threshold: float | None, pictu
         "kind": {"Found": "yes", "Not found": "no"}.get(verdict, ""),
         "presence": _share(prediction.presence),
         "absence": f"{1 - prediction.presence:.2f}",
-        "note": one.note,
+        "note": answer.note,
         "curve": curve(prediction, threshold),
         "threshold": None
         if threshold is None
         else {"said": f"{threshold:.2f}", "top": round(100 - 100 * threshold, 1)},
         "moments": moments,
         "num_lanes": max((moment["lane"] for moment in moments), default=0) + 1,
-        "frames": [values | picture for values, picture in zip(_frames(one), pictures, strict=True)],
-        "scale": f"{one.scale:.2g}" if has_maps else "",
-        "strip": _strip(one),
+        "frames": _frames(answer),
+        "scale": f"{answer.scale:.2g}" if has_maps else "",
+        "strip": _strip(answer),
     }
 
 
@@ -215,21 +204,24 @@ def _moments(prediction: Prediction) -> list[Values]:
     return moments
 
 
-def _frames(one: ExplainedPrediction) -> list[Values]:
-    """All but the pictures themselves."""
-    prediction = one.prediction
-    lefts = [percent(frame.time_s, prediction.duration_s) for frame in one.frames]
-    names = letters(len(one.frames))
+def _frames(answer: ExplainedPrediction) -> list[Values]:
+    """The pictures, and what is said of them."""
+    prediction = answer.prediction
+    lefts = [percent(frame.time_s, prediction.duration_s) for frame in answer.frames]
+    names = letters(len(answer.frames))
     frames = []
-    for name, frame, left, letter_left in zip(names, one.frames, lefts, side_by_side(lefts), strict=True):
+    for name, frame, left, letter_left in zip(names, answer.frames, lefts, side_by_side(lefts), strict=True):
         ranks = [
             rank
             for rank, moment in enumerate(prediction.moments, start=1)
             if moment.start_s <= frame.time_s <= moment.end_s
         ]
+        shown = encoded(frame).encoded
+        assert shown is not None
         frames.append(
             {
-                "letter": name, "time_s": frame.time_s, "time": clock(frame.time_s), "left": left, "letter_left": letter_left,
+                "picture": shown.picture, "map": shown.colours, "letter": name, "left": left, "letter_left": letter_left,
+                "time_s": frame.time_s, "time": clock(frame.time_s),
                 "probability": "" if frame.probability is None else f"{frame.probability:.2f}",
                 "place": f"in moment {ranks[0]}" if ranks else "in no moment",
             }
@@ -237,29 +229,11 @@ def _frames(one: ExplainedPrediction) -> list[Values]:
     return frames
 
 
-def _pictures(frame: ExplainedFrame) -> Values:
-    """The frame, and the colours that lie over it."""
-    picture = shrunk(frame.frame) if frame.frame is not None else _bare(frame.relevance)
-    if frame.relevance is None:
-        return {"picture": data_uri(picture), "map": ""}
-    size = max(1, picture.shape[0] // MAP_SHARE), max(1, picture.shape[1] // MAP_SHARE)
-    return {
-        "picture": data_uri(picture),
-        "map": data_uri(tint(frame.relevance, frame.scale, size, frame.region), exact=True),
-    }
-
-
-def _bare(relevance: np.ndarray | None) -> np.ndarray:
-    rows, cols = (1, 1) if relevance is None else relevance.shape
-    factor = BARE_MAP_SIDE / max(rows, cols)
-    return np.full((round(rows * factor), round(cols * factor), 3), LEGEND_GREY, np.uint8)
-
-
 def _key(about: Sequence[ExplainedPrediction]) -> str:
     """What the timeline of a video holds, and no more."""
-    tracks = [one.prediction.track for one in about if one.prediction.track is not None]
+    tracks = [answer.prediction.track for answer in about if answer.prediction.track is not None]
     said = ["Line: calibrated probability of each row", "numbered bars: moments, best first"]
-    if any(one.frames for one in about):
+    if any(answer.frames for answer in about):
         said.append("letters: the frames below")
     if any(track.uncertainty is not None for track in tracks):
         said.append("light band: the model's own uncertainty")
@@ -268,8 +242,8 @@ def _key(about: Sequence[ExplainedPrediction]) -> str:
     return "; ".join(said) + "."
 
 
-def _strip(one: ExplainedPrediction) -> Values | None:
-    attribution, track = one.attribution, one.prediction.track
+def _strip(answer: ExplainedPrediction) -> Values | None:
+    attribution, track = answer.attribution, answer.prediction.track
     if attribution is None or track is None:
         return None
     start, end = (clock(time_s) for time_s in attribution.target)
@@ -278,7 +252,7 @@ def _strip(one: ExplainedPrediction) -> Values | None:
         "start": start,
         "end": end,
         "most": f"{strongest(attribution):.2g}",
-        "bars": attribution_bars(attribution, track, one.prediction.duration_s),
+        "bars": attribution_bars(attribution, track, answer.prediction.duration_s),
         "baseline": f"{attribution.baseline:.2f}",
         "logit": f"{attribution.logit:.2f}",
         "left_out": f" {abs(attribution.residual):.2g} of it is unaccounted for." if is_open else "",

@@ -41,31 +41,31 @@ def percent(time_s: float, duration_s: float) -> float:
     return round(100 * float(np.clip(time_s / duration_s, 0, 1)), 3) if duration_s > 0 else 0.0
 
 
-def side_by_side(places: Sequence[float]) -> list[float]:
+def side_by_side(lefts: Sequence[float]) -> list[float]:
     """Increasing places of letters, in percent, moved apart as far as it takes to read them."""
-    apart = min(LETTER, 100 / max(1, len(places)))
+    apart = min(LETTER, 100 / max(1, len(lefts)))
     moved: list[float] = []
-    for place in places:
-        moved.append(max(place, moved[-1] + apart) if moved else place)
+    for left in lefts:
+        moved.append(max(left, moved[-1] + apart) if moved else left)
     right = 100.0
     for number in range(len(moved) - 1, -1, -1):  # what was pushed over the right end goes back
         moved[number] = right = min(moved[number], right)
         right -= apart
-    return [round(place, 3) for place in moved]
+    return [round(left, 3) for left in moved]
 
 
 def axis(duration_s: float) -> list[dict[str, object]]:
     """The times below a timeline; a narrow page shows every other one of them."""
     times, step = ticks(duration_s)
-    places = [percent(time_s, duration_s) for time_s in times]
-    ends = ["first" if place < 3 else "last" if place > 97 else "" for place in places]
+    lefts = [percent(time_s, duration_s) for time_s in times]
+    ends = ["first" if left < 3 else "last" if left > 97 else "" for left in lefts]
     return [
         {
-            "left": place,
+            "left": left,
             "said": clock(time_s, tenths=step < 1),
             "kind": f"{'odd' if number % 2 else 'even'} {end}".strip(),
         }
-        for number, (time_s, place, end) in enumerate(zip(times, places, ends, strict=True))
+        for number, (time_s, left, end) in enumerate(zip(times, lefts, ends, strict=True))
     ]
 
 
@@ -173,7 +173,7 @@ def _points(times_s: np.ndarray, values: np.ndarray, duration_s: float) -> list[
     keep = np.arange(len(x))
     if len(x) > 2 * WIDTH:
         keep = _extremes(x.astype(int), values)
-    return [f"{x[place]:.1f} {_y(values[place]):.1f}" for place in keep]
+    return [f"{x[column]:.1f} {_y(values[column]):.1f}" for column in keep]
 
 
 def _extremes(column: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -191,11 +191,11 @@ def _columns(edges_s: np.ndarray, values: np.ndarray, duration_s: float) -> list
     column = ((edges_s[:-1] + edges_s[1:]) / 2 / max(duration_s, 1e-9) * WIDTH / 2).astype(int)
     starts = np.flatnonzero(np.diff(column, prepend=column[0] - 1)) if len(column) else np.zeros(0, int)
     stops = np.append(starts[1:], len(column))
-    found = []
+    strongest = []
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
         piece = values[start:stop]
-        found.append((float(edges_s[start]), float(edges_s[stop]), float(piece[np.abs(piece).argmax()])))
-    return found
+        strongest.append((float(edges_s[start]), float(edges_s[stop]), float(piece[np.abs(piece).argmax()])))
+    return strongest
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int]]:

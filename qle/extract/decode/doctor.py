@@ -53,12 +53,12 @@ def _problem(name: str, path: Path, frames: np.ndarray) -> str:
         if not path.exists():
             write_video(path, frames, fps=10)
         wanted = np.array([0, 7, 9])
-        found = dict(make_decoder(name).frames(request_frames(probe(path), wanted)))
+        decoded = dict(make_decoder(name).frames(request_frames(probe(path), wanted)))
     except ImportError as error:
         return f"not installed ({error})"
     except (QleError, OSError) as error:
         return f"cannot decode a plain clip: {error}"
-    worst = max(float(np.abs(found[n].astype(float) - frames[n]).mean()) for n in wanted.tolist())
+    worst = max(float(np.abs(decoded[n].astype(float) - frames[n]).mean()) for n in wanted.tolist())
     return "" if worst <= TOLERANCE else f"gives other pixels than were encoded (mean difference {worst:.0f} of 255)"
 
 

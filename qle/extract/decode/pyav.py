@@ -195,8 +195,8 @@ class _Walk:
         if not self._request.has_stamps or packet.pts is None:
             return
         ticks = self._request.ticks
-        place = int(np.searchsorted(ticks, packet.pts))
-        is_wanted = place < len(ticks) and ticks[place] == packet.pts
+        number = int(np.searchsorted(ticks, packet.pts))
+        is_wanted = number < len(ticks) and ticks[number] == packet.pts
         is_skipping = not is_wanted and self._skips_unwanted and self._may_skip
         self._is_straight &= not is_skipping
         skip = "NONREF" if is_skipping else "DEFAULT"

@@ -113,8 +113,8 @@ class _Worker:
 
     def _border_frames(self, info: VideoInfo) -> Iterator[np.ndarray]:
         # Neither the first nor the last frame: both are often black all over.
-        places = (np.arange(BORDER_FRAMES) + 0.5) / BORDER_FRAMES * info.num_frames
-        request = request_frames(info, np.unique(places.astype(np.int64)))
+        numbers = (np.arange(BORDER_FRAMES) + 0.5) / BORDER_FRAMES * info.num_frames
+        request = request_frames(info, np.unique(numbers.astype(np.int64)))
         for _, rgb in make_decoder("pyav").frames(request, self._beat):
             yield rgb
 

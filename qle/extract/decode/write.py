@@ -1,5 +1,6 @@
 """Frames to a small mp4: for the demo, the self-test of decoders and the tests. Extraction itself never encodes."""
 
+import errno
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +25,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float, *, is_repr
 
     Reproducible: equal frames give equal bytes, however many cores there are; a little larger, and encoded faster.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "a film can only become an ordinary file", str(path))
     beside = _beside(path)
     rate = Fraction(fps).limit_denominator(90_000)
     try:

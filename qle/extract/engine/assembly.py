@@ -40,9 +40,9 @@ class ClipAssembler:
             if clip not in self._open:
                 self._open[clip] = np.empty(self._shape, dtype=np.uint8), set(self.plan.rows(clip).tolist())
             frames, missing = self._open[clip]
-            place = row - self.plan.start(clip)
+            offset = row - self.plan.start(clip)
             is_last = row == self.plan.num_rows - 1  # which a clip longer than the video repeats
-            frames[place : None if is_last else place + 1] = image
+            frames[offset : None if is_last else offset + 1] = image
             missing.discard(row)
             if not missing:
                 del self._open[clip]

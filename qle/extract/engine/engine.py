@@ -160,7 +160,7 @@ class Engine:
         job = self._owners[event.tag]
         if isinstance(event, Frames):
             try:
-                self._place(job, event)
+                self._add_frames(job, event)
             except MemoryError as error:
                 self._fail(job, out_of_memory(job.source, error))
             event.release()
@@ -178,7 +178,7 @@ class Engine:
             self._fail(job, out_of_memory(job.source, error))
         self._forget_if_done(job)
 
-    def _place(self, job: Job, frames: Frames) -> None:
+    def _add_frames(self, job: Job, frames: Frames) -> None:
         for part in job.parts:
             if part.is_closed or not self._note_damaged(part, frames.damaged):
                 continue

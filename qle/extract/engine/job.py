@@ -89,21 +89,21 @@ class JobTarget:
             if not self.is_closed:
                 self._writer.note_damaged(rows)
 
-    def write(self, rows: np.ndarray, places: np.ndarray, values: dict[str, np.ndarray], is_finite: np.ndarray) -> None:
-        """Stores `values[places]` as these rows. A row that cannot be stored fails the video: never NaN in a cache."""
-        if not is_finite[places].all():
-            row = int(rows[np.flatnonzero(~is_finite[places])[0]])
+    def write(self, rows: np.ndarray, slots: np.ndarray, values: dict[str, np.ndarray], is_finite: np.ndarray) -> None:
+        """Stores `values[slots]` as these rows. A row that cannot be stored fails the video: never NaN in a cache."""
+        if not is_finite[slots].all():
+            row = int(rows[np.flatnonzero(~is_finite[slots])[0]])
             raise DecodeError(
                 f"{self.job.source.path}: row {row} ({self._opened.rows.pts_s[row]:.3f} s) has numbers that cannot be stored.\n"
                 "Half floats end at 65504: try --dtype bfloat16 or float32, and check the weights.",
                 kind="nonfinite",
             )
-        is_run = places[-1] - places[0] == len(places) - 1
+        is_run = slots[-1] - slots[0] == len(slots) - 1
         with self._lock:
             if self.is_closed:
                 return
             for name, value in values.items():
-                self._writer.write(name, rows, value[places[0] : places[-1] + 1] if is_run else value[places])
+                self._writer.write(name, rows, value[slots[0] : slots[-1] + 1] if is_run else value[slots])
             self._missing[rows] = False
 
     def commit(self) -> CommitRecord:

@@ -251,14 +251,14 @@ class WriteStage:
                 continue
             plan = job_target.assembler.plan
             rows = np.concatenate([np.arange(plan.kept(clip).start, plan.kept(clip).stop) for _, clip in slots])
-            places = np.concatenate(
+            token_rows = np.concatenate(
                 [
                     np.arange(plan.kept(clip).start, plan.kept(clip).stop) - plan.start(clip) + slot * length
                     for slot, clip in slots
                 ]
             )
             try:
-                job_target.write(rows, places, values, is_finite)
+                job_target.write(rows, token_rows, values, is_finite)
             except (DecodeError, CacheError, MemoryError) as error:
                 self._on_outcome(ended_by(error, job_target))
                 continue

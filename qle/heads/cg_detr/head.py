@@ -76,27 +76,27 @@ class CgDetrConfig(DetrConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class _DummiesAndWords:
     """Dummies, then words."""
 
     values: Float[Tensor, "items sources dim"]
     positions: Float[Tensor, "items sources dim"]
     mask: Bool[Tensor, "items sources"]
 
-    def of(self, index: Tensor) -> "_Text":
-        return _Text(self.values[index], self.positions[index], self.mask[index])
+    def of(self, index: Tensor) -> "_DummiesAndWords":
+        return _DummiesAndWords(self.values[index], self.positions[index], self.mask[index])
 
 
 @dataclass(frozen=True, slots=True)
-class _Video:
+class _EnteredClips:
     """Projected clips."""
 
     clips: Float[Tensor, "items clips dim"]
     positions: Float[Tensor, "items clips dim"]
     mask: Bool[Tensor, "items clips"]
 
-    def of(self, index: Tensor) -> "_Video":
-        return _Video(self.clips[index], self.positions[index], self.mask[index])
+    def of(self, index: Tensor) -> "_EnteredClips":
+        return _EnteredClips(self.clips[index], self.positions[index], self.mask[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,30 +184,32 @@ class CgDetrHead(MomentHead):
     def loss_counts(self, batch: MomentBatch) -> Mapping[str, Tensor]:
         return {**super().loss_counts(batch), **term_counts(batch)}
 
-    def _video(self, batch: MomentBatch) -> _Video:
+    def _video(self, batch: MomentBatch) -> _EnteredClips:
         clips = self.inputs.enter_clips(batch.clips) + self.kinds[1]
-        return _Video(clips, clip_positions(batch.clip_mask, self.config.dim), batch.clip_mask)
+        return _EnteredClips(clips, clip_positions(batch.clip_mask, self.config.dim), batch.clip_mask)
 
-    def _text(self, batch: MomentBatch) -> _Text:
+    def _text(self, batch: MomentBatch) -> _DummiesAndWords:
         """Words as they are, behind the dummies that the query makes."""
-        found = batch.item_words()
-        words = self.inputs.enter_words(found.states) + self.kinds[0]
-        places = self.inputs.place_words(words)
-        places = torch.zeros_like(words) if places is None else places
-        values, positions, mask = self._before(words, places, found.mask, self.dummies, self.dummy_positions)
+        item_words = batch.item_words()
+        words = self.inputs.enter_words(item_words.states) + self.kinds[0]
+        word_positions = self.inputs.positions_of_words(words)
+        word_positions = torch.zeros_like(words) if word_positions is None else word_positions
+        values, positions, mask = self._before(
+            words, word_positions, item_words.mask, self.dummies, self.dummy_positions
+        )
         made = self.dummy_encoder(values, positions, mask)[:, : self.config.num_dummies]
-        return _Text(torch.cat([made, words], dim=1), positions, mask)
+        return _DummiesAndWords(torch.cat([made, words], dim=1), positions, mask)
 
-    def _read(self, video: _Video, text: _Text) -> _Memory:
+    def _read(self, video: _EnteredClips, text: _DummiesAndWords) -> _Memory:
         seen = text.mask[:, None, None, :]
         if self.config.published:
             seen = published_mask(video.mask, text.mask, self.config.num_heads)
         x, keys, words = video.clips, text.values + text.positions, text.values[:, self.config.num_dummies :]
-        found = []
+        attentions = []
         for layer in self.listen:
             x, weights = layer(x, video.positions, keys, words, seen)
-            found.append(weights)
-        weights = torch.stack(found).mean(0)
+            attentions.append(weights)
+        weights = torch.stack(attentions).mean(0)
         heard = weights[..., self.config.num_dummies :].sum(-1)
         token = self.token(video.clips, self._context(video), heard * video.mask)
         for layer in self.listen:
@@ -219,24 +221,24 @@ class CgDetrHead(MomentHead):
         return _Memory(clips, self.saliency(clips, token), weights, heard.clamp(0, 1))
 
     def _read_negative(
-        self, batch: MomentBatch, video: _Video, text: _Text
+        self, batch: MomentBatch, video: _EnteredClips, text: _DummiesAndWords
     ) -> tuple[Float[Tensor, "items clips"], Float[Tensor, "items clips"]]:
         """Saliency and attention under a query that does not happen; zeros where the batch has none for an item."""
         assert batch.negative is not None
         assert batch.negative_mask is not None
         # parity: words of the negative query stand where those of the true one stood.
         positions = text.positions if self.config.published else text.positions[batch.negative]
-        other = _Text(text.values[batch.negative], positions, text.mask[batch.negative])
+        other = _DummiesAndWords(text.values[batch.negative], positions, text.mask[batch.negative])
         if self.config.published:
             return self._read_some(batch.negative_mask.nonzero().flatten(), video, other)
         memory = self._read(video, other)
         saliency, attention = (
-            found.masked_fill(~batch.negative_mask[:, None], 0.0) for found in (memory.saliency, memory.attention)
+            values.masked_fill(~batch.negative_mask[:, None], 0.0) for values in (memory.saliency, memory.attention)
         )
         return saliency, attention
 
     def _read_some(
-        self, items: Int[Tensor, " some"], video: _Video, text: _Text
+        self, items: Int[Tensor, " some"], video: _EnteredClips, text: _DummiesAndWords
     ) -> tuple[Float[Tensor, "items clips"], Float[Tensor, "items clips"]]:
         """parity: published masks depend on who else is read, so items without a negative are not."""
         zeros = video.clips.new_zeros(video.mask.shape)
@@ -244,11 +246,13 @@ class CgDetrHead(MomentHead):
             return zeros, zeros
         memory = self._read(video.of(items), text.of(items))
         saliency, attention = (
-            zeros.to(found.dtype).index_copy(0, items, found) for found in (memory.saliency, memory.attention)
+            zeros.to(values.dtype).index_copy(0, items, values) for values in (memory.saliency, memory.attention)
         )
         return saliency, attention
 
-    def _tokens(self, video: _Video, text: _Text, relevant: Bool[Tensor, "items clips"]) -> dict[str, Tensor]:
+    def _tokens(
+        self, video: _EnteredClips, text: _DummiesAndWords, relevant: Bool[Tensor, "items clips"]
+    ) -> dict[str, Tensor]:
         """Sentence tokens of words and of dummies, moment tokens of what is relevant and of the rest."""
         sentence = self.sentence_token, self.sentence_position
         moment = self.moment_token, self.moment_position
@@ -275,16 +279,16 @@ class CgDetrHead(MomentHead):
         }
 
     @staticmethod
-    def _context(video: _Video) -> Float[Tensor, "items dim"]:
+    def _context(video: _EnteredClips) -> Float[Tensor, "items dim"]:
         """The mean clip, which learns nothing here."""
         real = video.mask[..., None].to(video.clips.dtype)
         return ((video.clips * real).sum(1) / real.sum(1).clamp(min=1)).detach()
 
     @staticmethod
     def _before(
-        x: Float[Tensor, "items places dim"],
-        positions: Float[Tensor, "items places dim"],
-        mask: Bool[Tensor, "items places"],
+        x: Float[Tensor, "items tokens dim"],
+        positions: Float[Tensor, "items tokens dim"],
+        mask: Bool[Tensor, "items tokens"],
         tokens: Tensor,
         token_positions: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:

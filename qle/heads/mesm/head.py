@@ -102,11 +102,11 @@ class MesmConfig(DetrConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class _HeardWords:
     """What the clips of each item listen to."""
 
     words: Float[Tensor, "items words dim"]
-    places: Float[Tensor, "items words dim"] | None
+    positions: Float[Tensor, "items words dim"] | None
     mask: Bool[Tensor, "items words"]
 
 
@@ -191,27 +191,27 @@ class MesmHead(MomentHead):
     def answer(self, batch: MomentBatch, hidden_words: Bool[Tensor, "items words"] | None) -> MomentOutput:
         """`forward`, with words hidden as told; without them none are rebuilt."""
         read, rounds = self._read(batch), 1 if batch.negative is None else 2
-        clips, places = self.inputs.enter_clips(batch.clips), clip_positions(batch.clip_mask, self.config.dim)
+        clips, positions = self.inputs.enter_clips(batch.clips), clip_positions(batch.clip_mask, self.config.dim)
         index = batch.query_index
         if batch.negative is not None:  # the items stand in the batch twice, first with their own query
             index = torch.cat([index, index[batch.negative]])
         words, mask = self.inputs.enter_words(read.states)[index], read.mask[index]
-        text = _Text(words, self.inputs.place_words(words), mask)
+        text = _HeardWords(words, self.inputs.positions_of_words(words), mask)
         told = self._with_sentence(text, clips, batch)
-        all_places, heard = places.repeat(rounds, 1, 1), clips.repeat(rounds, 1, 1)
+        all_positions, heard = positions.repeat(rounds, 1, 1), clips.repeat(rounds, 1, 1)
         extras = {"clips": clips, "texts": told.words[: batch.num_items], "text_mask": told.mask[: batch.num_items]}
         if self.config.enhances:
-            heard_text = self._published_places(text, told, batch.num_items) if self.config.published else text
+            heard_text = self._published_positions(text, told, batch.num_items) if self.config.published else text
             who = self._who_hears(heard_text.mask, batch.clip_mask)
             for layer in self.enhance:
-                heard = layer(heard, all_places, heard_text.words, heard_text.places, who)
+                heard = layer(heard, all_positions, heard_text.words, heard_text.positions, who)
             extras["enhanced"] = heard[: batch.num_items]
         who = self._who_hears(told.mask, batch.clip_mask)
         for layer in self.align:
-            heard = layer(heard, all_places, told.words, told.places, who)
-        logits, spans, saliency = self.detr(heard, places, batch.clip_mask)
+            heard = layer(heard, all_positions, told.words, told.positions, who)
+        logits, spans, saliency = self.detr(heard, positions, batch.clip_mask)
         if hidden_words is not None:
-            extras |= self._rebuilt_words(batch, read, clips, places, hidden_words)
+            extras |= self._rebuilt_words(batch, read, clips, positions, hidden_words)
         return MomentOutput(
             logits=logits,
             spans=spans,
@@ -258,7 +258,7 @@ class MesmHead(MomentHead):
         ids = None if words.ids is None else words.ids[:, :most]
         return replace(words, states=words.states[:, :most], mask=words.mask[:, :most], ids=ids)
 
-    def _with_sentence(self, text: _Text, clips: Tensor, batch: MomentBatch) -> _Text:
+    def _with_sentence(self, text: _HeardWords, clips: Tensor, batch: MomentBatch) -> _HeardWords:
         """The text with the made-up sentence in front: of the item's own video, or of that of its negative query."""
         if self.sentence is None:
             return text
@@ -271,16 +271,18 @@ class MesmHead(MomentHead):
         if batch.negative is not None:
             sentence = torch.cat([sentence, sentence[batch.negative]])
         words = torch.cat([sentence.to(text.words.dtype), text.words], dim=1)
-        return _Text(
-            words, self.inputs.place_words(words), torch.cat([text.mask.new_ones(len(words), 1), text.mask], dim=1)
+        return _HeardWords(
+            words,
+            self.inputs.positions_of_words(words),
+            torch.cat([text.mask.new_ones(len(words), 1), text.mask], dim=1),
         )
 
     @staticmethod
-    def _published_places(text: _Text, told: _Text, num_items: int) -> _Text:
-        """parity: words of negative queries keep the places that they have behind the sentence."""
-        if text.places is None or told.places is None or told.places.shape == text.places.shape:
+    def _published_positions(text: _HeardWords, told: _HeardWords, num_items: int) -> _HeardWords:
+        """parity: words of negative queries keep the positions that they have behind the sentence."""
+        if text.positions is None or told.positions is None or told.positions.shape == text.positions.shape:
             return text
-        return replace(text, places=torch.cat([text.places[:num_items], told.places[num_items:, 1:]]))
+        return replace(text, positions=torch.cat([text.positions[:num_items], told.positions[num_items:, 1:]]))
 
     def _who_hears(
         self, word_mask: Bool[Tensor, "rounds_items words"], clip_mask: Bool[Tensor, "items clips"]
@@ -293,7 +295,7 @@ class MesmHead(MomentHead):
         return torch.cat(masks)
 
     def _rebuilt_words(
-        self, batch: MomentBatch, read: Words, clips: Tensor, places: Tensor, hidden: Bool[Tensor, "items words"]
+        self, batch: MomentBatch, read: Words, clips: Tensor, positions: Tensor, hidden: Bool[Tensor, "items words"]
     ) -> dict[str, Tensor]:
         """Words with holes look at the clips of the moment; what they come out as, and what they were."""
         assert self.classes is not None
@@ -302,19 +304,19 @@ class MesmHead(MomentHead):
         assert batch.targets is not None
         labels = self.classes.labels(read.ids)[batch.query_index]
         mask, words = read.mask[batch.query_index], self.inputs.enter_words(read.states)[batch.query_index]
-        word_places = self.inputs.place_words(words)
-        word_places = torch.zeros_like(words) if word_places is None else word_places
+        word_positions = self.inputs.positions_of_words(words)
+        word_positions = torch.zeros_like(words) if word_positions is None else word_positions
         is_unknown = (labels == self.classes.unknown) & mask
         words = self.words.hide(words, hidden, is_unknown, self.inputs.words)
         seen = batch.targets.relevant & batch.clip_mask
         who: Tensor = seen
         if self.config.published:  # parity: clips of the moment come first, and masks are in their order of heads
             order = seen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-            clips, places = (x.gather(1, order[..., None].expand_as(x)) for x in (clips, places))
+            clips, positions = (x.gather(1, order[..., None].expand_as(x)) for x in (clips, positions))
             who = published_mask(mask, seen.gather(1, order), self.config.num_heads)
         for layer in self.enhance:
             assert isinstance(layer, MutualLayer)
-            words = layer.rebuild(words, word_places, clips, places, who)
+            words = layer.rebuild(words, word_positions, clips, positions, who)
         return {"word_logits": self.words(words), "word_labels": labels, "word_mask": mask}
 
     def _sentence_term(

@@ -55,8 +55,8 @@ def published_sentence_mask(
     is_same = sources[:, None] == sources
     num_sentences = is_same.sum(dim=1)
     own = is_same.tril(-1).sum(dim=1)
-    places = torch.arange(int(num_sentences.max()), device=mask.device)
-    whole = published_mask(places < num_sentences[:, None], mask, num_heads)
+    numbers = torch.arange(int(num_sentences.max()), device=mask.device)
+    whole = published_mask(numbers < num_sentences[:, None], mask, num_heads)
     return whole.gather(2, own[:, None, None, None].expand(-1, num_heads, 1, mask.shape[1]))
 
 

@@ -34,10 +34,10 @@ class WordClasses(nn.Module):
     def __init__(self, vocabulary: Sequence[int], marks: Sequence[int], function_words: Sequence[int]) -> None:
         super().__init__()
         self.unknown, self.num_classes = len(vocabulary), len(vocabulary) + 1 + len(marks)
-        places = [*range(self.unknown), *range(self.unknown + 1, self.num_classes)]
+        classes = [*range(self.unknown), *range(self.unknown + 1, self.num_classes)]
         numbers, order = torch.tensor([*vocabulary, *marks]).sort()
         self.register_buffer("numbers", numbers, persistent=False)
-        self.register_buffer("classes", torch.tensor(places)[order], persistent=False)
+        self.register_buffer("classes", torch.tensor(classes)[order], persistent=False)
         self.register_buffer("marks", torch.tensor(marks, dtype=torch.int64), persistent=False)
         self.register_buffer(
             "function_words", torch.tensor(function_words, dtype=torch.int64), persistent=False
@@ -45,8 +45,8 @@ class WordClasses(nn.Module):
 
     def labels(self, ids: Int[Tensor, "items words"]) -> Int[Tensor, "items words"]:
         """The class of each piece; `unknown` for all that have none of their own."""
-        place = torch.searchsorted(self.numbers, ids.contiguous()).clamp(max=len(self.numbers) - 1)
-        return torch.where(self.numbers[place] == ids, self.classes[place], self.unknown)
+        index = torch.searchsorted(self.numbers, ids.contiguous()).clamp(max=len(self.numbers) - 1)
+        return torch.where(self.numbers[index] == ids, self.classes[index], self.unknown)
 
     def weights(self, ids: Int[Tensor, "items words"]) -> Float[Tensor, "items words"]:
         """How likely each piece is hidden, against the others of its query."""
@@ -80,29 +80,29 @@ class MutualLayer(nn.Module):
     def forward(
         self,
         clips: Float[Tensor, "items clips dim"],
-        clip_places: Float[Tensor, "items clips dim"],
+        clip_positions: Float[Tensor, "items clips dim"],
         words: Float[Tensor, "items words dim"],
-        word_places: Float[Tensor, "items words dim"] | None,
+        word_positions: Float[Tensor, "items words dim"] | None,
         mask: Bool[Tensor, "items ..."],
     ) -> Float[Tensor, "items clips dim"]:
         """Clips, each with what it heard."""
-        out: Tensor = self.listen(clips, clip_places, words, word_places, mask)
+        out: Tensor = self.listen(clips, clip_positions, words, word_positions, mask)
         return out
 
     def rebuild(
         self,
         words: Float[Tensor, "items words dim"],
-        word_places: Float[Tensor, "items words dim"],
+        word_positions: Float[Tensor, "items words dim"],
         clips: Float[Tensor, "items clips dim"],
-        clip_places: Float[Tensor, "items clips dim"],
+        clip_positions: Float[Tensor, "items clips dim"],
         mask: Bool[Tensor, "items ..."],
     ) -> Float[Tensor, "items words dim"]:
         """Words, each with what it saw."""
         if self.word_part is None:
-            out: Tensor = self.listen(words, word_places, clips, clip_places, mask)
+            out: Tensor = self.listen(words, word_positions, clips, clip_positions, mask)
             return out
         attention: Attention = self.listen.attention
-        seen = attention.look(words + word_places, clips + clip_places, clips, mask)
+        seen = attention.look(words + word_positions, clips + clip_positions, clips, mask)
         rebuilt: Tensor = self.word_part(words, seen, self.listen.absorb.feed_forward[1])
         return rebuilt
 

@@ -20,7 +20,7 @@ class GuidedLayer(nn.Module):
         self.self_attention = Attention(dim, num_heads, dropout=dropout) if looks else None
         self.word_attention = Attention(dim, num_heads, dropout=dropout)
         self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) if place or looks else nn.Identity() for place in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) if number or looks else nn.Identity() for number in range(3))
         self.dropout = Dropout(dropout)
 
     def look(
@@ -35,12 +35,12 @@ class GuidedLayer(nn.Module):
 
     def listen(
         self,
-        patches: Float[Tensor, "groups places patches dim"],
+        patches: Float[Tensor, "groups copies patches dim"],
         words: Float[Tensor, "groups queries words dim"],
         word_mask: Bool[Tensor, "groups queries words"],
         gate: Float[Tensor, "groups queries patches 1"] | None = None,
     ) -> Float[Tensor, "groups queries patches dim"]:
-        """`places` is 1 where all queries of a group still share the patches, else the number of queries."""
+        """`copies` is 1 where all queries of a group still share the patches, else the number of queries."""
         attention = self.word_attention
         groups, queries = word_mask.shape[:2]
         asked = attention.split_queries(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])

@@ -178,7 +178,7 @@ class QleHead(RowHead):
         ):
             if width % getattr(config, name):
                 raise ConfigError(f"head qle: width {width} is no multiple of {name} = {getattr(config, name)}")
-        self.enter = _Enter(token_dim, dim, self.rows, self.cols, config)
+        self.enter = _TokenEntry(token_dim, dim, self.rows, self.cols, config)
         near = None if not config.look_reach else grid_band(self.rows, self.cols, config.look_reach)
         self.register_buffer("near", near, persistent=False)
         self.words = nn.Linear(shapes.text_dim, dim)
@@ -205,11 +205,11 @@ class QleHead(RowHead):
         tokens = batch.streams["patch"]
         features, relevance = self._read(tokens, words)
         raw = relevance.mean(-1)
-        places = raw.shape[1]
-        row_mask = batch.row_mask.repeat_interleave(places, dim=0)
+        num_queries = raw.shape[1]
+        row_mask = batch.row_mask.repeat_interleave(num_queries, dim=0)
         features = features.flatten(0, 1)
         refined, evidence = self.temporal(
-            features, raw.flatten(0, 1), batch.times_s.repeat_interleave(places, dim=0), row_mask
+            features, raw.flatten(0, 1), batch.times_s.repeat_interleave(num_queries, dim=0), row_mask
         )
         presence = None if self.presence is None else self.presence(features, refined, row_mask)
         return HeadOutput(
@@ -224,8 +224,8 @@ class QleHead(RowHead):
         self, streams: Mapping[str, Float[Tensor, " time *row"]], words: Words, *, with_maps: bool = False
     ) -> RowReading:
         tokens = streams["patch"][None]
-        one_group = Words(states=words.states[None], mask=words.mask[None], sentence=words.sentence[None])
-        features, relevance = self._read(tokens, one_group)
+        group = Words(states=words.states[None], mask=words.mask[None], sentence=words.sentence[None])
+        features, relevance = self._read(tokens, group)
         maps = relevance[0].unflatten(-1, (self.rows, self.cols)) if with_maps else None
         return RowReading(features=features[0], raw_logit=relevance[0].mean(-1), relevance_map=maps)
 
@@ -284,7 +284,7 @@ class QleHead(RowHead):
         num_rows = tokens.shape[1]
         heard = self.word_norm(self.words(words.states.to(self.words.weight.dtype)))
         patches = self.enter(tokens.flatten(2, 3).flatten(0, 1))
-        patches = patches.unflatten(0, (groups, num_rows))[:, None]  # one place, shared by all queries
+        patches = patches.unflatten(0, (groups, num_rows))[:, None]  # one copy, shared by all queries
         gate = None
         if self.confidence is not None:
             confidence = self._confidence(patches, heard, words.mask)
@@ -294,8 +294,8 @@ class QleHead(RowHead):
                 gate = confidence.expand(-1, -1, -1, patches.shape[3], -1).flatten(2, 3)
         for layer in self.guided:
             assert isinstance(layer, GuidedLayer)
-            places = patches.shape[1]
-            looked = layer.look(patches.flatten(0, 2), self.near).unflatten(0, (groups, places, num_rows))
+            copies = patches.shape[1]
+            looked = layer.look(patches.flatten(0, 2), self.near).unflatten(0, (groups, copies, num_rows))
             patches = layer.listen(looked.flatten(2, 3), heard, words.mask, gate)
             patches = patches.unflatten(2, (num_rows, -1))
         relevance = self.config.map_gain * self._relevance(patches, words)
@@ -326,10 +326,10 @@ class QleHead(RowHead):
         return score[..., None]
 
 
-class _Enter(nn.Module):
+class _TokenEntry(nn.Module):
     """Tokens of any backbone to the width of the head, with the place of each cell."""
 
-    place: Tensor
+    cell_code: Tensor
 
     def __init__(self, token_dim: int, dim: int, rows: int, cols: int, config: QleConfig) -> None:
         super().__init__()
@@ -338,15 +338,15 @@ class _Enter(nn.Module):
         self.rows = rows
         self.stem = Stem(dim, config.stem, dropout=config.dropout) if config.stem else None
         code = grid_positions(rows, cols, dim) if config.knows_place else torch.zeros(1)
-        self.register_buffer("place", code, persistent=False)
+        self.register_buffer("cell_code", code, persistent=False)
 
     def forward(self, tokens: Float[Tensor, "rows cells token_dim"]) -> Float[Tensor, "rows cells dim"]:
         if not torch.is_autocast_enabled(tokens.device.type):
-            tokens = tokens.to(self.place.dtype)
+            tokens = tokens.to(self.cell_code.dtype)
         entered: Tensor = self.project(self.norm(tokens))
         if self.stem is not None:
             entered = self.stem(entered.unflatten(1, (self.rows, -1))).flatten(1, 2)
-        return entered + self.place
+        return entered + self.cell_code
 
 
 class _Refinement(nn.Module):

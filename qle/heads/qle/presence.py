@@ -45,10 +45,10 @@ class Presence(nn.Module):
 
 
 def anywhere(
-    relevance: Float[Tensor, "windows places time"],
-    known: Bool[Tensor, "windows places time"],
+    relevance: Float[Tensor, "windows slots time"],
+    known: Bool[Tensor, "windows slots time"],
     row_mask: Bool[Tensor, "windows time"],
-) -> tuple[Float[Tensor, "windows places"], Bool[Tensor, "windows places"]]:
+) -> tuple[Float[Tensor, "windows slots"], Bool[Tensor, "windows slots"]]:
     """1 where some row is relevant, else 0; and of which that is known: a window with a row that nobody has judged may hold
     the query there."""
     happens = (relevance * known > 0).any(-1)

@@ -100,7 +100,8 @@ class TmassHead(RetrievalHead):
         (frame_dim,) = shapes.streams[FRAMES]
         dim = self._width(config, frame_dim, shapes.sentence_dim)
         self.enter_text, self.enter_frames = (
-            _Enter(width, dim) if self.is_projected else nn.Identity() for width in (shapes.sentence_dim, frame_dim)
+            _WidthEntry(width, dim) if self.is_projected else nn.Identity()
+            for width in (shapes.sentence_dim, frame_dim)
         )
         self.pooling = TextPooling(dim, config.num_heads, dropout=config.dropout)
         self.radius = SimilarityRadius(config.num_frames, dim)
@@ -152,7 +153,7 @@ class TmassHead(RetrievalHead):
     def similarity(self, words: Words, frames: Float[Tensor, "videos frames dim"]) -> Float[Tensor, "texts videos"]:
         """As `config.scoring` says. In tiles: memory stays bounded, whatever the number of texts and videos."""
         text = self._texts(words).float()
-        found = text.new_empty(len(text), len(frames))
+        similarity = text.new_empty(len(text), len(frames))
         for texts, videos in _tiles(len(text), len(frames), self.num_frames, text.shape[1]):
             part, entered = text[texts], self._frames(frames[videos]).float()
             pooled = self.pooling(part, entered).float()
@@ -161,8 +162,8 @@ class TmassHead(RetrievalHead):
             else:
                 radius = self.radius(all_frame_cosines(part, entered))
                 scores = cosines_of_trials(part, radius, pooled, self.noise).amax(-1).T
-            found[texts, videos] = scores
-        return found
+            similarity[texts, videos] = scores
+        return similarity
 
     def sampled_similarity(
         self,
@@ -199,7 +200,7 @@ class TmassHead(RetrievalHead):
         """
         text, entered = self._texts(words).float(), self._frames(frames).float()
         slot = _slots(video_of_text)
-        found = text.new_full((len(text), len(frames)), math.nan)
+        similarity = text.new_full((len(text), len(frames)), math.nan)
         for video in range(len(frames)):
             candidate = entered[video : video + 1]
             pooled = F.normalize(self.pooling(text, candidate)[0].float(), dim=-1)
@@ -210,8 +211,8 @@ class TmassHead(RetrievalHead):
             selected = samples.transpose(0, 1)[torch.arange(len(text), device=text.device), best]
             for own in torch.nonzero(video_of_text == video).flatten().tolist():
                 rivals = slot == slot[own]
-                found[rivals, video] = selected[rivals] @ pooled[own]
-        return found
+                similarity[rivals, video] = selected[rivals] @ pooled[own]
+        return similarity
 
     def coarse(self, words: Words) -> Float[Tensor, "texts dim"]:
         """The middle of a text's cloud beside a video that it has nothing to do with."""
@@ -256,7 +257,7 @@ class TmassHead(RetrievalHead):
         return draw_noise(shape, self.config.prior, self.config.prior_std, device=device, generator=generator)
 
 
-class _Enter(nn.Sequential):
+class _WidthEntry(nn.Sequential):
     """To the width of the head, and to a length that the noise, of about 1 in every dimension, is meant for."""
 
     def __init__(self, width: int, dim: int) -> None:

@@ -1,6 +1,6 @@
 """Parts of the Moment-DETR family: a set of learned queries, each of which answers with a span.
 
-    clips, words --inputs.py--> tokens with places --encoder.py--> memory --decoder.py | reference_decoder.py--> states
+    clips, words --inputs.py--> tokens with positions --encoder.py--> memory --decoder.py | reference_decoder.py--> states
         --outputs.py--> spans, classes, saliency --matcher.py--> pairs of query and moment
         --set_losses.py, saliency_losses.py--> losses
 

@@ -18,7 +18,7 @@ TEMPERATURE = 10000.0
 
 
 def clip_positions(mask: Bool[Tensor, "items clips"], dim: int) -> Float[Tensor, "items clips dim"]:
-    """Sines over the number of the clip divided by the number of real clips; places after the last one repeat it."""
+    """Sines over the number of the clip divided by the number of real clips; positions after the last one repeat it."""
     count = mask.to(torch.float32).cumsum(dim=1)
     return _sines(count / (count[:, -1:] + 1e-6), dim)
 

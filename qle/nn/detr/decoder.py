@@ -1,6 +1,6 @@
 """The plain decoder of Moment-DETR: learned queries look at each other and at the memory, layer after layer.
 
-memory (items, places, dim) + positions + mask -> Decoder -> states (layers, items, queries, dim)
+memory (items, tokens, dim) + positions + mask -> Decoder -> states (layers, items, queries, dim)
 """
 
 from collections.abc import Sequence
@@ -29,18 +29,18 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         states: Float[Tensor, "items queries dim"],
-        places: Float[Tensor, "queries dim"],
-        memory: Float[Tensor, "items places dim"],
-        placed_memory: Float[Tensor, "items places dim"],
-        memory_mask: Bool[Tensor, "items places"],
+        query_positions: Float[Tensor, "queries dim"],
+        memory: Float[Tensor, "items tokens dim"],
+        placed_memory: Float[Tensor, "items tokens dim"],
+        memory_mask: Bool[Tensor, "items tokens"],
     ) -> Float[Tensor, "items queries dim"]:
         """`placed_memory` is the memory with its positions: what keys are made of."""
 
         def look_around(here: Tensor) -> Tensor:
-            return self.self_attention.look(here + places, here + places, here)
+            return self.self_attention.look(here + query_positions, here + query_positions, here)
 
         def look_at_memory(here: Tensor) -> Tensor:
-            return self.memory_attention.look(here + places, placed_memory, memory, memory_mask)
+            return self.memory_attention.look(here + query_positions, placed_memory, memory, memory_mask)
 
         states = self.residuals[0](states, look_around)
         states = self.residuals[1](states, look_at_memory)
@@ -49,7 +49,7 @@ class DecoderLayer(nn.Module):
 
 
 class PlainDecoder(nn.Module):
-    """States begin at zero; what tells the queries apart is their learned place. One norm serves the results of all layers."""
+    """States begin at zero; what tells the queries apart is their learned position. One norm serves the results of all layers."""
 
     def __init__(self, layers: Sequence[DecoderLayer], num_queries: int) -> None:
         super().__init__()
@@ -59,14 +59,14 @@ class PlainDecoder(nn.Module):
 
     def forward(
         self,
-        memory: Float[Tensor, "items places dim"],
-        memory_mask: Bool[Tensor, "items places"],
-        memory_positions: Float[Tensor, "items places dim"],
+        memory: Float[Tensor, "items tokens dim"],
+        memory_mask: Bool[Tensor, "items tokens"],
+        memory_positions: Float[Tensor, "items tokens dim"],
     ) -> Float[Tensor, "layers items queries dim"]:
-        places = self.places.weight
-        states, found = memory.new_zeros(len(memory), *places.shape), []
+        query_positions = self.places.weight
+        states, outputs = memory.new_zeros(len(memory), *query_positions.shape), []
         placed_memory = memory + memory_positions
         for layer in self.layers:
-            states = layer(states, places, memory, placed_memory, memory_mask)
-            found.append(self.norm(states))
-        return torch.stack(found)
+            states = layer(states, query_positions, memory, placed_memory, memory_mask)
+            outputs.append(self.norm(states))
+        return torch.stack(outputs)

@@ -1,6 +1,6 @@
 """The encoder of the DETR family: self-attention in which queries and keys know their place and values do not.
 
-x (items, places, dim) + positions + mask -> Encoder -> the same shape
+x (items, tokens, dim) + positions + mask -> Encoder -> the same shape
 """
 
 from collections.abc import Sequence
@@ -38,10 +38,10 @@ class EncoderLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "items places dim"],
-        positions: Float[Tensor, "items places dim"],
-        mask: Bool[Tensor, "items places"],
-    ) -> Float[Tensor, "items places dim"]:
+        x: Float[Tensor, "items tokens dim"],
+        positions: Float[Tensor, "items tokens dim"],
+        mask: Bool[Tensor, "items tokens"],
+    ) -> Float[Tensor, "items tokens dim"]:
         def look(here: Tensor) -> Tensor:
             placed = here + positions
             return self.attention.look(placed, placed, here, mask)
@@ -60,10 +60,10 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "items places dim"],
-        positions: Float[Tensor, "items places dim"],
-        mask: Bool[Tensor, "items places"],
-    ) -> Float[Tensor, "items places dim"]:
+        x: Float[Tensor, "items tokens dim"],
+        positions: Float[Tensor, "items tokens dim"],
+        mask: Bool[Tensor, "items tokens"],
+    ) -> Float[Tensor, "items tokens dim"]:
         for layer in self.layers:
             x = layer(x, positions, mask)
         out: Tensor = self.norm(x)

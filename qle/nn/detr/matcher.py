@@ -62,9 +62,9 @@ def match(
     if not first[-1]:
         nothing = torch.zeros(0, dtype=torch.int64, device=logits.device)
         return Matches(layer=nothing, item=nothing, query=nothing, target=nothing)
-    # Rows of equal length: places past an item's own targets repeat the last target and are cut off below.
-    place = np.minimum(first[:-1, None] + np.arange(max(counts)), first[-1] - 1)
-    padded = target_spans[torch.from_numpy(place).to(logits.device, non_blocking=True)]
+    # Rows of equal length: entries past an item's own targets repeat the last target and are cut off below.
+    index = np.minimum(first[:-1, None] + np.arange(max(counts)), first[-1] - 1)
+    padded = target_spans[torch.from_numpy(index).to(logits.device, non_blocking=True)]
     cost = _costs(logits.float(), spans.float(), padded.float(), costs).cpu().numpy()
     pairs = [
         linear_sum_assignment(of_item[:, :count])

@@ -20,20 +20,20 @@ from qle.nn.residual import Residual
 from qle.nn.spans import inverse_sigmoid
 
 NARROWEST = 1e-6
-"""Width that a place is sharpened for at most: what a sigmoid says may round to 0."""
+"""Width that a position is sharpened for at most: what a sigmoid says may round to 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The encoded clips that queries look at, with their places."""
+    """The encoded clips that queries look at, with their positions."""
 
-    values: Float[Tensor, "items places dim"]
-    positions: Float[Tensor, "items places dim"]
-    mask: Bool[Tensor, "items places"]
+    values: Float[Tensor, "items tokens dim"]
+    positions: Float[Tensor, "items tokens dim"]
+    mask: Bool[Tensor, "items tokens"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QueryPosition:
     """Where a query looks from."""
 
     code: Float[Tensor, "items queries dim"]
@@ -75,52 +75,52 @@ class ReferenceDecoder(nn.Module):
 
     def forward(
         self,
-        memory: Float[Tensor, "items places dim"],
-        memory_mask: Bool[Tensor, "items places"],
-        memory_positions: Float[Tensor, "items places dim"],
+        memory: Float[Tensor, "items tokens dim"],
+        memory_mask: Bool[Tensor, "items tokens"],
+        memory_positions: Float[Tensor, "items tokens dim"],
     ) -> tuple[Float[Tensor, "layers items queries dim"], Float[Tensor, "layers items queries 2"]]:
         """References are those that each layer started from, in (0, 1)."""
         num_items, num_queries = len(memory), self.anchors.num_embeddings
         states = memory.new_zeros(num_items, num_queries, self.dim)
         reference = self.anchors.weight.float().sigmoid().expand(num_items, -1, -1)
-        found, references, seen = [], [reference], Memory(memory, memory_positions, memory_mask)
+        outputs, references, seen = [], [reference], Memory(memory, memory_positions, memory_mask)
         for number, layer in enumerate(self.layers):
             code = span_positions(reference, self.dim // 2)
-            place = self.place(code)
+            position = self.place(code)
             gain = torch.sigmoid(self.width_gain(states).float()) / reference[..., 1:].clamp(min=NARROWEST)
             sharp = code * gain if number == 0 else code * self.place_gain(states) * gain
-            states = layer(states, Place(place, sharp), seen)
-            found.append(self.norm(states))
+            states = layer(states, QueryPosition(position, sharp), seen)
+            outputs.append(self.norm(states))
             if number < len(self.layers) - 1:  # what the last layer would move it to, nothing reads
                 moved = torch.sigmoid(self.refine(states).float() + inverse_sigmoid(reference))
                 references.append(moved)
                 reference = moved.detach()
-        return torch.stack(found), torch.stack(references)
+        return torch.stack(outputs), torch.stack(references)
 
 
 class ReferenceLayer(nn.Module):
-    """Self-attention with content and place added, cross-attention with content and place side by side, feed-forward."""
+    """Self-attention with content and position added, cross-attention with content and position side by side, feed-forward."""
 
     def __init__(
         self, dim: int, num_heads: int, hidden: int, *, dropout: float, stochastic_depth: bool, is_first: bool
     ) -> None:
         super().__init__()
         self.around = PlacedSelfAttention(dim, num_heads, dropout=dropout)
-        self.there = PlacedCrossAttention(dim, num_heads, dropout=dropout, adds_place=is_first)
+        self.there = PlacedCrossAttention(dim, num_heads, dropout=dropout, adds_position=is_first)
         self.feed_forward = FeedForward(dim, hidden, dropout=dropout, activation="prelu")
         self.residuals = nn.ModuleList(
             Residual(dim, dropout=dropout, stochastic_depth=stochastic_depth) for _ in range(3)
         )
 
     def forward(
-        self, states: Float[Tensor, "items queries dim"], place: Place, memory: Memory
+        self, states: Float[Tensor, "items queries dim"], position: QueryPosition, memory: Memory
     ) -> Float[Tensor, "items queries dim"]:
         def look_around(here: Tensor) -> Tensor:
-            around: Tensor = self.around(here, place.code)
+            around: Tensor = self.around(here, position.code)
             return around
 
         def look_there(here: Tensor) -> Tensor:
-            there: Tensor = self.there(here, place, memory)
+            there: Tensor = self.there(here, position, memory)
             return there
 
         states = self.residuals[0](states, look_around)
@@ -130,7 +130,7 @@ class ReferenceLayer(nn.Module):
 
 
 class PlacedSelfAttention(nn.Module):
-    """Queries and keys are a projection of the content plus one of the place; values are content alone."""
+    """Queries and keys are a projection of the content plus one of the position; values are content alone."""
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float) -> None:
         super().__init__()
@@ -138,52 +138,54 @@ class PlacedSelfAttention(nn.Module):
         self.content = nn.Linear(dim, 3 * dim)
         """Makes queries, keys and values of the content."""
         self.place = nn.Linear(dim, 2 * dim)
-        """Makes the places of queries and keys."""
+        """Makes the positions of queries and keys."""
         self.out = nn.Linear(dim, dim)
         _begin_evenly(self)
 
     def forward(
-        self, states: Float[Tensor, "items queries dim"], place: Float[Tensor, "items queries dim"]
+        self, states: Float[Tensor, "items queries dim"], position: Float[Tensor, "items queries dim"]
     ) -> Float[Tensor, "items queries dim"]:
         queries, keys, values = self.content(states).chunk(3, dim=-1)
-        query_place, key_place = self.place(place).chunk(2, dim=-1)
-        queries, keys = _split(queries + query_place, self.num_heads), _split(keys + key_place, self.num_heads)
+        query_positions, key_positions = self.place(position).chunk(2, dim=-1)
+        queries, keys = _split(queries + query_positions, self.num_heads), _split(keys + key_positions, self.num_heads)
         mixed = mix_heads(queries, keys, _split(values, self.num_heads), None, self.dropout if self.training else 0.0)
         out: Tensor = self.out(mixed)
         return out
 
 
 class PlacedCrossAttention(nn.Module):
-    """Per head, [content | place] of the query meets [content | place] of the memory, so heads are twice as wide."""
+    """Per head, [content | position] of the query meets [content | position] of the memory, so heads are twice as wide."""
 
-    def __init__(self, dim: int, num_heads: int, *, dropout: float, adds_place: bool) -> None:
+    def __init__(self, dim: int, num_heads: int, *, dropout: float, adds_position: bool) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.content = nn.Linear(dim, dim)
         self.sharp_place = nn.Linear(dim, dim)
-        self.place = nn.Linear(dim, dim) if adds_place else None
-        """In the first layer, where the content is nothing yet, places are added to the content as well."""
+        self.place = nn.Linear(dim, dim) if adds_position else None
+        """In the first layer, where the content is nothing yet, positions are added to the content as well."""
         self.keys_values = nn.Linear(dim, 2 * dim)
         self.key_place = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
         _begin_evenly(self)
 
     def forward(
-        self, states: Float[Tensor, "items queries dim"], place: Place, memory: Memory
+        self, states: Float[Tensor, "items queries dim"], position: QueryPosition, memory: Memory
     ) -> Float[Tensor, "items queries dim"]:
-        queries, key_place = self.content(states), self.key_place(memory.positions)
+        queries, key_positions = self.content(states), self.key_place(memory.positions)
         keys, values = self.keys_values(memory.values).chunk(2, dim=-1)
         if self.place is not None:
-            queries, keys = queries + self.place(place.code), keys + key_place
-        parts = (queries, self.sharp_place(place.sharp), keys, key_place, values)
-        of_queries, of_place, of_keys, of_key_place, of_values = (_split(part, self.num_heads) for part in parts)
-        asked, offered = torch.cat([of_queries, of_place], dim=-1), torch.cat([of_keys, of_key_place], dim=-1)
+            queries, keys = queries + self.place(position.code), keys + key_positions
+        parts = (queries, self.sharp_place(position.sharp), keys, key_positions, values)
+        of_queries, of_positions, of_keys, of_key_positions, of_values = (
+            _split(part, self.num_heads) for part in parts
+        )
+        asked, offered = torch.cat([of_queries, of_positions], dim=-1), torch.cat([of_keys, of_key_positions], dim=-1)
         dropout = self.dropout if self.training else 0.0
         out: Tensor = self.out(mix_heads(asked, offered, of_values, over_heads(memory.mask), dropout))
         return out
 
 
-def _split(x: Tensor, num_heads: int) -> Float[Tensor, "items heads places head_dim"]:
+def _split(x: Tensor, num_heads: int) -> Float[Tensor, "items heads tokens head_dim"]:
     split: Tensor = torch.unflatten(x, -1, (num_heads, x.shape[-1] // num_heads)).transpose(1, 2)
     return split
 

@@ -81,12 +81,12 @@ def set_losses(
     logits, spans = logits[first:].float(), spans[first:].float()
     num_layers = len(logits)
     matches = match(logits, spans, targets.spans, targets.counts, config.costs)
-    found = spans[matches.layer, matches.item, matches.query].unflatten(0, (num_layers, -1))
+    guessed = spans[matches.layer, matches.item, matches.query].unflatten(0, (num_layers, -1))
     true = targets.spans.float()[matches.target].unflatten(0, (num_layers, -1))
-    num_pairs = max(found.shape[1], 1)
+    num_pairs = max(guessed.shape[1], 1)
     values = {
-        "span": (found - true).abs().sum(dim=(1, 2)) / (2 * num_pairs),
-        "giou": (1 - paired_giou(to_edges(found), to_edges(true))).sum(dim=1) / num_pairs,
+        "span": (guessed - true).abs().sum(dim=(1, 2)) / (2 * num_pairs),
+        "giou": (1 - paired_giou(to_edges(guessed), to_edges(true))).sum(dim=1) / num_pairs,
         "label": class_loss(logits, matches, background_weight=config.background_weight),
     }
     names = [*range(num_layers - 1), None]

@@ -33,7 +33,7 @@ class TokenDetr(nn.Module):
     def forward(
         self,
         heard: Float[Tensor, "rounds_items clips dim"],
-        places: Float[Tensor, "items clips dim"],
+        positions: Float[Tensor, "items clips dim"],
         mask: Bool[Tensor, "items clips"],
     ) -> tuple[
         Float[Tensor, "layers items queries 2"],
@@ -43,7 +43,7 @@ class TokenDetr(nn.Module):
         """Logits, spans, saliency."""
         items = len(mask)
         rounds = len(heard) // items
-        memory, token = self.encoder(heard, places.repeat(rounds, 1, 1), mask.repeat(rounds, 1))
-        states, references = self.decoder(memory[:items], mask, places)
+        memory, token = self.encoder(heard, positions.repeat(rounds, 1, 1), mask.repeat(rounds, 1))
+        states, references = self.decoder(memory[:items], mask, positions)
         logits, spans = self.predict(states, references)
         return logits, spans, torch.unflatten(self.saliency(memory, token), 0, (rounds, items))

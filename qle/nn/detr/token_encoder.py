@@ -25,7 +25,7 @@ class TokenEncoder(nn.Module):
         """Clips and the token, encoded."""
         items = len(clips)
         x = torch.cat([self.token.to(clips.dtype).expand(items, 1, -1), clips], dim=1)
-        places = torch.cat([self.place.expand(items, 1, -1), positions], dim=1)
+        all_positions = torch.cat([self.place.expand(items, 1, -1), positions], dim=1)
         seen = torch.cat([mask.new_full((items, 1), self.is_seen), mask], dim=1)
-        encoded = self.encoder(x, places, seen)
+        encoded = self.encoder(x, all_positions, seen)
         return encoded[:, 1:], encoded[:, 0]

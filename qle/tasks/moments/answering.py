@@ -90,9 +90,11 @@ class MomentAnswerer(Answerer):
         all_candidates = self._with_familiarity(queries, all_candidates)
         predictions = []
         for query, candidates in zip(queries, all_candidates, strict=True):
-            one = predict_moments(key, query.text, candidates, self._ranking, query.qid)
+            prediction = predict_moments(key, query.text, candidates, self._ranking, query.qid)
             predictions.append(
-                one if self.options.keeps_all else replace(one, moments=shown_moments(candidates, self._ranking))
+                prediction
+                if self.options.keeps_all
+                else replace(prediction, moments=shown_moments(candidates, self._ranking))
             )
         return predictions
 

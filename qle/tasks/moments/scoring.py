@@ -71,7 +71,7 @@ class MomentScorer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Video:
+class _VideoInWindows:
     """One video in windows."""
 
     key: str
@@ -89,7 +89,7 @@ class _Video:
 class _Item:
     """One window of a video and one query."""
 
-    video: _Video
+    video: _VideoInWindows
     number: int
     """Number of the window."""
     query: str
@@ -112,7 +112,7 @@ class _Scoring:
     def __init__(self, scorer: MomentScorer, on_progress: OnProgress | None, *, counts_videos: bool = False) -> None:
         self._scorer, self._on_progress, self._counts_videos = scorer, on_progress, counts_videos
         self._said: dict[tuple[str, str], _Said] = {}
-        self._found: dict[tuple[str, str], Candidates] = {}
+        self._candidates: dict[tuple[str, str], Candidates] = {}
         self._words: tuple[tuple[str, ...], Words] | None = None
 
     def run(self, asked: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Candidates]:
@@ -122,17 +122,17 @@ class _Scoring:
             for done, (key, queries) in enumerate(asked.items()):
                 if self._counts_videos:
                     self._report(done, len(asked), key)
-                for place, (item, num_items) in enumerate(self._items(key, queries)):
+                for number, (item, num_items) in enumerate(self._items(key, queries)):
                     if waiting and len(waiting) >= scorer.items_per_pass(_longest([*waiting, item])):
                         self._pass(waiting)
                         waiting = []
                         if not self._counts_videos:
-                            self._report(place, num_items, key)
+                            self._report(number, num_items, key)
                     waiting.append(item)
             if waiting:
                 self._pass(waiting)
         self._report(len(asked), len(asked), "")
-        return self._found
+        return self._candidates
 
     def _items(self, key: str, queries: Sequence[str]) -> Iterator[tuple[_Item, int]]:
         """Query after query, so that few distinct ones stand in a pass; and how many items there are."""
@@ -146,7 +146,7 @@ class _Scoring:
         seen = tuple(
             (first, stop) for first, stop in windows_of(clips.num_clips, recipe) if clips.valid[first:stop].any()
         )
-        video = _Video(key=key, clips=clips, windows=seen)
+        video = _VideoInWindows(key=key, clips=clips, windows=seen)
         distinct = tuple(dict.fromkeys(queries))
         for query in distinct:
             for number, (first, stop) in enumerate(video.windows):
@@ -163,24 +163,24 @@ class _Scoring:
         _check_finite(scorer.head.name, items, scores, batch.clip_mask)
         spans, logits = scores.spans.double().cpu().numpy(), scores.logit.double().cpu().numpy()
         saliency = scores.saliency.cpu().numpy()
-        for place, item in enumerate(items):
+        for number, item in enumerate(items):
             count = len(item.window.valid)
             said = self._said.setdefault((item.video.key, item.query), _Said())
-            said.spans.append(np.interp(spans[place] * count, np.arange(count + 1), item.window.edges_s))
-            said.logits.append(logits[place])
-            said.saliency.append(_of_clips(saliency[place, :count], item))
+            said.spans.append(np.interp(spans[number] * count, np.arange(count + 1), item.window.edges_s))
+            said.logits.append(logits[number])
+            said.saliency.append(_of_clips(saliency[number, :count], item))
             if len(said.spans) == len(item.video.windows):
-                self._found[item.video.key, item.query] = _candidates(
+                self._candidates[item.video.key, item.query] = _candidates(
                     item.video, self._said.pop((item.video.key, item.query))
                 )
 
     def _batch(self, items: Sequence[_Item]) -> MomentBatch:
         clips = torch.zeros(len(items), _longest(items), self._scorer.streams.recipe.dim)
         mask = torch.zeros(clips.shape[:2], dtype=torch.bool)
-        for place, item in enumerate(items):
+        for row, item in enumerate(items):
             count = len(item.window.valid)
-            clips[place, :count] = torch.from_numpy(item.window.features)
-            mask[place, :count] = torch.from_numpy(item.window.valid)
+            clips[row, :count] = torch.from_numpy(item.window.features)
+            mask[row, :count] = torch.from_numpy(item.window.valid)
         queries = tuple(dict.fromkeys(item.query for item in items))
         numbers = {query: number for number, query in enumerate(queries)}
         windows = [(item.video.key, item.number) for item in items]
@@ -259,7 +259,7 @@ def predict_moments(
     )
 
 
-def _candidates(video: _Video, said: _Said) -> Candidates:
+def _candidates(video: _VideoInWindows, said: _Said) -> Candidates:
     spans = np.concatenate(said.spans)
     return Candidates(
         start_s=spans[:, 0],
@@ -272,7 +272,7 @@ def _candidates(video: _Video, said: _Said) -> Candidates:
     )
 
 
-def _track(video: _Video, saliency: Sequence[np.ndarray]) -> ScoreTrack:
+def _track(video: _VideoInWindows, saliency: Sequence[np.ndarray]) -> ScoreTrack:
     """Clips that no window has seen, or that hold nothing to see, are not valid, and rank with the lowest."""
     clips = video.clips
     total, weight = np.zeros(clips.num_clips), np.zeros(clips.num_clips)

@@ -35,7 +35,7 @@ from qle.tasks.moments.scoring import MomentScorer, score_matched
 from qle.text.base import TextEncoder
 from qle.train.config import Select
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
+from qle.train.setup import AnnotationPair, build_model, open_annotations, share_of, space_identity
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
@@ -67,7 +67,7 @@ class MomentTraining(Training):
         self.identity: dict[str, Any] = {
             **annotations.identity,
             "space": space_identity(first),
-            "more_spaces": {str(place): space_identity(space) for place, space in enumerate(more, start=1)},
+            "more_spaces": {str(number): space_identity(space) for number, space in enumerate(more, start=1)},
             "streams": [
                 f"{part.space[:12]}:{part.stream}{ENDPOINTS if part.has_endpoints else ''}" for part in recipe.parts
             ],
@@ -105,10 +105,8 @@ class MomentTraining(Training):
             self._streams,
             self._annotations.train_of,
             self._settings.data,
+            share_of(accelerator, self._settings.train.seed),
             text=model.bank if model.text.is_frozen else None,
-            seed=self._settings.train.seed,
-            device=accelerator.device,
-            shard=(accelerator.process_index, accelerator.num_processes),
         )
 
     def validation(self, accelerator: Accelerator) -> "MomentValidation":
@@ -146,7 +144,7 @@ class MomentValidation(Validation):
         keys = sorted(by_key)[accelerator.process_index :: accelerator.num_processes]
         self._mine = {key: by_key[key] for key in keys}
         self._annotations = annotations
-        self._order = {annotation.qid: place for place, annotation in enumerate(annotations)}
+        self._order = {annotation.qid: number for number, annotation in enumerate(annotations)}
 
     def score(self, model: TrainedModel) -> list[RankedQuery]:
         """All annotations with their candidates, in their order; on every process."""
@@ -156,7 +154,7 @@ class MomentValidation(Validation):
         scored = score_matched(scorer, self._mine, self._annotations) if self._mine else []
         if self._accelerator.num_processes > 1:
             scored = gather_object(scored)
-        return sorted(scored, key=lambda one: self._order[one.annotation.qid])
+        return sorted(scored, key=lambda ranked: self._order[ranked.annotation.qid])
 
     def value(self, scored: Sequence[RankedQuery]) -> float:
         return validation_value(scored, self._select)
@@ -173,7 +171,7 @@ def stream_choices(request: TrainRequest) -> tuple[StreamChoice, ...]:
 def missing_sides(annotations: Mapping[str, Sequence[Annotation]], settings: Settings) -> dict[str, str]:
     """What spans cannot be learned without, for `check_sides`. Annotations by the key of their video."""
     missing = {}
-    if not any(one.is_present or _is_liked(one) for part in annotations.values() for one in part):
+    if not any(annotation.is_present or _is_liked(annotation) for part in annotations.values() for annotation in part):
         missing["positive"] = (
             "no query of a training video has a window, or a clip that was rated above 0\n"
             "give annotations of queries that happen (relevant_windows)"
@@ -195,7 +193,9 @@ def _is_liked(annotation: Annotation) -> bool:
 
 def check_known(annotations: Sequence[Annotation], flag: str) -> None:
     """AnnotationError for rows that say nothing: a hidden test set is here by mistake."""
-    if unknown := [one for one in annotations if not one.is_labelled and one.saliency is None]:
+    if unknown := [
+        annotation for annotation in annotations if not annotation.is_labelled and annotation.saliency is None
+    ]:
         raise AnnotationError(
             f"{flag}: {len(unknown)} of {len(annotations)} rows have neither windows nor ratings, first {unknown[0].qid!r}\n"
             "relevant_windows: [] says that a query never happens; rows of a hidden test set teach nothing"
@@ -204,7 +204,7 @@ def check_known(annotations: Sequence[Annotation], flag: str) -> None:
 
 def check_measurable(annotations: Sequence[Annotation], select: Select) -> None:
     """AnnotationError before the first step rather than after it, where validation could not tell good from bad."""
-    if any(_can_tell(one, select) for one in annotations):
+    if any(_can_tell(annotation, select) for annotation in annotations):
         return
     lacks, gives = LACKS.get(select, ("a window", "happens in its video"))
     raise AnnotationError(

@@ -37,22 +37,22 @@ class VideoRanker:
         """(queries, videos) float32; a query that is asked twice is scored once. Progress in videos."""
         if not queries or not keys:
             return np.empty((len(queries), len(keys)), np.float32)
-        number = {query: place for place, query in enumerate(dict.fromkeys(queries))}
-        found = np.empty((len(number), len(keys)), np.float32)
+        number = {query: position for position, query in enumerate(dict.fromkeys(queries))}
+        similarity = np.empty((len(number), len(keys)), np.float32)
         with scoring((self.head, self.text.encoder), self.device, "float32"):
             words = sentences_of(self.text, tuple(number), self.device)
             for first in range(0, len(keys), VIDEOS_PER_READ):
                 part = keys[first : first + VIDEOS_PER_READ]
                 frames = torch.from_numpy(self.frames.frames(part)).to(self.device)
-                found[:, first : first + len(part)] = self.head.similarity(words, frames).float().cpu().numpy()
+                similarity[:, first : first + len(part)] = self.head.similarity(words, frames).float().cpu().numpy()
                 if on_progress is not None:
                     on_progress(first + len(part), len(keys), part[-1])
-        if not np.isfinite(found).all():
+        if not np.isfinite(similarity).all():
             raise CheckpointError(
                 f"head {self.head.name} gives scores that are not finite on finite frames\n"
                 "its weights are damaged or its training diverged: use another checkpoint"
             )
-        return found if len(number) == len(queries) else found[[number[query] for query in queries]]
+        return similarity if len(number) == len(queries) else similarity[[number[query] for query in queries]]
 
     def published_leaking_similarity(
         self, queries: Sequence[str], video_of_query: np.ndarray, keys: Sequence[str]
@@ -65,5 +65,5 @@ class VideoRanker:
             words = sentences_of(self.text, queries, self.device)
             frames = torch.from_numpy(self.frames.frames(keys)).to(self.device)
             numbers = torch.from_numpy(video_of_query).to(self.device)
-            found: np.ndarray = self.head.leaking_similarity(words, frames, numbers).cpu().numpy()
-        return found
+            similarity: np.ndarray = self.head.leaking_similarity(words, frames, numbers).cpu().numpy()
+        return similarity

@@ -28,7 +28,7 @@ from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.tasks.retrieval.batches.loader import RetrievalBatches, retrieval_batches
 from qle.tasks.retrieval.scoring import VideoRanker
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
+from qle.train.setup import AnnotationPair, build_model, open_annotations, share_of, space_identity
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
@@ -85,10 +85,8 @@ class RetrievalTraining(Training):
             self._frames,
             self._annotations.train_of,
             self._settings.data,
+            share_of(accelerator, self._settings.train.seed),
             text=model.bank if model.text.is_frozen else None,
-            seed=self._settings.train.seed,
-            device=accelerator.device,
-            shard=(accelerator.process_index, accelerator.num_processes),
         )
 
     def validation(self, accelerator: Accelerator) -> "RetrievalValidation":
@@ -107,14 +105,16 @@ class RetrievalTraining(Training):
     def _priors(self) -> Priors:
         """What can be guessed from what was trained and chosen on; a caption without times counts as true of its whole video."""
         keys = self._annotations.keys
-        silent = {one.video for one in (*self.train, *self.val) if one.duration_s is None}
+        silent = {annotation.video for annotation in (*self.train, *self.val) if annotation.duration_s is None}
         lengths = {name: choose_rows(self._frames.space.video(keys[name]), None).duration_s for name in silent}
         train, val = (
             [
-                one
-                if one.is_labelled
-                else replace(one, windows=((0.0, one.duration_s or lengths[one.video]),), is_labelled=True)
-                for one in annotations
+                annotation
+                if annotation.is_labelled
+                else replace(
+                    annotation, windows=((0.0, annotation.duration_s or lengths[annotation.video]),), is_labelled=True
+                )
+                for annotation in annotations
             ]
             for annotations in (self.train, self.val)
         )
@@ -143,15 +143,15 @@ class RetrievalValidation(Validation):
         mine = ranker.similarity(self._pairs.queries, self._pairs.videos[rank::count])
         parts = gather_object([mine]) if count > 1 else [mine]
         similarity = np.empty((len(self._pairs.queries), len(self._pairs.videos)), np.float32)
-        for place, part in enumerate(parts):
-            similarity[:, place::count] = part
+        for first, part in enumerate(parts):
+            similarity[:, first::count] = part
         return ScoredPairs(pairs=self._pairs, similarity=similarity[self._pairs.query])
 
     def value(self, scored: ScoredPairs) -> float:
         """R@1 from text to video; between equal ones the better MRR."""
         also_true = scored.pairs.is_true(np.arange(len(scored.pairs)), np.arange(len(scored.pairs.videos)))
-        found = retrieval_metrics(scored.similarity, scored.pairs.video, also_true)["text_to_video"]
-        return (found["r@1"] + TIE_SHARE * found["mrr"]) / (1 + TIE_SHARE)
+        metrics = retrieval_metrics(scored.similarity, scored.pairs.video, also_true)["text_to_video"]
+        return (metrics["r@1"] + TIE_SHARE * metrics["mrr"]) / (1 + TIE_SHARE)
 
 
 def missing_sides(pairs: PairTable) -> dict[str, str]:

@@ -12,6 +12,9 @@ from qle.tasks.answering import Answerer, AnsweringOptions
 from qle.tasks.rows.scoring import RowScorer, predict
 from qle.types import OnProgress, Prediction, Query
 
+KEPT_SHARE = 8
+"""Part of the memory of a pass that the reading of a video may take to be kept for its explanation: an eighth."""
+
 
 class RowAnswerer(Answerer):
     """Answers with moments that are cut from the scores of rows."""
@@ -24,6 +27,7 @@ class RowAnswerer(Answerer):
         self.maps = self._scorer = RowScorer(
             run.head, run.text, device=options.device, rate_fps=run.record.rate_fps, memory_bytes=options.memory_bytes,
             precision=options.precision, known=run.known,
+            keep_bytes=options.memory_bytes // KEPT_SHARE if options.explains else 0,
         )  # fmt: skip
 
     def constants(self) -> Mapping[str, Mapping[str, Any]]:

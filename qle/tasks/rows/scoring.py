@@ -52,9 +52,13 @@ class RowScorer:
         memory_bytes: int = MEMORY_BYTES,
         precision: Precision = "float32",
         known: KnownTexts | None = None,
+        keep_bytes: int = 0,
     ) -> None:
+        """keep_bytes: how large a reading may be to be kept until the next video, for explanations that ask for it again."""
         self.head, self.text, self.device, self.rate_fps = head.to(device), text, device, rate_fps
         self.memory_bytes, self.precision, self.known = memory_bytes, precision, known
+        self._keep_bytes = keep_bytes
+        self._kept: _KeptReading | None = None
         self._width: int | None = None
 
     def score(self, video: Video, queries: Sequence[str], on_progress: OnProgress | None = None) -> list[ScoreTrack]:
@@ -69,18 +73,21 @@ class RowScorer:
             familiar = [None] * len(distinct) if self.known is None else self.known.familiarity(words.sentence)
             plan = self._plan(chosen, words)
             for first in range(0, len(distinct), plan.group):
-                places = range(first, min(first + plan.group, len(distinct)))
-                group = words.select(torch.tensor(places, device=self.device))
-                report = _steps(on_progress, chosen, places, len(distinct))
+                numbers = range(first, min(first + plan.group, len(distinct)))
+                group = words.select(torch.tensor(numbers, device=self.device))
+                report = _steps(on_progress, chosen, numbers, len(distinct))
                 reading, usable = self._read(chosen, group, plan.chunk, report)
                 tracks += self._refine(chosen, reading, usable, plan.refine)
+                self._keep(_KeptReading(video, distinct[first : first + plan.group], chosen.choice, reading, usable))
         tracks = [replace(track, familiarity=near) for track, near in zip(tracks, familiar, strict=True)]
-        found = dict(zip(distinct, tracks, strict=True))
-        return [found[query] for query in queries]
+        track_of = dict(zip(distinct, tracks, strict=True))
+        return [track_of[query] for query in queries]
 
     def read(self, video: Video, queries: Sequence[str]) -> tuple[RowChoice, RowReading, Tensor]:
         """The video as the temporal mixer gets it: its chosen rows, the reading of all of them for all (distinct) queries
         at once, and which rows have usable tokens. Attribution and tests use it; `score` needs less memory."""
+        if (kept := self._recalled(video, queries)) is not None:
+            return kept.choice, kept.of(queries), kept.usable
         chosen = self._chosen(video)
         with self._evaluation():
             words = self.text.encode(tuple(queries)).to(self.device)
@@ -106,6 +113,9 @@ class RowScorer:
         rows = np.asarray(rows, np.int64)
         if not len(rows) or not queries:
             raise ValueError("maps: no rows or no queries were asked for")
+        kept = self._recalled(video, queries)
+        if kept is not None and (known := kept.of(queries).relevance_map) is not None:
+            return _on_host(known[:, rows], kept.usable[rows])
         with self._evaluation():
             words = self.text.encode(tuple(queries)).to(self.device)
             # Maps of all queries at once: few rows are asked for, so the chunk gives way and not the queries.
@@ -121,8 +131,7 @@ class RowScorer:
         relevance = self.head.read_rows(tokens, words, with_maps=True).relevance_map
         if relevance is None:
             raise CheckpointError(f"head {self.head.name} has no relevance maps: there is nothing to show")
-        found: np.ndarray = (relevance.float() * usable[:, None, None]).cpu().numpy()
-        return found
+        return _on_host(relevance, usable)
 
     def _read(
         self, chosen: "_Chosen", words: Words, chunk: int, on_rows: Callable[[int], None]
@@ -132,19 +141,40 @@ class RowScorer:
         usable = torch.zeros(chosen.num_rows, dtype=torch.bool, device=self.device)
         raw_logit = torch.zeros(shape, device=self.device)
         features: Tensor | None = None
+        relevance_map: Tensor | None = None
         for rows, fetched in chosen.chunks(chunk):
             tokens, usable[rows] = self._on_device(fetched, chosen.is_wanted[rows])
-            reading = self.head.read_rows(tokens, words)
+            reading = self.head.read_rows(tokens, words, with_maps=self._keep_bytes > 0)
             if features is None:
                 features = raw_logit.new_zeros(*shape, reading.features.shape[-1])
+                relevance_map = self._room_for_maps(reading, shape)
             features[:, rows], raw_logit[:, rows] = reading.features.float(), reading.raw_logit.float()
+            if relevance_map is not None and reading.relevance_map is not None:
+                relevance_map[:, rows] = reading.relevance_map.float()
             on_rows(rows.stop)
         if features is None or not bool(usable.any()):
             raise CacheCorruptError(
                 f"video {chosen.video.key!r}: none of its {chosen.num_rows} rows has finite tokens ({chosen.video.folder})\n"
                 "extract it again; qle cache verify --deep finds files that differ from what was written"
             )
-        return RowReading(features=features, raw_logit=raw_logit), usable
+        return RowReading(features=features, raw_logit=raw_logit, relevance_map=relevance_map), usable
+
+    def _room_for_maps(self, first: RowReading, shape: tuple[int, int]) -> Tensor | None:
+        """Zeros for the maps of (queries, rows), given the reading of a first few rows; None where they would not be kept."""
+        if first.relevance_map is None:
+            return None
+        row = first.features[0, 0].numel() + first.relevance_map[0, 0].numel()
+        if 4 * math.prod(shape) * row > self._keep_bytes:
+            return None
+        return first.raw_logit.new_zeros(*shape, *first.relevance_map.shape[2:], dtype=torch.float32)
+
+    def _keep(self, kept: "_KeptReading") -> None:
+        self._kept = kept if kept.num_bytes <= self._keep_bytes else None
+
+    def _recalled(self, video: Video, queries: Sequence[str]) -> "_KeptReading | None":
+        """The kept reading, where it is of this video and holds all the queries."""
+        kept = self._kept
+        return kept if kept is not None and kept.video is video and set(queries) <= set(kept.queries) else None
 
     def _on_device(self, fetched: Mapping[str, Tensor], is_wanted: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
         """Tokens as in training: float32, zeros where a row is not valid or not finite. And which rows are both."""
@@ -161,8 +191,8 @@ class RowScorer:
         valid = usable.cpu().numpy() & chosen.choice.valid
         tracks: list[ScoreTrack] = []
         for first in range(0, len(reading.raw_logit), step):
-            places = slice(first, first + step)
-            part = RowReading(features=reading.features[places], raw_logit=reading.raw_logit[places])
+            queries = slice(first, first + step)
+            part = RowReading(features=reading.features[queries], raw_logit=reading.raw_logit[queries])
             scores = self.head.refine(part, times_s, usable)
             said = scores.logit[:, usable], scores.presence_logit
             if not all(bool(torch.isfinite(numbers).all()) for numbers in said if numbers is not None):
@@ -170,7 +200,7 @@ class RowScorer:
                     f"head {self.head.name} gives scores that are not finite on finite tokens of {chosen.video.key!r}\n"
                     "its weights are damaged or its training diverged: use another checkpoint"
                 )
-            tracks += [_track(chosen.choice, valid, part, scores, place) for place in range(len(part.raw_logit))]
+            tracks += [_track(chosen.choice, valid, part, scores, number) for number in range(len(part.raw_logit))]
         return tracks
 
     def _plan(self, chosen: "_Chosen", words: Words) -> "_Plan":
@@ -183,6 +213,37 @@ class RowScorer:
 
     def _evaluation(self) -> AbstractContextManager[None]:
         return scoring([self.head, self.text.encoder], self.device, self.precision)
+
+
+def _on_host(maps: Tensor, usable: Tensor) -> np.ndarray:
+    """(queries, rows, grid rows, grid cols) float32, zeros in rows without usable tokens."""
+    numbers: np.ndarray = (maps.float() * usable[:, None, None]).cpu().numpy()
+    return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptReading:
+    """All rows of a video as they were read for some queries."""
+
+    video: Video
+    queries: tuple[str, ...]
+    choice: RowChoice
+    reading: RowReading
+    usable: Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        tensors = (self.reading.features, self.reading.raw_logit, self.reading.relevance_map)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    def of(self, queries: Sequence[str]) -> RowReading:
+        """For some of the queries, in their order."""
+        numbers = [self.queries.index(query) for query in queries]
+        maps = self.reading.relevance_map
+        return RowReading(
+            features=self.reading.features[numbers], raw_logit=self.reading.raw_logit[numbers],
+            relevance_map=None if maps is None else maps[numbers],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,9 +311,9 @@ class _Chosen:
         return fetched
 
 
-def _track(choice: RowChoice, valid: np.ndarray, reading: RowReading, scores: RowScores, place: int) -> ScoreTrack:
+def _track(choice: RowChoice, valid: np.ndarray, reading: RowReading, scores: RowScores, number: int) -> ScoreTrack:
     def host(values: Tensor) -> np.ndarray:
-        numbers: np.ndarray = values[place].float().cpu().numpy()
+        numbers: np.ndarray = values[number].float().cpu().numpy()
         return np.where(np.isfinite(numbers), numbers, np.float32(0))  # only rows that are not valid can be otherwise
 
     return ScoreTrack(
@@ -262,7 +323,7 @@ def _track(choice: RowChoice, valid: np.ndarray, reading: RowReading, scores: Ro
         logit=host(scores.logit),
         raw_logit=host(reading.raw_logit),
         uncertainty=None if scores.uncertainty is None else host(scores.uncertainty),
-        presence_logit=None if scores.presence_logit is None else float(scores.presence_logit[place]),
+        presence_logit=None if scores.presence_logit is None else float(scores.presence_logit[number]),
     )
 
 

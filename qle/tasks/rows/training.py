@@ -22,7 +22,7 @@ from qle.tasks.known import learn_known
 from qle.tasks.rows.batches.loader import TrainingBatches, taught_sides, training_batches
 from qle.tasks.rows.validation import RowValidation
 from qle.train.request import Settings, TrainRequest
-from qle.train.setup import AnnotationPair, build_model, open_annotations, space_identity
+from qle.train.setup import AnnotationPair, build_model, open_annotations, share_of, space_identity
 from qle.train.sides import check_sides
 from qle.train.steps.checkpoints import Position
 from qle.train.steps.model import TrainedModel
@@ -68,10 +68,8 @@ class RowTraining(Training):
             self._space,
             self._annotations.train_of,
             self._settings.data,
+            share_of(accelerator, self._settings.train.seed),
             streams=model.head.streams,
-            seed=self._settings.train.seed,
-            device=accelerator.device,
-            shard=(accelerator.process_index, accelerator.num_processes),
         )
 
     def validation(self, accelerator: Accelerator) -> RowValidation:

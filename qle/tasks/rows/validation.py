@@ -41,7 +41,7 @@ class RowValidation(Validation):
         self._accelerator, self._space, self._rate_fps = accelerator, space, rate_fps
         self._check_labels(by_key)
         self._mine = self._share(by_key)
-        self._order = {annotation.qid: place for place, annotation in enumerate(annotations)}
+        self._order = {annotation.qid: number for number, annotation in enumerate(annotations)}
 
     def score(self, model: TrainedModel) -> list[ScoredQuery]:
         """All annotations with their tracks, in their order; on every process."""
@@ -56,7 +56,7 @@ class RowValidation(Validation):
             ]
         if self._accelerator.num_processes > 1:
             scored = gather_object(scored)
-        return sorted(scored, key=lambda one: self._order[one.annotation.qid])
+        return sorted(scored, key=lambda query: self._order[query.annotation.qid])
 
     def value(self, scored: Sequence[ScoredQuery]) -> float:
         return frame_auroc(scored)
@@ -85,7 +85,7 @@ class RowValidation(Validation):
 def frame_auroc(scored: Sequence[ScoredQuery]) -> float:
     """Over the rows of all queries and videos together: needs no threshold and no calibration, which are fitted later."""
     table = row_table(scored)
-    logits = np.concatenate([one.track.logit for one in scored])[table.usable]
+    logits = np.concatenate([query.track.logit for query in scored])[table.usable]
     score = auroc_of(logits, table.label[table.usable])
     if math.isnan(score):
         raise AnnotationError(

@@ -1,7 +1,8 @@
 """What a killed training goes on from: a folder for each of the last two checkpoints, complete or not there at all.
 
     checkpoints/step-00000200/
-        state.json            position, best validation so far, length of the history, names of the other files, CPU threads
+        state.json            position, best validation so far, length of the history, names and digests of the other files,
+                              CPU threads, and a digest of itself
         weights.safetensors   trained tensors of head and text encoder
         optimiser.safetensors ema.safetensors best.safetensors   where there are any
         random-<process>.safetensors
@@ -21,7 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from qle.durable import remove_tree, sync_file, sync_tree
+from qle.durable import fits_digest, hash_file, remove_tree, sync_file, sync_tree, with_digest
 from qle.errors import CheckpointError
 from qle.inputs import parse_json, read_record_bytes
 from qle.weights import load_file
@@ -61,8 +62,8 @@ def threads_of(folder: Path) -> int | None:
     if not steps:
         return None
     with suppress(OSError, ValueError, AttributeError):
-        found = parse_json(read_record_bytes(steps[-1] / STATE_FILE)).get("num_threads")
-        return found if isinstance(found, int) and found > 0 else None
+        threads = parse_json(read_record_bytes(steps[-1] / STATE_FILE)).get("num_threads")
+        return threads if isinstance(threads, int) and threads > 0 else None
     return None
 
 
@@ -109,8 +110,13 @@ class CheckpointFolder:
                 (folder / f"{name}.safetensors").write_bytes(save(whole))
                 files.append(name)
         # With another number of threads sums add up in another order, and the numbers are not those of an undisturbed run.
-        state = {"position": asdict(checkpoint.position), "files": files, "num_threads": torch.get_num_threads()}
-        (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
+        state = {
+            "position": asdict(checkpoint.position),
+            "files": files,
+            "digests": {name: hash_file(folder / f"{name}.safetensors") for name in files},
+            "num_threads": torch.get_num_threads(),
+        }
+        (folder / STATE_FILE).write_bytes(with_digest(json.dumps(state, indent=1)))
         sync_tree(folder)
 
     def steps(self) -> list[Path]:
@@ -119,13 +125,19 @@ class CheckpointFolder:
 
     def _read(self, folder: Path) -> Checkpoint:
         try:
-            state = parse_json(read_record_bytes(folder / STATE_FILE))
+            content = read_record_bytes(folder / STATE_FILE)
+            state = parse_json(content)
             position, files = Position(**state["position"]), [folder / f"{name}.safetensors" for name in state["files"]]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise _damaged(folder / STATE_FILE, f"damaged ({error})") from error
+        if not fits_digest(content):
+            raise _damaged(folder / STATE_FILE, "damaged (not as it was written)")
         # Without the optimiser or the best weights it would go on all the same, to other numbers.
         if missing := [file for file in files if not file.exists()]:
             raise _damaged(missing[0], "missing")
+        digests = state.get("digests", {})  # earlier versions had none
+        if changed := [file for file in files if file.stem in digests and hash_file(file) != digests[file.stem]]:
+            raise _damaged(changed[0], "damaged (not as it was written)")
         return Checkpoint(position=position, tensors={file.stem: load_file(file) for file in files})
 
 

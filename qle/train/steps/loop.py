@@ -120,8 +120,8 @@ class Trainer:
         set_rate(self._optimiser, self._rate_factor(step))
         counts = [self.model.head.loss_counts(batch) for batch in batches]
         weights = step_weights(self.accelerator, counts)
-        for place, (batch, weight) in enumerate(zip(batches, weights, strict=True)):
-            is_last = place == len(batches) - 1
+        for number, (batch, weight) in enumerate(zip(batches, weights, strict=True)):
+            is_last = number == len(batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self._wrapped):
                 total, parts = weighted_total(self._wrapped(batch), weight)
                 self.accelerator.backward(self._touching_all(total))
@@ -205,9 +205,9 @@ class Trainer:
 
     def _restore(self) -> None:
         """From the newest checkpoint; every process reads it, so the run folder must be shared."""
-        found = self._parts.checkpoints.newest()
-        if found is not None:
-            tensors = found.tensors
+        checkpoint = self._parts.checkpoints.newest()
+        if checkpoint is not None:
+            tensors = checkpoint.tensors
             own = model_tensors(self.model)
             shapes = {name: value.shape for name, value in own.items()}
             check_tensors(shapes, tensors["weights"], where=str(self._parts.checkpoints.path))
@@ -216,7 +216,7 @@ class Trainer:
             self._ema.load_state(tensors.get("ema", {}))
             self._best = {name: value.to(self.accelerator.device) for name, value in tensors.get("best", {}).items()}
             set_random_state(tensors[f"random-{self.accelerator.process_index}"], self.accelerator.device)
-            self.position = found.position
+            self.position = checkpoint.position
             self._status = replace(self._status, best_score=self.position.best_score)
             note = f"going on after step {self.position.step} of {self.num_steps}"
             self._parts.on_status(replace(self._status, step=self.position.step, note=note))

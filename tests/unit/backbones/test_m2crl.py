@@ -15,7 +15,7 @@ from qle.backbones import BackboneRequest, build_backbone
 from qle.backbones.base import Backbone
 from qle.backbones.m2crl_files import expected_shapes, fold_temporal, read_encoder
 from qle.errors import CheckpointError, ConfigError
-from tests.small_models import M2CRL, m2crl_state
+from tests.small_m2crl import M2CRL, m2crl_state
 
 HEADS = {"head.mlp.0.weight": torch.ones(4, 4), "head.last_layer.weight_g": torch.ones(4, 1)}
 DECODER = {

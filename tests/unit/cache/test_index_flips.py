@@ -1,6 +1,8 @@
 """The index is a cache of the records: whatever it says, no good video is deleted or made again for it."""
 
 import json
+import os
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,13 +11,16 @@ import pytest
 
 from qle.cache import index as index_module
 from qle.cache.index import INDEX_FILE, load_index
+from qle.cache.reader import Space
 from qle.cache.records import SourceFacts
 from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.states import states
+from qle.cache.tools.inspect import inspect_cache
 from qle.cache.tools.prune import KINDS, plan_prune
 from qle.cache.writer import VideoWriter
 from qle.types import VideoSource
+from tests.running import here
 from tests.tiny_cache import fill, tiny_plan, tiny_spec, tiny_values
 
 KEYS = [f"{number}.mp4" for number in range(4)]
@@ -81,3 +86,71 @@ def test_before_a_verdict_the_records_are_read(space: SpaceFolder, column: dict[
     kinds = [kind for kind in KINDS if kind != "space"]
     assert plan_prune(space.path.parent, kinds=kinds) == []
     assert _states(space) == {"done"} or column == {"name": "elsewhere.zarr"}
+
+
+def _verdicts(space: SpaceFolder) -> dict[str, int]:
+    """Every command that looks at the index or at what it says, and the exit code of each. None of them writes."""
+    root = space.path.parent
+    commands = {
+        "verify": ("cache", "verify", root),
+        "inspect": ("cache", "inspect", root),
+        "prune": ("cache", "prune", root, "--damaged", "--stale", "--orphaned", "--yes"),
+    }
+    return {name: here(*words).returncode for name, words in commands.items()}
+
+
+def _check_flips(space: SpaceFolder, num_flips: int, seed: int) -> None:
+    """Flip one bit after the other in a file whose folders nobody would list again."""
+    path, rng = space.path / INDEX_FILE, random.Random(seed)
+    _age(space)
+    content = path.read_bytes()
+    for _ in range(num_flips):
+        flipped = bytearray(content)
+        flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        assert _states(space) == {"done"}
+        assert path.read_bytes() != flipped, "it is made anew"
+        path.write_bytes(flipped)
+        assert plan_prune(space.path.parent, kinds=["damaged", "stale", "orphaned", "duplicates"]) == []
+        assert inspect_cache(space.path.parent).spaces[0].states["done"] == len(KEYS)
+
+
+def _age(space: SpaceFolder) -> None:
+    """As it is an hour after the last commit: the index is believed without a look at the folders."""
+    for shelf in (space.path / "videos").iterdir():
+        os.utime(shelf, ns=(1, 1))
+    load_index(space)
+
+
+def test_flipped_bits_of_the_index_change_no_verdict(space: SpaceFolder) -> None:
+    _check_flips(space, 20, seed=0)
+
+
+@pytest.mark.faults
+def test_a_thousand_flipped_bits_of_the_index_change_no_verdict(space: SpaceFolder) -> None:
+    """80 of 3,000 changed states, 4 ended every `extract` with 1, and one made `prune --damaged` delete every good video."""
+    _check_flips(space, 1000, seed=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_commands_delete_nothing_for_a_flipped_index(space: SpaceFolder, seed: int) -> None:
+    path, rng = space.path / INDEX_FILE, random.Random(seed)
+    _age(space)
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    assert _verdicts(space) == {"verify": 0, "inspect": 0, "prune": 0}
+    assert _states(space) == {"done"}
+    assert len(Space(space)) == len(KEYS)
+
+
+def test_a_pipe_or_a_link_in_place_of_the_index_is_nobodys_loss(space: SpaceFolder, tmp_path: Path) -> None:
+    path = space.path / INDEX_FILE
+    path.unlink()
+    os.mkfifo(path)
+    assert _states(space) == {"done"}
+    path.unlink()
+    (tmp_path / "home").write_text("precious")
+    path.symlink_to(tmp_path / "home")
+    assert load_index(space).texts("problem") == [""] * len(KEYS)
+    assert (tmp_path / "home").read_text() == "precious"

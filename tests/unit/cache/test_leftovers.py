@@ -76,10 +76,18 @@ def test_a_dead_attempt_stays_while_somebody_could_go_on_from_it(space: SpaceFol
     leftovers.clear(space.path)
     (found,) = leftovers.leftovers(space.path)
     assert "a resume would go on from its" in found.reason
-    leftovers.remove(found.path)
+    leftovers.remove(found)
     assert run(write_until, root, "hdf5", "arrays_created") == -9  # where one file holds everything, none is complete
     leftovers.clear(space.path)
     assert nothing_left(root)
+
+
+def test_the_rest_of_an_attempt_that_was_being_removed_goes(space: SpaceFolder) -> None:
+    """Killed between its last file and itself, the folder told no owner, and stayed for a day."""
+    rest = space.path / "tmp" / "0123456789abcdef.host.1.01234567"
+    rest.mkdir()
+    leftovers.clear(space.path)
+    assert nothing_left(space.path.parent)
 
 
 def test_an_owner_is_known_by_its_start_too() -> None:
@@ -94,7 +102,7 @@ def test_replaced_files_name_their_process_while_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names: list[str] = []
-    monkeypatch.setattr("qle.durable.os.replace", lambda source, target: names.append(source.name))
+    monkeypatch.setattr("qle.durable.os.replace", lambda source, target, **handles: names.append(source.name))
     replace_file(tmp_path / "x.json", b"{}")
     assert names[0].startswith(".qle-x.json.")
     assert not is_orphaned(names[0])
@@ -125,7 +133,7 @@ def test_a_killed_import_leaves_nothing_when_it_is_run_again(tmp_path: Path, ste
 
 
 def _delete_until(root: Path, name: str) -> None:
-    prune.remove_tree = lambda path: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    prune.remove = lambda root, path: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
     prune.prune(root, prune.plan_prune(root, kinds=["space"], spaces=[name]))
 
 

@@ -117,7 +117,7 @@ def test_what_a_kill_leaves_of_a_removed_attempt_goes_away(space: SpaceFolder, t
     (path,) = attempts(space)
     removed: list[Path] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qle.cache.attempts.remove_tree", removed.append)
+        patch.setattr("qle.cache.attempts.remove", lambda space, path: removed.append(path))
         remove_attempt(path)
     assert removed[-1] == path
     assert (path / ATTEMPT_FILE).exists()

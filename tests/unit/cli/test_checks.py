@@ -14,7 +14,8 @@ from qle.backbones.trial import MODEL_FILES
 from qle.cache.tools.trials import nearest_folder, try_filesystem
 from qle.cli import checks as doctor
 from qle.cli.app import app
-from tests.small_models import clip_folder, m2crl_file, vit_folder
+from tests.small_m2crl import m2crl_file
+from tests.small_models import clip_folder, vit_folder
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,13 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> list[doctor.Check]:
     return found
 
 
+@pytest.mark.slow
 def test_every_shortfall_has_a_fix(checks: list[doctor.Check]) -> None:
     assert [check for check in checks if (check.status != "ok") != bool(check.fix)] == []
     assert len({check.name for check in checks}) == len(checks)
 
 
+@pytest.mark.slow
 def test_what_works_here_is_reported_as_working(checks: list[doctor.Check]) -> None:
     """The machine that runs the tests has the decoders and a usable disk, or half of the suite would fail."""
     status = {check.name: check.status for check in checks}
@@ -37,6 +40,7 @@ def test_what_works_here_is_reported_as_working(checks: list[doctor.Check]) -> N
     assert {name: status[name] for name in needed} == dict.fromkeys(needed, "ok")
 
 
+@pytest.mark.slow
 def test_result_is_plain_json(checks: list[doctor.Check]) -> None:
     assert json.loads(json.dumps([asdict(check) for check in checks]))[0]["name"] == "python"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from qle.backbones import BackboneRequest
-from qle.extract.device import engine_options
+from qle.backbones import BackboneRequest, build_backbone
+from qle.errors import ConfigError
+from qle.extract.device import check_batch, engine_options
 from qle.extract.request import ExtractRequest, TokenOptions
 from qle.extract.sampling import Sampling
 
@@ -37,6 +38,15 @@ def test_devices_share_the_cores():
         assert (options.num_lanes, options.num_workers) == (lanes, workers)
     assert engine_options(request_for("cuda:0", "cuda:1"), CARD).num_workers == 3
     assert engine_options(request_for("cuda:0"), CARD).num_lanes == 1
+
+
+def test_a_batch_larger_than_the_memory_is_refused_before_any_video_fails():
+    """`--batch 100000000` failed every video of a run with "not enough memory", and each had to be tried again."""
+    backbone = build_backbone(BackboneRequest(name="tiny", device="cpu"))
+    check_batch(512, [backbone])
+    with pytest.raises(ConfigError, match=r"--batch 100000000: so many frames of 224 x 224 take 15,052.8 GB") as error:
+        check_batch(100_000_000, [backbone])
+    assert len(str(error.value).splitlines()) == 2
 
 
 def test_the_user_has_the_last_word(monkeypatch):

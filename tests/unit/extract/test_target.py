@@ -13,7 +13,8 @@ from qle.extract.request import TokenOptions
 from qle.extract.sampling import Sampling
 from qle.extract.target import make_target, space_spec
 from qle.types import SpaceSpec
-from tests.small_models import clip_folder, m2crl_file
+from tests.small_m2crl import m2crl_file
+from tests.small_models import clip_folder
 
 HOW = (Sampling(mode="fps", fps=1.0), TokenOptions())
 

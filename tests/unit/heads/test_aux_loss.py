@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.golden_moments import golden_batch
-from tests.other_collections import moment_inputs, moment_targets, official_head
+from tests.other_collections.moments import moment_inputs, moment_targets, official_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

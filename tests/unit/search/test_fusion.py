@@ -66,6 +66,7 @@ def test_only_what_is_equal_in_everything_is_a_tie():
     assert found.level.tolist() == [0, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_temperature_is_the_likeliest():
     """Queries whose right video is drawn from the softmax at a known temperature."""
     rng = np.random.default_rng(0)

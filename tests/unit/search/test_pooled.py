@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from qle.cache.layout import video_folder
 from qle.cache.reader import open_cache
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.tools.removal import remove_folder
-from qle.search import pooled_update
+from qle.durable import fits_digest
+from qle.search import pooled, pooled_update
 from qle.search.pooled import RECORD_FILE, DamagedIndexError, PooledIndex, folder_of, read_index
 from qle.search.pooled_update import open_pooled
 from qle.tasks.retrieval.batches.frames import FrameSource
@@ -115,6 +117,22 @@ def test_an_untouched_space_is_not_even_listed(space, monkeypatch):
     assert len(open_pooled(source(root)).index) == 9
 
 
+def test_every_flipped_bit_of_the_record_is_noticed_or_changes_nothing(space):
+    """Another number of rows, or another range of a digest, was read as if it had been written."""
+    frames = source(space.path.parent)
+    folder = open_pooled(frames).index.folder
+    whole, text = pooled._read_record(folder, frames), bytearray((folder / RECORD_FILE).read_bytes())
+    unnoticed = 0
+    for place, bit in product(range(len(text)), range(8)):
+        text[place] ^= 1 << bit
+        if fits_digest(bytes(text)):
+            (folder / RECORD_FILE).write_bytes(text)
+            assert pooled._read_record(folder, frames) in (whole, None)
+            unnoticed += 1
+        text[place] ^= 1 << bit
+    assert unnoticed < 8 * 14  # in the name of the digest, which make an older record of it
+
+
 @pytest.mark.parametrize("file", ["vectors", "means", "table", "record"])
 @pytest.mark.parametrize("kind", ["short", "flipped", "gone"])
 def test_a_damaged_index_is_built_anew_and_never_believed(space, file, kind):
@@ -143,17 +161,17 @@ def test_a_damaged_index_is_built_anew_and_never_believed(space, file, kind):
 
 def die_at(root: Path, call: int) -> None:
     """The body of a process that is killed when it replaces a file for the n-th time."""
-    count, true = 0, pooled_update.replace_file
+    count, true = 0, pooled_update.write_record
 
-    def replace(path: Path, content: bytes) -> None:
+    def replace(folder: Path, name: str, content: bytes) -> None:
         nonlocal count
         count += 1
         if count == call:
-            (path.parent / ".qle-torn.tmp").write_bytes(content[: len(content) // 2])
+            (folder / ".qle-torn.tmp").write_bytes(content[: len(content) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        true(path, content)
+        true(folder, name, content)
 
-    pooled_update.replace_file = replace
+    pooled_update.write_record = replace
     pooled_update.VIDEOS_PER_READ = pooled_update.VIDEOS_PER_COMMIT = 4
     open_pooled(source(root))
 

@@ -78,10 +78,10 @@ def test_a_shortlist_of_all_videos_is_exhaustive_scoring(cache, run, shortlist):
     search = open_search(run, cache, device=CPU)
     expected = exhaustive(run, cache)
     for own, ranked in zip(expected, search.rank(QUERIES, shortlist), strict=True):
-        assert np.allclose(ranked.similarity, own[ranked.place], atol=1e-5)
+        assert np.allclose(ranked.similarity, own[ranked.numbers], atol=1e-5)
         assert (np.diff(ranked.similarity) <= 0).all()
-        assert sorted(ranked.place.tolist()) == list(range(NUM_VIDEOS))
-        assert ranked.place[0] == own.argmax()
+        assert sorted(ranked.numbers.tolist()) == list(range(NUM_VIDEOS))
+        assert ranked.numbers[0] == own.argmax()
     assert np.allclose(search.similarity(QUERIES, np.arange(NUM_VIDEOS)), expected, atol=1e-5)
 
 
@@ -89,11 +89,11 @@ def test_a_shortlist_holds_the_best_by_mean_frames_with_exact_scores(cache, run)
     search = open_search(run, cache, device=CPU)
     expected, rough = exhaustive(run, cache), search.rough(QUERIES, np.arange(NUM_VIDEOS))
     for own, coarse, ranked in zip(expected, rough, search.rank(QUERIES, 20), strict=True):
-        assert set(ranked.place.tolist()) == set(np.argsort(-coarse)[:20].tolist())
-        assert np.allclose(ranked.similarity, own[ranked.place], atol=1e-5)
+        assert set(ranked.numbers.tolist()) == set(np.argsort(-coarse)[:20].tolist())
+        assert np.allclose(ranked.similarity, own[ranked.numbers], atol=1e-5)
     some = np.arange(0, NUM_VIDEOS, 3)
     ranked = search.rank(QUERIES[:1], 5, some)[0]
-    assert set(ranked.place.tolist()) <= set(some.tolist())
+    assert set(ranked.numbers.tolist()) <= set(some.tolist())
     means = FrameSource(open_cache(cache).space(), "frame", 3).frames(open_cache(cache).space().keys()).mean(1)
     with torch.no_grad():
         vectors = search.head.coarse_frames(torch.from_numpy(means))
@@ -109,7 +109,7 @@ def test_ties_are_settled_by_key(tmp_path):
     search = open_search(make_run(tmp_path / "run", tmp_path / "cache"), tmp_path / "cache", device=CPU)
     for shortlist in (2, 4):
         ranked = search.rank(QUERIES[:1], shortlist)[0]
-        assert [search.index.key(place) for place in ranked.place] == ["a", "b", "c", "d"][:shortlist]
+        assert [search.index.key(place) for place in ranked.numbers] == ["a", "b", "c", "d"][:shortlist]
 
 
 def test_best_of_takes_the_first_of_equal_ones():
@@ -170,7 +170,7 @@ def test_damaged_means_are_found_where_they_are_needed(tmp_path):
     (means,) = search.index.folder.glob("means-*")
     means.write_bytes(b"\1" + means.read_bytes()[1:])
     again = open_search(run, tmp_path / "cache", device=CPU)
-    assert len(again.rank(QUERIES[:1], 2)[0].place) == 2
+    assert len(again.rank(QUERIES[:1], 2)[0].numbers) == 2
     assert (again.index.folder / RECORD_FILE).exists()
     assert not means.exists()
 

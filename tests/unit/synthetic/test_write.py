@@ -113,6 +113,7 @@ write_synthetic(Path({folder!r}), {config!r}, num_processes=1)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_whole_videos_and_goes_on(made: Path, tmp_path: Path) -> None:
     """Dies in the middle of the second video; the next run, in two processes, makes the very same files."""
     folder = tmp_path / "out"

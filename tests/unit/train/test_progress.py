@@ -1,6 +1,6 @@
 """The status line of a training."""
 
-from qle.cli.console import TrainProgress
+from qle.cli.progress import TrainProgress
 from qle.train.progress import TrainStatus, score_label
 
 

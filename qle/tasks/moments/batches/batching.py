@@ -85,7 +85,7 @@ class ItemPlan:
         rest = np.concatenate([pile[end:] for pile, end in zip(piles, full, strict=True)])
         batches += [rest[start : start + size] for start in range(0, len(rest), size)]
         batches = [self._enough(batch, order) for batch in batches]
-        return [batches[place] for place in rng.permutation(len(batches)).tolist()]
+        return [batches[number] for number in rng.permutation(len(batches)).tolist()]
 
     def _enough(self, batch: np.ndarray, order: np.ndarray) -> np.ndarray:
         """At least one item for every process."""
@@ -132,7 +132,7 @@ class ItemPlan:
                 groups.append(of_size[size][asked[size] % len(of_size[size])])
                 asked[size] += 1
             batches.append(np.concatenate(groups))
-        return [batches[place] for place in rng.permutation(len(batches)).tolist()]
+        return [batches[number] for number in rng.permutation(len(batches)).tolist()]
 
 
 def bucket_lengths(lengths: np.ndarray, most: int) -> np.ndarray:
@@ -158,7 +158,7 @@ def bucket_lengths(lengths: np.ndarray, most: int) -> np.ndarray:
 
 def _groups(corpus: Corpus) -> list[np.ndarray]:
     """Items of each recording, in the order of their videos and of when they happen."""
-    begins = np.array([one.windows[0][0] if one.windows else 0.0 for one in corpus.annotations])
+    begins = np.array([annotation.windows[0][0] if annotation.windows else 0.0 for annotation in corpus.annotations])
     order = np.lexsort([begins, corpus.video, corpus.source])
     bounds = np.flatnonzero(np.diff(corpus.source[order])) + 1
     return np.split(order, bounds)

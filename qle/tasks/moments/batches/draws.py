@@ -8,7 +8,7 @@ import numpy as np
 
 ITEMS, ORDER, GROUPS, MOMENTS = 0, 1, 2, 3
 """Streams of random numbers of an epoch."""
-ANYWHERE, MOMENT, PLACE, NEGATIVE, PAIRS = 0, 1, 2, 3, 4
+ANYWHERE, MOMENT, POSITION, NEGATIVE, PAIRS = 0, 1, 2, 3, 4
 """Columns of an item's row; the two ends of each pair follow from PAIRS on."""
 
 
@@ -25,13 +25,13 @@ def item_draws(seed: int, epoch: int, num_items: int, num_pairs: int) -> np.ndar
 def pick(allowed: np.ndarray, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For every number of `draw`, (rows, ...), one of the True places of its row of `allowed`, (rows, places), each as likely:
     int64 like `draw`, and (rows,) False where a row has none (then 0 stands there)."""
-    row, place = allowed.nonzero()
+    row, column = allowed.nonzero()
     count = np.bincount(row, minlength=len(allowed))
-    if not len(place):
+    if not len(column):
         return np.zeros(draw.shape, dtype=np.int64), count > 0
     across = (slice(None), *[None] * (draw.ndim - 1))
     wanted = np.minimum((draw * count[across]).astype(np.int64), count[across] - 1) + (np.cumsum(count) - count)[across]
-    return place[np.minimum(wanted, len(place) - 1)] * (count > 0)[across], count > 0
+    return column[np.minimum(wanted, len(column) - 1)] * (count > 0)[across], count > 0
 
 
 def pick_number(count: int, draw: float) -> int:

@@ -17,8 +17,8 @@ import torch
 
 from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
-from qle.data.loading.checks import check_place, check_share
 from qle.data.loading.plan import Placement
+from qle.data.loading.share import Share, check_start
 from qle.data.streams.features import StreamSet
 from qle.errors import AnnotationError
 from qle.heads.moments import MomentBatch, MomentTargets
@@ -27,7 +27,7 @@ from qle.tasks.moments.batches.batching import ItemBatch, ItemPlan
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.items import Corpus, is_item, open_corpus
 from qle.tasks.moments.batches.negatives import Negatives
-from qle.tasks.moments.batches.pack import open_source, place_pack
+from qle.tasks.moments.batches.pack import open_source, pack_placement
 from qle.tasks.moments.batches.reading import ClipReader
 from qle.tasks.moments.batches.targets import ItemLabels, TargetArrays
 from qle.tasks.moments.batches.words import PackedWords, packed_words
@@ -47,22 +47,19 @@ class MomentBatches:
         reader: ClipReader,
         words: PackedWords | None,
         config: MomentDataConfig,
-        *,
+        share: Share,
         placement: Placement,
-        device: torch.device,
-        seed: int,
-        shard: tuple[int, int],
     ) -> None:
         self.placement = placement
         """Where the features lie, and why."""
         self.wait_s = 0.0
         """Seconds that the consumer has waited for batches so far."""
         self._corpus, self._reader, self._words, self._config = corpus, reader, words, config
-        self._plan = ItemPlan(corpus, config, seed, shard)
-        self._labels = ItemLabels(corpus, config, seed)
-        self._source = open_source(placement, reader, device)
+        self._plan = ItemPlan(corpus, config, share.seed, share.shard)
+        self._labels = ItemLabels(corpus, config, share.seed)
+        self._device, self._seed = torch.device(share.device), share.seed
+        self._source = open_source(placement, reader, self._device)
         self._negatives = Negatives(corpus) if config.has_negatives else None
-        self._device, self._seed = device, seed
         self._epoch = self._first_batch = 0
         self._has_told_blind = False
         self._running: Ahead[MomentBatch] | None = None
@@ -79,7 +76,7 @@ class MomentBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on (a resume makes nothing that was seen before)."""
-        check_place(epoch, first_batch, len(self))
+        check_start(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[MomentBatch]:
@@ -144,8 +141,8 @@ class MomentBatches:
         query_index = [queries.setdefault(query, len(queries)) for query in corpus.query[items].tolist()]
         negative, negative_mask = None, None
         if self._negatives is not None:
-            found = self._negatives.draw(items, draw[:, draws.NEGATIVE])
-            negative, negative_mask = map(torch.from_numpy, found)
+            drawn = self._negatives.draw(items, draw[:, draws.NEGATIVE])
+            negative, negative_mask = map(torch.from_numpy, drawn)
         return MomentBatch(
             clips=clips,
             clip_mask=torch.from_numpy(mask),
@@ -179,18 +176,15 @@ def moment_batches(
     streams: StreamSet,
     annotations: Mapping[str, Sequence[Annotation]],
     config: MomentDataConfig,
+    share: Share,
     *,
     text: QueryBank | None,
-    seed: int,
-    device: torch.device | str = "cpu",
-    shard: tuple[int, int] = (0, 1),
 ) -> MomentBatches:
     """Batches of the annotated videos. annotations: by the key of their video (`StreamSet.match`).
 
-    text: of a frozen encoder, whose words then come with the batches. shard: (index, count) of this process.
+    text: of a frozen encoder, whose words then come with the batches.
     """
-    device = torch.device(device)
-    check_share(seed, shard)
+    device = torch.device(share.device)
     keys = [key for key, part in annotations.items() if any(map(is_item, part))]
     if not keys:
         raise AnnotationError(
@@ -198,18 +192,10 @@ def moment_batches(
         )
     reader = ClipReader(streams, keys)
     corpus = open_corpus(annotations, dict(zip(keys, reader.edges_s, strict=True)), config.source_pattern)
-    placement = place_pack(config.placement, reader.num_bytes, device, shard[1])
+    placement = pack_placement(config.placement, reader.num_bytes, device, share.num_processes)
     log.info("features: %s (%s)", placement.name, placement.reason)
-    return MomentBatches(
-        corpus,
-        reader,
-        None if text is None else packed_words(text, corpus.queries, device, shard[1]),
-        config,
-        placement=placement,
-        device=device,
-        seed=seed,
-        shard=shard,
-    )
+    words = None if text is None else packed_words(text, corpus.queries, device, share.num_processes)
+    return MomentBatches(corpus, reader, words, config, share, placement)
 
 
 def _as_tensors(targets: TargetArrays) -> MomentTargets:

@@ -39,8 +39,8 @@ class Negatives:
         if len(shared):
             asked = source[:, None] * self._corpus.num_concepts + concept[shared]
             allowed[:, shared] &= ~_contains(self._happening, asked)
-        place, is_there = pick(allowed, draw)
-        return np.where(is_there, place, np.arange(len(items))), is_there
+        item, is_there = pick(allowed, draw)
+        return np.where(is_there, item, np.arange(len(items))), is_there
 
 
 def any_negative(annotations: Mapping[str, Sequence[Annotation]], source_pattern: str) -> bool:
@@ -55,5 +55,5 @@ def any_negative(annotations: Mapping[str, Sequence[Annotation]], source_pattern
 
 def _contains(numbers: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Which of `asked` stand among sorted numbers."""
-    place = np.minimum(np.searchsorted(numbers, asked), len(numbers) - 1)
-    return numbers[place] == asked if len(numbers) else np.zeros(asked.shape, dtype=bool)
+    index = np.minimum(np.searchsorted(numbers, asked), len(numbers) - 1)
+    return numbers[index] == asked if len(numbers) else np.zeros(asked.shape, dtype=bool)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from qle.data.loading.buffers import Buffers
-from qle.data.loading.plan import Placement, PlacementName, available_ram_bytes, place
+from qle.data.loading.plan import Placement, PlacementName, available_ram_bytes, choose_placement
 from qle.data.streams.recipe import NUM_ENDPOINTS
 from qle.errors import ConfigError
 from qle.runtime import num_tenants
@@ -45,7 +45,7 @@ class ClipSource(ABC):
 
 
 def open_source(placement: Placement, reader: ClipReader, device: torch.device) -> ClipSource:
-    """The clips in the placement that `place_pack` chose."""
+    """The clips in the placement that `pack_placement` chose."""
     if placement.name == "streamed":
         return StreamedClips(reader, device)
     if placement.name == "device":
@@ -55,11 +55,11 @@ def open_source(placement: Placement, reader: ClipReader, device: torch.device) 
     return HostClips(reader, device, temporary_rows(int(reader.num_clips.sum()), reader.dim, reader.dtype))
 
 
-def place_pack(
+def pack_placement(
     wanted: PlacementName, size_bytes: int, device: torch.device, num_processes: int, *, ram_bytes: int | None = None
 ) -> Placement:
     """Where the pack lies. ConfigError where it is wanted in a place that cannot hold it."""
-    chosen = place(
+    chosen = choose_placement(
         wanted,
         size_bytes,
         ram_bytes=available_ram_bytes(num_tenants()) if ram_bytes is None else ram_bytes,
@@ -225,18 +225,18 @@ def pieces(reader: ClipReader) -> list[tuple[int, int, int, int]]:
 
 def valid_clips(valid: np.ndarray, row: np.ndarray, count: np.ndarray, length: int) -> np.ndarray:
     """(items, length) bool: of the rows from `row` on, as far as `count`."""
-    place = np.arange(length)
-    inside = np.asarray(place < count[:, None])
+    clip = np.arange(length)
+    inside = np.asarray(clip < count[:, None])
     if not valid.all():
-        inside &= valid[np.minimum(row[:, None] + place, len(valid) - 1)]
+        inside &= valid[np.minimum(row[:, None] + clip, len(valid) - 1)]
     return inside
 
 
 def endpoint_values(mask: np.ndarray, count: np.ndarray) -> np.ndarray:
     """(items, length, 2) float32: begin and end of each clip as parts of its window; zeros outside the mask."""
-    place = np.arange(mask.shape[1], dtype=np.float32)
+    clip = np.arange(mask.shape[1], dtype=np.float32)
     clips = count[:, None].astype(np.float32)
-    ends = np.stack([place / clips, (place + 1) / clips], axis=2) * mask[:, :, None]
+    ends = np.stack([clip / clips, (clip + 1) / clips], axis=2) * mask[:, :, None]
     return np.asarray(ends, dtype=np.float32)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from qle.data.streams.clip_grid import pooled
 from qle.data.streams.features import StreamSet
 from qle.data.streams.recipe import NUM_ENDPOINTS
-from qle.data.streams.windows import endpoint_columns, endpoints, place_streams
+from qle.data.streams.windows import endpoint_columns, endpoints, fill_streams
 from qle.tasks.moments.batches.items import seen_bounds
 
 
@@ -26,8 +26,8 @@ class ClipReader:
         self.dtype = np.dtype(np.float16 if streams.is_float16 else np.float32)
         self._streams, self._keys = streams, tuple(keys)
         times = [streams.times(key) for key in keys]
-        self._bounds = [seen_bounds(one.num_clips, streams.recipe) for one in times]
-        self.edges_s = tuple(one.edges_s[bounds] for one, bounds in zip(times, self._bounds, strict=True))
+        self._bounds = [seen_bounds(clip_times.num_clips, streams.recipe) for clip_times in times]
+        self.edges_s = tuple(clip_times.edges_s[bounds] for clip_times, bounds in zip(times, self._bounds, strict=True))
         """(clips + 1,) float64 of each video, as far as it is seen."""
         self._bad: dict[int, set[int]] = {}
 
@@ -64,7 +64,7 @@ class ClipReader:
         if len(valid) > len(bounds) - 1:
             features, valid = pooled(features, valid, bounds - bounds[0])
         out = np.empty((len(valid), self.dim), dtype=np.float32)
-        place_streams(out, features, self.recipe)
+        fill_streams(out, features, self.recipe)
         count = len(self._bounds[video]) - 1
         ends = endpoints(count)[first:stop] * valid[:, None] if count <= self.recipe.window_clips else 0
         for column in self.endpoint_columns:

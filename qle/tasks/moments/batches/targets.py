@@ -83,7 +83,9 @@ class ItemLabels:
         edges = [corpus.edges_s[video] for video in corpus.video.tolist()]
         self._edges = _Ragged(corpus.edges_s)
         pairs = list(zip(corpus.annotations, edges, strict=True))
-        self._moments = _Ragged([np.array(one.windows, dtype=np.float64).reshape(-1, 2) for one in corpus.annotations])
+        self._moments = _Ragged(
+            [np.array(annotation.windows, dtype=np.float64).reshape(-1, 2) for annotation in corpus.annotations]
+        )
         self._runs = _Ragged([_relevant_runs(annotation, edge) for annotation, edge in pairs])
         lowest = _lowest_score(corpus.annotations)
         has_raters = config.saliency == "raters"
@@ -93,8 +95,8 @@ class ItemLabels:
     def windows(self, items: np.ndarray, draw: np.ndarray) -> ItemWindows:
         """The window of each item: the whole video, or a window that is drawn by the rows of `draw`."""
         first = np.zeros(len(items), dtype=np.int64)
-        for place in np.flatnonzero(self._num_clips[items] > self._length).tolist():
-            first[place] = self._draw_window(int(items[place]), draw[place])
+        for number in np.flatnonzero(self._num_clips[items] > self._length).tolist():
+            first[number] = self._draw_window(int(items[number]), draw[number])
         return ItemWindows(items=items, first=first, count=np.minimum(self._num_clips[items], self._length))
 
     def targets(self, windows: ItemWindows, mask: np.ndarray, draw: np.ndarray, epoch: int) -> TargetArrays:
@@ -124,7 +126,7 @@ class ItemLabels:
             else:
                 low, high = rows.start - self._length // 2, rows.stop - (self._length + 1) // 2
         low, high = min(max(low, 0), last), min(max(high, 0), last)
-        return low + pick_number(high - low + 1, draw[draws.PLACE])
+        return low + pick_number(high - low + 1, draw[draws.POSITION])
 
     def _relevant(self, windows: ItemWindows, length: int) -> np.ndarray:
         """(items, length) bool. Runs are disjoint, so their ends can be added up."""
@@ -141,9 +143,9 @@ class ItemLabels:
         begin, end = self._ratings.begin[windows.items], self._ratings.begin[windows.items + 1]
         if not (end > begin).any():
             return np.full((len(windows.items), length), np.nan, dtype=np.float32)
-        place = np.arange(length)
-        is_there = (place < windows.count[:, None]) & (end > begin)[:, None]
-        row = np.where(is_there, (begin + windows.first)[:, None] + place, 0)
+        clip = np.arange(length)
+        is_there = (clip < windows.count[:, None]) & (end > begin)[:, None]
+        row = np.where(is_there, (begin + windows.first)[:, None] + clip, 0)
         return np.where(is_there, self._ratings.rows[row], np.float32(np.nan))
 
     def _spans(self, windows: ItemWindows, is_seen: np.ndarray, epoch: int) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -157,11 +159,11 @@ class ItemLabels:
         is_enough = _is_enough(inside_s, moments[:, 1] - moments[:, 0], (extent_s / windows.count)[owner])
         kept = (inside_s > 0) & is_enough & is_seen[owner]
         counts = np.bincount(owner[kept], minlength=len(windows.items))
-        for place in np.flatnonzero(counts > self._config.max_moments).tolist():
-            mine = np.flatnonzero(kept & (owner == place))
-            chance = draws.generator(self._seed, epoch, draws.MOMENTS, int(windows.items[place]))
+        for number in np.flatnonzero(counts > self._config.max_moments).tolist():
+            mine = np.flatnonzero(kept & (owner == number))
+            chance = draws.generator(self._seed, epoch, draws.MOMENTS, int(windows.items[number]))
             kept[chance.choice(mine, len(mine) - self._config.max_moments, replace=False)] = False
-            counts[place] = self._config.max_moments
+            counts[number] = self._config.max_moments
         edges = (cut[kept] - start_s[owner[kept], None]) / extent_s[owner[kept], None]
         spans = np.stack([(edges[:, 0] + edges[:, 1]) / 2, edges[:, 1] - edges[:, 0]], axis=1)
         return spans.astype(np.float32), tuple(counts.tolist())
@@ -226,7 +228,10 @@ def _relevant_runs(annotation: Annotation, edges_s: np.ndarray) -> np.ndarray:
 
 def _lowest_score(annotations: Sequence[Annotation]) -> float:
     """Raters count from 0 (to 4) or from 1 (to 5); all of one training count alike."""
-    highest = max((np.nanmax(one.saliency, initial=0) for one in annotations if one.saliency is not None), default=0)
+    highest = max(
+        (np.nanmax(annotation.saliency, initial=0) for annotation in annotations if annotation.saliency is not None),
+        default=0,
+    )
     return 1.0 if highest > RATER_RANGE else 0.0
 
 

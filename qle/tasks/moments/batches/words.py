@@ -31,20 +31,20 @@ class PackedWords:
         self._device = device
         self._count = torch.cat([part.count for part in parts]).numpy()
         self._begin, self._longest = np.cumsum(self._count) - self._count, int(self._count.max())
-        self._states = _Rows(torch.cat([part.states for part in parts]), device)
-        self._sentence = _Rows(torch.cat([part.sentence for part in parts]), device)
+        self._states = _PaddedRows(torch.cat([part.states for part in parts]), device)
+        self._sentence = _PaddedRows(torch.cat([part.sentence for part in parts]), device)
         norms = [part.norm for part in parts if part.norm is not None]
-        self._norm = _Rows(torch.cat(norms), device) if norms else None
+        self._norm = _PaddedRows(torch.cat(norms), device) if norms else None
         ids = [part.ids for part in parts if part.ids is not None]
-        self._ids = _Rows(torch.cat(ids), device) if ids else None
+        self._ids = _PaddedRows(torch.cat(ids), device) if ids else None
 
     def of(self, queries: np.ndarray) -> Words:
         """The words of these queries, in their order."""
         count = self._count[queries]
         length = min(-(-int(count.max()) // STEP_WORDS) * STEP_WORDS, self._longest)
-        place = np.arange(length)
-        mask = place < count[:, None]
-        index = np.where(mask, self._begin[queries][:, None] + place, -1)
+        word = np.arange(length)
+        mask = word < count[:, None]
+        index = np.where(mask, self._begin[queries][:, None] + word, -1)
         return Words(
             states=self._states.take(index),
             mask=torch.from_numpy(mask).to(self._device, non_blocking=True),
@@ -79,7 +79,7 @@ class _Encoded:
         self.ids = None if words.ids is None else words.ids.cpu()[mask]
 
 
-class _Rows:
+class _PaddedRows:
     """Rows with a row of zeros behind them, which -1 names. On a CPU numpy takes them, since torch would wake its threads."""
 
     def __init__(self, rows: Tensor, device: torch.device) -> None:

@@ -96,10 +96,10 @@ class FrameSource:
 
     def frames(self, keys: Sequence[str]) -> np.ndarray:
         """(videos, frames, dim) float32, in the order of the keys."""
-        found = np.empty((len(keys), self.num_frames, self.dim), dtype=np.float32)
-        for place, key in enumerate(keys):
-            found[place] = self._of(key)
-        return found
+        frames = np.empty((len(keys), self.num_frames, self.dim), dtype=np.float32)
+        for number, key in enumerate(keys):
+            frames[number] = self._of(key)
+        return frames
 
     def rows(self, key: str) -> np.ndarray:
         """(frames,) int64: numbers of the cached rows that stand for the video, non-decreasing."""
@@ -115,7 +115,7 @@ class FrameSource:
         return kept
 
     def _read(self, video: Video) -> np.ndarray:
-        rows, place = np.unique(middle_rows(choose_rows(video, None), self.num_frames), return_inverse=True)
+        rows, row_of_frame = np.unique(middle_rows(choose_rows(video, None), self.num_frames), return_inverse=True)
         stored, first = video.stored(self.stream), int(rows[0])
         if (int(rows[-1]) + 1 - first) * stored.stream.row_bytes <= RUN_BYTES:
             values = stored.read(first, int(rows[-1]) + 1)[rows - first]
@@ -127,8 +127,8 @@ class FrameSource:
         if not is_finite.all():
             self._nonfinite[video.key] = int((~is_finite).sum())
             values = values[_nearest(is_finite, video)]
-        found: np.ndarray = values.astype(self.dtype, copy=False)[place]
-        return found
+        frames: np.ndarray = values.astype(self.dtype, copy=False)[row_of_frame]
+        return frames
 
 
 def middle_rows(choice: RowChoice, num_frames: int) -> np.ndarray:
@@ -141,8 +141,8 @@ def middle_rows(choice: RowChoice, num_frames: int) -> np.ndarray:
     before = np.maximum(np.searchsorted(start_s, middle_s - EDGE_S, side="right") - 1, 0)
     after = np.minimum(before + 1, len(usable) - 1)
     is_after = np.abs(start_s[after] - middle_s) < np.maximum(middle_s - end_s[before], 0.0)
-    found: np.ndarray = choice.index[usable[np.where(is_after, after, before)]]
-    return found
+    rows: np.ndarray = choice.index[usable[np.where(is_after, after, before)]]
+    return rows
 
 
 def _nearest(is_good: np.ndarray, video: Video) -> np.ndarray:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
-from qle.data.loading.checks import check_place, check_share
-from qle.data.loading.plan import Placement, available_ram_bytes, place
+from qle.data.loading.plan import Placement, available_ram_bytes, choose_placement
+from qle.data.loading.share import Share, check_start
 from qle.data.pairs import PairTable, pair_table
 from qle.errors import AnnotationError
 from qle.heads.retrieval import RetrievalBatch
@@ -42,16 +42,15 @@ class RetrievalBatches:
         self,
         source: FrameSource,
         pairs: PairTable,
-        config: RetrievalDataConfig,
-        *,
         sentences: Words | None,
-        seed: int,
+        config: RetrievalDataConfig,
+        share: Share,
         placement: Placement,
-        device: torch.device,
     ) -> None:
         """sentences: of `pairs.queries`, on the device."""
         self.pairs, self.placement, self.wait_s = pairs, placement, 0.0
-        self._source, self._config, self._seed, self._device = source, config, seed, device
+        self._source, self._config, self._seed = source, config, share.seed
+        self._device = torch.device(share.device)
         self._sentences = sentences
         self._packed = self._pack()
         self._epoch = self._first_batch = 0
@@ -67,7 +66,7 @@ class RetrievalBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on."""
-        check_place(epoch, first_batch, len(self))
+        check_start(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[RetrievalBatch]:
@@ -128,8 +127,8 @@ class RetrievalBatches:
     def _frames(self, videos: np.ndarray) -> Tensor:
         if self._packed is None:
             return torch.from_numpy(self._source.frames([self.pairs.videos[video] for video in videos.tolist()]))
-        places = torch.from_numpy(np.searchsorted(self.pairs.described, videos)).to(self._packed.device)
-        return self._packed.index_select(0, places)
+        rows = torch.from_numpy(np.searchsorted(self.pairs.described, videos)).to(self._packed.device)
+        return self._packed.index_select(0, rows)
 
     def _pack(self) -> Tensor | None:
         """Frames of all described videos where they are to lie; None where they are read as they are needed."""
@@ -148,39 +147,30 @@ def retrieval_batches(
     source: FrameSource,
     annotations: Mapping[str, Sequence[Annotation]],
     config: RetrievalDataConfig,
+    share: Share,
     *,
     text: QueryBank | None = None,
-    seed: int,
-    device: torch.device | str = "cpu",
-    shard: tuple[int, int] = (0, 1),
 ) -> RetrievalBatches:
     """Batches of pairs of the annotated videos. annotations: by the key of their video (`FrameSource.match`).
 
-    text: a frozen encoder, then sentences come with the batches. shard: (index, count) of this process.
+    text: a frozen encoder, then sentences come with the batches.
     """
-    check_share(seed, shard)
-    device = torch.device(device)
+    device = torch.device(share.device)
     pairs = pair_table(annotations)
     if len(pairs.described) < 2:
         raise AnnotationError(
             f"only {pairs.videos[pairs.described[0]]!r} has a query that happens in it: a video is told from others, and there "
             "is no other\ngive annotations of more videos"
         )
-    return RetrievalBatches(
-        source,
-        pairs,
-        config,
-        sentences=None if text is None else sentences_of(text, pairs.queries, device),
-        seed=seed,
-        placement=_place(source, pairs, config, device, shard[1]),
-        device=device,
-    )
+    sentences = None if text is None else sentences_of(text, pairs.queries, device)
+    placement = _placement(source, pairs, config, device, share.num_processes)
+    return RetrievalBatches(source, pairs, sentences, config, share, placement)
 
 
-def _place(
+def _placement(
     source: FrameSource, pairs: PairTable, config: RetrievalDataConfig, device: torch.device, num_processes: int
 ) -> Placement:
-    return place(
+    return choose_placement(
         config.placement,
         len(pairs.described) * source.num_frames * source.dim * source.dtype.itemsize,
         ram_bytes=available_ram_bytes(num_tenants()),

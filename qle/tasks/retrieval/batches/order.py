@@ -49,7 +49,7 @@ def _occurrence(order: np.ndarray) -> np.ndarray:
     """How often the same number has stood before each place."""
     by_number = np.argsort(order, kind="stable")
     ordered = order[by_number]
-    place = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")
-    found = np.empty(len(order), dtype=np.int64)
-    found[by_number] = place
-    return found
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")
+    occurrence = np.empty(len(order), dtype=np.int64)
+    occurrence[by_number] = rank
+    return occurrence

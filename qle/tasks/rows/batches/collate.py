@@ -21,24 +21,24 @@ def collate(
     tokens: TokenWindows,
     rows: Sequence[tuple[str, RowChoice]],
     questions: Sequence[Sequence[Question]],
-    num_places: int,
+    num_slots: int,
 ) -> RowBatch:
     """rows: key and chosen rows of every video, by its number. questions: of every window, their texts already mirrored."""
     num_windows, num_rows = tokens.usable.shape
     texts: dict[str, int] = {}
     times_s = np.empty((num_windows, num_rows))
-    query_index = np.zeros((num_windows, num_places), dtype=np.int64)
-    query_mask = np.zeros((num_windows, num_places), dtype=bool)
-    relevance = np.zeros((num_windows, num_places, num_rows), dtype=np.float32)
-    known = np.zeros((num_windows, num_places, num_rows), dtype=bool)
+    query_index = np.zeros((num_windows, num_slots), dtype=np.int64)
+    query_mask = np.zeros((num_windows, num_slots), dtype=bool)
+    relevance = np.zeros((num_windows, num_slots, num_rows), dtype=np.float32)
+    known = np.zeros((num_windows, num_slots, num_rows), dtype=bool)
     for window, (video, first) in enumerate(zip(windows.video.tolist(), windows.first.tolist(), strict=True)):
         times = rows[video][1].times_s[first : first + num_rows]
         times_s[window, : len(times)], times_s[window, len(times) :] = times, times[-1]
-        for place, question in enumerate(questions[window]):
-            query_index[window, place] = texts.setdefault(question.text, len(texts))
-            query_mask[window, place] = True
-            relevance[window, place, : len(times)] = question.relevance
-            known[window, place, : len(times)] = question.known
+        for slot, question in enumerate(questions[window]):
+            query_index[window, slot] = texts.setdefault(question.text, len(texts))
+            query_mask[window, slot] = True
+            relevance[window, slot, : len(times)] = question.relevance
+            known[window, slot, : len(times)] = question.known
     known &= tokens.usable[:, None, :]
     relevance *= known
     return RowBatch(

@@ -17,8 +17,8 @@ import torch
 from qle.cache.reader import Space
 from qle.data.annotations import Annotation
 from qle.data.loading.buffers import Ahead
-from qle.data.loading.checks import check_place, check_share
-from qle.data.loading.plan import Placement, available_ram_bytes, place
+from qle.data.loading.plan import Placement, available_ram_bytes, choose_placement
+from qle.data.loading.share import Share, check_start
 from qle.data.negatives import united_concepts
 from qle.data.rows import RowChoice, check_rate, choose_rows
 from qle.errors import AnnotationError, CacheMissingError, ConfigError
@@ -75,7 +75,7 @@ class TrainingBatches:
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """What the next iteration gives: this epoch, from this batch on (a resume reads nothing that was seen before)."""
-        check_place(epoch, first_batch, len(self))
+        check_start(epoch, first_batch, len(self))
         self._epoch, self._first_batch = epoch, first_batch
 
     @property
@@ -163,30 +163,28 @@ def training_batches(
     space: Space,
     annotations: Mapping[str, Sequence[Annotation]],
     config: DataConfig,
+    share: Share,
     *,
     streams: Sequence[str],
-    seed: int,
-    device: torch.device | str = "cpu",
-    shard: tuple[int, int] = (0, 1),
 ) -> TrainingBatches:
     """Batches of windows of the annotated videos. annotations: by the key of their video (data/lookup.py).
 
-    streams: those that the head reads. shard: (index, count) of this process; with the same `windows_per_batch` the batches
-    of all processes together are those of a single one.
+    streams: those that the head reads. With the same `windows_per_batch` the batches of all processes together are those
+    of a single one.
     """
-    device = torch.device(device)
-    _check(space, config, streams, seed, shard)
+    device = torch.device(share.device)
+    _check(space, config, streams, share)
     matched, rows, skipped = _lessons(space, annotations, config)
     if skipped:
         log.warning("%d annotated videos have no valid row and are left out: %s", len(skipped), ", ".join(skipped[:3]))
     reader = TokenReader(space, rows, streams, config.window_rows)
-    placement = _place(reader, config, device, shard[1])
+    placement = _placement(reader, config, device, share.num_processes)
     batches = TrainingBatches(
-        _source(placement, reader, config, device, shard[1]),
+        _source(placement, reader, config, device, share.num_processes),
         reader,
         rows,
         Questioner(matched, rows, config),
-        EpochPlan(reader.num_rows, _events(matched, rows), config, seed, shard),
+        EpochPlan(reader.num_rows, _events(matched, rows), config, share.seed, share.shard),
         config,
         placement=placement,
         device=device,
@@ -207,10 +205,10 @@ def _lessons(
     space: Space, annotations: Mapping[str, Sequence[Annotation]], config: DataConfig
 ) -> tuple[dict[str, list[Annotation]], dict[str, RowChoice], tuple[str, ...]]:
     """Annotations and rows of every video that something can be learned from; and those without a valid row."""
-    united = iter(united_concepts([one for asked in annotations.values() for one in asked]))
+    united = iter(united_concepts([annotation for asked in annotations.values() for annotation in asked]))
     matched = {key: [next(united) for _ in asked] for key, asked in annotations.items()}
     # Also what nobody has answered: what a video was asked is no negative of it. But windows come from labelled videos alone.
-    matched = {key: asked for key, asked in matched.items() if any(one.is_labelled for one in asked)}
+    matched = {key: asked for key, asked in matched.items() if any(annotation.is_labelled for annotation in asked)}
     if not matched:
         raise AnnotationError(
             "there are no annotations that say when anything happens; give a file with at least one query and its windows"
@@ -223,23 +221,22 @@ def _lessons(
     return {key: matched[key] for key in rows}, rows, skipped
 
 
-def _check(space: Space, config: DataConfig, streams: Sequence[str], seed: int, shard: tuple[int, int]) -> None:
+def _check(space: Space, config: DataConfig, streams: Sequence[str], share: Share) -> None:
     check_rate(space, config.rate_fps)
     for name in streams:
         if name not in space.streams:
             have = ", ".join(stream.name for stream in space.record.streams)
             raise CacheMissingError(f"{space.path} has no stream {name!r}, which the head reads; it has {have}")
-    check_share(seed, shard)
-    if config.windows_per_batch % shard[1]:
+    if config.windows_per_batch % share.num_processes:
         raise ConfigError(
-            f"data.windows_per_batch = {config.windows_per_batch} cannot be divided among {shard[1]} processes\n"
-            f"it counts the windows of all of them: choose a multiple of {shard[1]}"
+            f"data.windows_per_batch = {config.windows_per_batch} cannot be divided among {share.num_processes} processes\n"
+            f"it counts the windows of all of them: choose a multiple of {share.num_processes}"
         )
 
 
-def _place(reader: TokenReader, config: DataConfig, device: torch.device, num_processes: int) -> Placement:
+def _placement(reader: TokenReader, config: DataConfig, device: torch.device, num_processes: int) -> Placement:
     device_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    return place(
+    return choose_placement(
         config.placement,
         sum(reader.num_rows) * reader.row_bytes,
         ram_bytes=available_ram_bytes(num_tenants()),
@@ -270,6 +267,6 @@ def _events(
     for number, (key, choice) in enumerate(rows.items()):
         for annotation in annotations[key]:
             for start_s, end_s in annotation.windows:
-                found = rows_of(start_s, end_s, choice.edges_s)
-                events.append((number, found.start, found.stop))
+                rows_inside = rows_of(start_s, end_s, choice.edges_s)
+                events.append((number, rows_inside.start, rows_inside.stop))
     return events

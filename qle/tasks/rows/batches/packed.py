@@ -69,7 +69,7 @@ class PackedTokens(TokenSource):
                     begin = int(self._begin[video]) + first
                     self._put(part, begin, piece)
                     if stream.dtype != "int8":
-                        bad = [begin + place for place, row in enumerate(piece) if has_nonfinite(row, stream.dtype)]
+                        bad = [begin + number for number, row in enumerate(piece) if has_nonfinite(row, stream.dtype)]
                         self._usable[bad] = False
 
 
@@ -99,8 +99,8 @@ class RamTokens(PackedTokens):
             if stream.dtype != "int8":
                 np.take(self._packed[name], rows.ravel(), axis=0, out=out, mode="clip")  # other modes copy once more
                 continue
-            for place, row in enumerate(rows.ravel().tolist()):
-                quantise.decode(stream, self._packed[name][row], self._packed[SCALE][row], out[place])
+            for number, row in enumerate(rows.ravel().tolist()):
+                quantise.decode(stream, self._packed[name][row], self._packed[SCALE][row], out[number])
         return as_stored(self._reader, tensors)
 
 

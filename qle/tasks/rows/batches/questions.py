@@ -45,21 +45,22 @@ class Questioner:
 
     def ask(self, video: str, first: int, stop: int, rng: np.random.Generator) -> list[Question]:
         """One to `queries_per_window` questions about rows first..stop-1."""
-        places, edges_s = self._config.queries_per_window, self._rows[video].edges_s
+        num_slots, edges_s = self._config.queries_per_window, self._rows[video].edges_s
         start_s, end_s = float(edges_s[first]), float(edges_s[stop])
         wordings: dict[str, list[Annotation]] = {}
         for annotation in self._pool.positives(video, start_s, end_s):
             wordings.setdefault(annotation.concept_key, []).append(annotation)
         concepts = list(wordings)
         if len(concepts) > 1:
-            concepts = [concepts[place] for place in rng.permutation(len(concepts))]
-        most = max(1, places - 1)
-        count = places - min(len(concepts), most)
+            concepts = [concepts[number] for number in rng.permutation(len(concepts))]
+        most = max(1, num_slots - 1)
+        count = num_slots - min(len(concepts), most)
         absent = (
             self._pool.negatives(video, start_s, end_s, count, rng, self._config.negatives) if count else []  # type: ignore[arg-type]
         )
         asked = [
-            self._question(video, wordings[concept], first, stop, rng) for concept in concepts[: places - len(absent)]
+            self._question(video, wordings[concept], first, stop, rng)
+            for concept in concepts[: num_slots - len(absent)]
         ]
         asked += [Question(annotation.query, 0.0, True) for annotation in absent]
         # A batch without any query cannot be encoded. Of this one nothing is known, so nothing is learned from it.

@@ -90,13 +90,13 @@ class MappedTokens(TokenSource):
 
     def read(self, batches: Sequence[WindowBatch]) -> Iterator[TokenWindows]:
         for number, batch in enumerate(batches):
-            for video, first in _places(batches[number + 1]) if number + 1 < len(batches) else ():
+            for video, first in _video_rows(batches[number + 1]) if number + 1 < len(batches) else ():
                 self._reader.prefetch(video, first)
             arrays, tensors = self._take()
             usable = np.stack(
                 [
-                    self._reader.read(video, first, {name: array[place] for name, array in arrays.items()})
-                    for place, (video, first) in enumerate(_places(batch))
+                    self._reader.read(video, first, {name: array[window] for name, array in arrays.items()})
+                    for window, (video, first) in enumerate(_video_rows(batch))
                 ]
             )
             del arrays  # a name that holds on to a buffer keeps it from going round
@@ -107,5 +107,5 @@ class MappedTokens(TokenSource):
         pass  # buffers go with the batches that look into them
 
 
-def _places(batch: WindowBatch) -> list[tuple[int, int]]:
+def _video_rows(batch: WindowBatch) -> list[tuple[int, int]]:
     return list(zip(batch.video.tolist(), batch.first.tolist(), strict=True))

@@ -71,8 +71,8 @@ def _read(reader: TokenReader, slots: list[dict[str, np.ndarray]], task: Task) -
     try:
         return np.stack(
             [
-                reader.read(video, first, {name: array[place] for name, array in slots[slot].items()})
-                for place, (video, first) in enumerate(windows)
+                reader.read(video, first, {name: array[window] for name, array in slots[slot].items()})
+                for window, (video, first) in enumerate(windows)
             ]
         )
     except (QleError, OSError) as error:

@@ -67,8 +67,8 @@ class TokenReader:
         for name, buffer in out.items():
             stored = opened.stored(name)
             is_bits = self.streams[name].dtype == "bfloat16"
-            for place, start, stop in pieces:
-                stored.read(start, stop, buffer[place : place + stop - start], raw=is_bits)
+            for position, start, stop in pieces:
+                stored.read(start, stop, buffer[position : position + stop - start], raw=is_bits)
         usable = np.zeros(self.window_rows, dtype=bool)
         usable[:count] = self._check(video, first, count, out)
         if not usable[:count].any() and self.valid[video][first : first + count].any():
@@ -80,8 +80,8 @@ class TokenReader:
     def read_raw(self, video: int, name: str, first: int, out: np.ndarray) -> None:
         """Chosen rows of one stored array from `first` on, as stored."""
         stored = self.space.video(self.videos[video]).stored(name)
-        for place, start, stop in self._runs(video, first, len(out)):
-            stored.read(start, stop, out[place : place + stop - start], raw=True)
+        for position, start, stop in self._runs(video, first, len(out)):
+            stored.read(start, stop, out[position : position + stop - start], raw=True)
 
     def prefetch(self, video: int, first: int) -> None:
         """Let the kernel fetch a window while another one is worked on."""
@@ -103,9 +103,9 @@ class TokenReader:
     def _check(self, video: int, first: int, count: int, out: Mapping[str, np.ndarray]) -> np.ndarray:
         """(count,) bool: valid, and finite in every stream."""
         state = self._state[video][first : first + count]
-        for place in (state == UNREAD).nonzero()[0].tolist():
-            is_finite = all(not has_nonfinite(out[name][place], self.streams[name].dtype) for name in out)
-            state[place] = FINITE if is_finite else NOT_FINITE
+        for row in (state == UNREAD).nonzero()[0].tolist():
+            is_finite = all(not has_nonfinite(out[name][row], self.streams[name].dtype) for name in out)
+            state[row] = FINITE if is_finite else NOT_FINITE
         usable: np.ndarray = (state == FINITE) & self.valid[video][first : first + count]
         return usable
 
@@ -118,8 +118,8 @@ class TokenReader:
         opened = self.space.video(self.videos[video])
         for first in range(0, len(self._index[video]), self.window_rows):
             for name, buffer in out.items():
-                for place, start, stop in self._runs(video, first, self.window_rows):
-                    part = buffer[place : place + stop - start]
+                for position, start, stop in self._runs(video, first, self.window_rows):
+                    part = buffer[position : position + stop - start]
                     opened.read(name, start, stop, part, raw=self.streams[name].dtype == "bfloat16")
             count = min(self.window_rows, len(self._index[video]) - first)
             if self._check(video, first, count, out).any():

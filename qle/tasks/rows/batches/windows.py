@@ -91,7 +91,7 @@ class EpochPlan:
         epoch_windows = WindowBatch(video=video[order], first=first[order], number=NUM_STREAMS + np.arange(len(order)))
         part = size // self._shard[1]
         begin = self._shard[0] * part
-        return [epoch_windows[place : place + part] for place in range(begin, len(order), size)]
+        return [epoch_windows[offset : offset + part] for offset in range(begin, len(order), size)]
 
     def _around_events(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Windows whose middle lies, give or take a quarter of a window, at a random row of a random event."""

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 from qle.cache.claims import WHOLE_SPACE, Claims
 from qle.cache.layout import video_folder
@@ -93,6 +91,9 @@ def test_grid_is_the_mean_of_its_cells(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "grid"), [((14, 14), 7), ((14, 16), 5), ((3, 4), 3)])
 def test_pooling_is_that_of_extraction(size: tuple[int, int], grid: int, rng: np.random.Generator) -> None:
     patch = rng.standard_normal((2, *size, 5)).astype(np.float32)
+    import torch  # not by the processes that are killed here: it takes them two seconds
+    import torch.nn.functional as F
+
     maps = torch.from_numpy(patch).permute(0, 3, 1, 2)
     expected = F.adaptive_avg_pool2d(maps, (grid, grid)).permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(pool_grid(patch, grid, grid), expected, atol=1e-6)
@@ -121,7 +122,7 @@ def test_two_conversions_at_once_lose_nothing(tmp_path: Path) -> None:
         with pytest.raises(CacheError, match="just being converted"):
             convert(tmp_path, store="hdf5")
     assert convert(tmp_path, store="hdf5").num_converted == 2
-    made = create_space(tmp_path / "aside", space.record.spec)  # what an earlier one, that was long frozen, would bring
+    made = create_space(space.path / "tmp", space.record.spec)  # what an earlier one, that was long frozen, would bring
     commit_video(made, "a.mp4", num_rows=600, store="hdf5")
     target = video_folder(space.path, "a.mp4", "hdf5")
     before = os.stat(target).st_ino

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from qle.cache.reader import Space, open_cache
 from qle.cache.spaces import create_space
 from qle.cache.tools.feature_files import discover_features, safe_path
 from qle.cache.tools.interchange import ImportOptions, export_features, import_features
-from qle.cli.cache import load_tensors, save_tensor
+from qle.cli.cache.exchange import load_tensors, save_tensor
 from qle.data.rows import choose_rows
 from qle.errors import CacheError, CacheMissingError, CheckpointError, ConfigError, InputError
 from tests.tiny_cache import commit_video, tiny_spec
@@ -385,3 +386,26 @@ def test_a_place_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match="cannot write"):
         export_features(tmp_path / "cache", tmp_path / "file" / "out", form=form)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bomb", ["rows", "a chunk", "times", "text"])
+def test_an_hdf5_file_that_would_fill_the_memory_is_refused_unread(tmp_path: Path, bomb: str) -> None:
+    """Datasets promise as many rows as they like, and unwritten ones are read as zeros."""
+    with h5py.File(tmp_path / "sent.h5", "w") as file:
+        file["good"] = _features(1)
+        if bomb == "rows":
+            file.create_dataset("bad", (10**12, 6), "f4", chunks=(1024, 6), compression="gzip")
+        elif bomb == "a chunk":
+            file.create_dataset("bad", (5, 6), "f4", maxshape=(None, 6), chunks=(10**8, 6), compression="gzip")
+        elif bomb == "times":
+            file["bad/features"] = _features(2)
+            file.create_dataset("bad/pts", (10**12,), "f8", chunks=(1024,), compression="gzip")
+        else:
+            file.create_dataset("bad", (10**9, 6), h5py.string_dtype(), chunks=(1024, 6), compression="gzip")
+    tracemalloc.start()
+    report = import_features([tmp_path / "sent.h5"], tmp_path / "cache", ImportOptions(name="x", fps=1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (report.num_imported, list(report.failed)) == (1, ["bad"])
+    assert re.search("made to fill the memory|expected numbers", report.failed["bad"])
+    assert peak < 64 << 20

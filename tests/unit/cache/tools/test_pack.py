@@ -206,7 +206,7 @@ def test_damaged_videos_are_left_alone_and_named(tmp_path: Path) -> None:
 def _pack_until(root: Path, fatal_call: int, place: str) -> None:
     """The body of a process that is killed at the n-th call of one of the functions that a pack is made with."""
     calls = 0
-    module, name = (removal, "remove_tree") if place == "remove" else (os, place)
+    module, name = (removal, "remove") if place == "remove" else (os, place)
     original = getattr(module, name)
 
     def die(*args: object, **named: object) -> object:

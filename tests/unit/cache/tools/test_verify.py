@@ -1,6 +1,9 @@
 """verify names every file that is not as recorded, and a deep run that was killed goes on."""
 
+import json
 import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.tools import verify as verify_module
 from qle.cache.tools.verify import LEDGER_FILE, verify
 from qle.errors import CacheCorruptError, CacheMissingError
+from tests.running import here
 from tests.tiny_cache import commit_video, edit_record, tiny_spec
 
 
@@ -112,10 +116,9 @@ def test_large_videos_are_hashed_file_by_file(
     assert report.num_videos == 2
 
 
-def test_an_interrupted_deep_run_goes_on(space: SpaceFolder, tmp_path: Path) -> None:
-    for number in range(50):  # more than may be under way at once
-        commit_video(space, f"{number}.mp4", num_rows=1)
-    stopped = 5
+def _interrupt(space: SpaceFolder, num_videos: int = 5) -> None:
+    """A deep run that is interrupted when it has found so many videos intact."""
+    stopped = num_videos
 
     def stop(done: int, total: int, what: str) -> None:
         nonlocal stopped
@@ -124,7 +127,18 @@ def test_an_interrupted_deep_run_goes_on(space: SpaceFolder, tmp_path: Path) -> 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        verify(tmp_path, deep=True, on_progress=stop)
+        verify(space.path.parent, deep=True, on_progress=stop)
+
+
+def _fill(space: SpaceFolder) -> None:
+    """With more videos than may be under way at once."""
+    for number in range(50):
+        commit_video(space, f"{number}.mp4", num_rows=1)
+
+
+def test_an_interrupted_deep_run_goes_on(space: SpaceFolder, tmp_path: Path) -> None:
+    _fill(space)
+    _interrupt(space)
     assert verify(tmp_path, deep=True).num_from_before == 5
     assert verify(tmp_path, deep=True).num_from_before == 0  # that one had come to its end
 
@@ -147,3 +161,38 @@ def test_a_broken_description_is_named_and_the_healthy_spaces_are_checked(space:
     assert (len(report.findings), report.findings[0].file, report.num_videos) == (3, CACHE_FILE, 2)
     with pytest.raises(CacheMissingError):
         verify(tmp_path / "nothing")
+
+
+def test_a_resumed_run_says_what_it_did_not_read_again_and_reads_it_when_asked(
+    space: SpaceFolder, tmp_path: Path
+) -> None:
+    """A bit that flipped after the interrupted run had read it stayed unsaid for a day."""
+    _fill(space)
+    before = datetime.now(UTC)
+    _interrupt(space)
+    (key, *_), times = zip(*verify(tmp_path, deep=True).from_before.items(), strict=True)
+    assert all(before <= time <= datetime.now(UTC) for time in times)
+    _interrupt(space)
+    damaged = next((_folder(space, key)).glob("**/c.0.0"), _folder(space, key) / "tokens.h5")
+    _flip(damaged, 0)
+    ledger = space.path / "runs" / LEDGER_FILE
+    notes = ledger.read_bytes()
+    done = here("cache", "verify", tmp_path, "--deep")
+    assert done.returncode == 0
+    assert re.search(rf"not read again, since .* \(from {before:%Y-%m-%d}.*\): .*; --again reads them too", done.stdout)
+    ledger.write_bytes(notes)
+    done = here("cache", "verify", tmp_path, "--deep", "--again")
+    assert done.returncode == 3
+    assert key in done.stdout
+    assert "not read again" not in done.stdout
+    assert here("cache", "verify", tmp_path, "--again").returncode == 2
+
+
+def test_notes_from_the_future_are_not_believed(space: SpaceFolder, tmp_path: Path) -> None:
+    """As those of a stranger's cache might be, for ever."""
+    _fill(space)
+    _interrupt(space)
+    ledger = space.path / "runs" / LEDGER_FILE
+    lines = [json.loads(line) | {"at_s": 1e11} for line in ledger.read_text().splitlines()]
+    ledger.write_text("\n".join(map(json.dumps, lines)))
+    assert verify(tmp_path, deep=True).from_before == {}

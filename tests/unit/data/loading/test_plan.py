@@ -2,7 +2,7 @@
 
 import pytest
 
-from qle.data.loading.plan import available_ram_bytes, place
+from qle.data.loading.plan import available_ram_bytes, choose_placement
 from qle.errors import ConfigError
 
 GB = 10**9
@@ -23,18 +23,18 @@ GB = 10**9
 def test_auto_takes_the_fastest_that_fits(
     size: int, device: int | None, processes: int, name: str, reason: str
 ) -> None:
-    found = place("auto", size, ram_bytes=100 * GB, device_bytes=device, num_processes=processes)
+    found = choose_placement("auto", size, ram_bytes=100 * GB, device_bytes=device, num_processes=processes)
     assert found.name == name
     assert reason in found.reason
     assert found.size_bytes == size
 
 
 def test_what_is_asked_for_is_taken_or_refused() -> None:
-    assert place("streamed", 1, ram_bytes=GB, device_bytes=None).name == "streamed"
-    assert place("device", GB // 2, ram_bytes=GB, device_bytes=None).name == "device"
+    assert choose_placement("streamed", 1, ram_bytes=GB, device_bytes=None).name == "streamed"
+    assert choose_placement("device", GB // 2, ram_bytes=GB, device_bytes=None).name == "device"
     for name, device in (("ram", 9 * GB), ("device", GB), ("device", None)):
         with pytest.raises(ConfigError, match=r"take 2.00 GB, 1.00 GB are free"):
-            place(name, 2 * GB, ram_bytes=GB, device_bytes=device)  # type: ignore[arg-type]
+            choose_placement(name, 2 * GB, ram_bytes=GB, device_bytes=device)  # type: ignore[arg-type]
 
 
 def test_some_memory_is_available_here() -> None:

@@ -69,6 +69,7 @@ def test_units_of_the_logits_do_not_matter() -> None:
     assert a.threshold == pytest.approx(b.threshold, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_threshold_has_the_best_f1_of_what_people_are_shown() -> None:
     ranked = made_ranked()
     fitted = fit_ranking(ranked, Ranking())

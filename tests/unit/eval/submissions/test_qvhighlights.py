@@ -127,6 +127,7 @@ def by_definition(truth: list[dict], said: list[dict]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(files())
 def test_it_is_its_definition(pair: tuple[list[dict], list[dict]]) -> None:
@@ -138,6 +139,7 @@ def test_it_is_its_definition(pair: tuple[list[dict], list[dict]]) -> None:
     assert found["brief"]["MR-middle-mAP"] == found["middle"]["MR-mAP"]["average"]
 
 
+@pytest.mark.slow
 @given(files(), st.randoms())
 def test_the_order_of_rows_is_nothing(pair: tuple[list[dict], list[dict]], random: Any) -> None:
     truth, said = pair

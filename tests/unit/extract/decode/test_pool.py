@@ -140,6 +140,7 @@ def test_errors_come_back_with_kind_and_counts(pool, shared_videos):
     assert pool.pids == pids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
@@ -150,7 +151,7 @@ def test_errors_come_back_with_kind_and_counts(pool, shared_videos):
     ],
 )
 def test_a_decoder_that_goes_wrong_costs_its_own_video_only(pool, shared_videos, name, kind, message):
-    info = probe(shared_videos / "pancake.mkv")
+    info = probe(shared_videos / "rotated-90.mp4")
     rows = np.arange(info.num_frames)
     good = DecodeTask(tag=1, info=info, decoder="pyav", rows=rows, frame_index=rows, geometries=(SMALL,))
     again = DecodeTask(tag=2, info=info, decoder="pyav", rows=rows, frame_index=rows, geometries=(SMALL,))
@@ -196,12 +197,14 @@ def test_a_worker_killed_before_it_is_up_is_replaced(pool):
     assert all(rows_of(events[tag]) == list(range(5)) for tag in set(events) - set(failed))
 
 
+@pytest.mark.slow
 def test_slow_is_not_hung(pool):
     """Three seconds between frames with a stall limit of one: a long way between key frames is no reason to kill."""
     events = run(pool, [task_for("Patient", tag=0, num_frames=1)])[0]
     assert isinstance(events[-1], Finished)
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_for_slots_is_not_hung(pool):
     """The receiver is busy for longer than the stall limit, with all slots in its hands."""
     pool.submit(task_for("Endless", tag=0, num_frames=64))
@@ -282,6 +285,7 @@ def test_workers_load_no_torch(pool, tmp_path):
     assert "torch" not in maps.read_text()
 
 
+@pytest.mark.slow
 def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path):
     """Ten minutes against an hour, every frame: neither the decoder nor what it is asked for may grow with the length."""
     peaks = []

@@ -279,6 +279,7 @@ def test_diverged_head_is_an_error_and_no_empty_result(space: Callable[..., Spac
         _scorer(head).score(_video_of(space(a=_video(rng, 10))), QUERIES[:1])
 
 
+@pytest.mark.slow
 def test_ten_hours_and_twenty_queries_stay_within_a_cap(tmp_path: Path, rng: np.random.Generator) -> None:
     """36,000 rows. The features of twenty queries alone would be 23 MB; the budget for everything is 12, of which the pass
     over time of a single query takes the most."""

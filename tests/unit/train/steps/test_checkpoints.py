@@ -1,15 +1,20 @@
 """Checkpoints: complete or absent, two of them, and every generator of random numbers."""
 
+import json
 import random
+from contextlib import suppress
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
+from qle.durable import fits_digest
 from qle.errors import CheckpointError
 from qle.train.run import _keep_threads
 from qle.train.steps.checkpoints import Checkpoint, CheckpointFolder, Position, threads_of
 from qle.train.steps.randomness import random_state, set_random_state
+from tests.running import record_fields
 
 CPU = torch.device("cpu")
 
@@ -120,6 +125,39 @@ def test_a_training_goes_on_with_the_threads_that_it_had_unless_told_otherwise(t
     finally:
         torch.set_num_threads(before)
     state = checkpoints.path / "step-00000001" / "state.json"
-    state.write_text(state.read_text().replace('"num_threads"', '"of an earlier version"'))
+    state.write_text(json.dumps({name: part for name, part in record_fields(state).items() if name != "num_threads"}))
     assert threads_of(checkpoints.path) is None
     assert checkpoints.newest().position.step == 1
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_named_or_changes_nothing(tmp_path):
+    """A step of 14 instead of 10, or another weight, gave a training that went on to other numbers without a word."""
+    folder = CheckpointFolder(tmp_path)
+    folder.write(Checkpoint(position=Position(step=10, best_score=0.5), tensors={"weights": {"w": torch.ones(3)}}))
+    whole = folder.newest()
+    unnoticed = 0
+    for path in (tmp_path / "step-00000010").iterdir():
+        content = bytearray(path.read_bytes())
+        for place, bit in product(range(len(content)), range(8) if path.suffix == ".json" else [0]):
+            content[place] ^= 1 << bit
+            if path.suffix == ".json" and not fits_digest(bytes(content)):
+                content[place] ^= 1 << bit
+                continue
+            path.write_bytes(content)
+            with suppress(CheckpointError):
+                read = folder.newest()
+                assert read.position == whole.position
+                assert torch.equal(read.tensors["weights"]["w"], whole.tensors["weights"]["w"])
+                unnoticed += 1
+            content[place] ^= 1 << bit
+        path.write_bytes(content)
+    assert unnoticed < 100  # of the name of the digest, which make an older record of it
+
+
+def test_a_checkpoint_of_an_older_version_is_read_as_before(tmp_path):
+    """It carries no digests."""
+    folder = CheckpointFolder(tmp_path)
+    folder.write(checkpoint(step=3))
+    state = tmp_path / "step-00000003" / "state.json"
+    state.write_text(json.dumps({name: part for name, part in record_fields(state).items() if name != "digests"}))
+    assert folder.newest().position.step == 3

@@ -15,6 +15,7 @@ from qle.cache.reader import open_cache
 from qle.cache.spaces import create_space
 from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.data.annotations import Annotation
+from qle.data.loading.share import Share
 from qle.data.streams.features import StreamSet, window_of, windows_of
 from qle.data.streams.recipe import StreamChoice
 from qle.errors import AnnotationError, ConfigError
@@ -22,7 +23,7 @@ from qle.heads.moments import MomentBatch
 from qle.tasks.moments.batches import pack
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.moments.batches.loader import MomentBatches, moment_batches
-from qle.tasks.moments.batches.pack import BatchMemory, place_pack
+from qle.tasks.moments.batches.pack import BatchMemory, pack_placement
 from qle.text.bank import QueryBank
 from qle.text.request import TextRequest
 from qle.text.stored import build_stored
@@ -86,7 +87,7 @@ def make(root: Path, annotations: list[Annotation]) -> Iterator[Make]:
         )
         opened.append(
             moment_batches(
-                streams, streams.match(annotations)[0], settings, text=text, seed=7, device=device, shard=shard
+                streams, streams.match(annotations)[0], settings, Share(seed=7, device=device, shard=shard), text=text
             )
         )
         return opened[-1]
@@ -310,7 +311,7 @@ def test_rows_that_are_no_numbers_are_masked(tmp_path: Path, placement: str, cap
     config = MomentDataConfig(items_per_batch=2, placement=placement)  # type: ignore[arg-type]
     rows = [Annotation(qid=video, video=video, query="it", windows=((1.0, 4.0),)) for video in "ab"]
     torn = torn_streams(tmp_path, config)
-    with moment_batches(torn, torn.match(rows)[0], config, text=None, seed=0) as batches:
+    with moment_batches(torn, torn.match(rows)[0], config, Share(seed=0), text=None) as batches:
         (batch,) = batches
         (again,) = batches
         assert batches.num_nonfinite_rows == 5
@@ -330,11 +331,11 @@ def test_what_cannot_be_learned_from(make: Make, root: Path) -> None:
     streams = StreamSet.open(open_cache(root / "cache"), [StreamChoice.parse("image")], config)
     row = Annotation(qid="1", video="film1", query="a", windows=(), is_labelled=False)
     with pytest.raises(AnnotationError, match="nothing can be learned"):
-        moment_batches(streams, streams.match([row])[0], config, text=None, seed=0)
+        moment_batches(streams, streams.match([row])[0], config, Share(seed=0), text=None)
     with pytest.raises(ConfigError, match="shard"):
-        moment_batches(streams, streams.match([row])[0], config, text=None, seed=0, shard=(2, 2))
+        Share(seed=0, shard=(2, 2))
     with pytest.raises(ConfigError, match="seed -1"):
-        moment_batches(streams, streams.match([row])[0], config, text=None, seed=-1)
+        Share(seed=-1)
 
 
 # Placement
@@ -351,13 +352,13 @@ def test_a_mapped_pack_leaves_nothing_behind(make: Make, tmp_path: Path, monkeyp
 def test_without_room_on_the_disk_nothing_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     cpu, huge = torch.device("cpu"), 10**18
-    assert place_pack("auto", huge, cpu, 1, ram_bytes=huge * 2).name == "streamed"
+    assert pack_placement("auto", huge, cpu, 1, ram_bytes=huge * 2).name == "streamed"
     with pytest.raises(ConfigError, match="set TMPDIR"):
-        place_pack("mapped", huge, cpu, 1)
+        pack_placement("mapped", huge, cpu, 1)
     with pytest.raises(ConfigError, match=r"data.placement=auto, fewer streams, or a longer data.clip_s"):
-        place_pack("ram", huge, cpu, 1)
-    assert place_pack("auto", 1000, cpu, 1).name == "ram"
-    assert place_pack("auto", 1000, cpu, 1, ram_bytes=2000).name == "mapped"
+        pack_placement("ram", huge, cpu, 1)
+    assert pack_placement("auto", 1000, cpu, 1).name == "ram"
+    assert pack_placement("auto", 1000, cpu, 1, ram_bytes=2000).name == "mapped"
 
 
 def test_long_videos_are_packed_piece_by_piece(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

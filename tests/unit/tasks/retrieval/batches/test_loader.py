@@ -8,6 +8,7 @@ import torch
 
 from qle.cache.reader import open_cache
 from qle.data.annotations import Annotation, read_annotations
+from qle.data.loading.share import Share
 from qle.errors import AnnotationError, ConfigError
 from qle.heads.retrieval import RetrievalBatch
 from qle.tasks.retrieval.batches.config import RetrievalDataConfig
@@ -27,10 +28,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> PlantedRetrieval:
 
 def open_batches(planted: PlantedRetrieval, **settings: object) -> RetrievalBatches:
     source = FrameSource(open_cache(planted.cache).space(), "frame", 4)
-    named = {name: settings.pop(name) for name in ("text", "shard", "seed") if name in settings}
+    text = settings.pop("text", None)
+    share = Share(**{"seed": 0} | {name: settings.pop(name) for name in ("shard", "seed") if name in settings})
     annotations = read_annotations(planted.train, allow_unlabelled=True)
     config = RetrievalDataConfig(**({"pairs_per_batch": 10} | settings))
-    return retrieval_batches(source, source.match(annotations)[0], config, **({"seed": 0} | named))
+    return retrieval_batches(source, source.match(annotations)[0], config, share, text=text)
 
 
 def told(batches: list[RetrievalBatch]) -> list[tuple]:
@@ -99,7 +101,7 @@ def test_one_video_cannot_be_told_from_others(planted: PlantedRetrieval) -> None
         Annotation(qid="2", video="train1.mp4", query="smoke", windows=()),
     ]
     with pytest.raises(AnnotationError, match=r"only 'train0.mp4' has a query"):
-        retrieval_batches(source, source.match(rows)[0], RetrievalDataConfig(), seed=0)
+        retrieval_batches(source, source.match(rows)[0], RetrievalDataConfig(), Share(seed=0))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import qle
 from qle.cache.reader import Space
 from qle.cache.spaces import create_space
 from qle.data.annotations import Annotation
+from qle.data.loading.share import Share
 from qle.data.lookup import match_videos
 from qle.errors import AnnotationError, CacheCorruptError, CacheMissingError, ConfigError, QleError
 from qle.heads.rows import RowBatch
@@ -68,9 +69,10 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
 
 
 def batches_of(space: Space, config: DataConfig = CONFIG, **named: object) -> TrainingBatches:
-    given = {"streams": ("patch", "frame"), "seed": 1, **named}
+    given = {"streams": ("patch", "frame"), **named}
+    share = Share(**{"seed": 1} | {name: given.pop(name) for name in ("seed", "device", "shard") if name in given})  # type: ignore[arg-type]
     annotations, _ = match_videos(space, given.pop("annotations", ANNOTATIONS))  # type: ignore[arg-type]
-    return training_batches(space, annotations, config, **given)  # type: ignore[arg-type]
+    return training_batches(space, annotations, config, share, **given)  # type: ignore[arg-type]
 
 
 def all_of(space: Space, config: DataConfig = CONFIG, epoch: int = 0, **named: object) -> list[RowBatch]:
