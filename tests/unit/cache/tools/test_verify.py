@@ -190,6 +190,7 @@ def test_a_resumed_run_says_what_it_did_not_read_again_and_reads_it_when_asked(
     assert here("cache", "verify", tmp_path, "--again").returncode == 2
 
 
+@pytest.mark.slow
 def test_notes_from_the_future_are_not_believed(space: SpaceFolder, tmp_path: Path) -> None:
     """As those of a stranger's cache might be, for ever."""
     _fill(space)
