@@ -154,7 +154,11 @@ def _run(line: list[str], folder: Path, fault: str, number: int | None) -> tuple
 
 VOLATILE = ("index.parquet", "_COMMIT.json", "_PACK.json", "space.json", "qle-cache.json", ".meta", "config.json")
 """Files that hold times, hosts or random names, so that only their being there is compared."""
-RANDOM_NAME = re.compile(r"(?<=pack-)[0-9a-f]{16}")
+RANDOM_NAME = re.compile(
+    r"(?<=/pack-)[0-9a-f]{16}|(?<=/events\.out\.tfevents\.).*|(?<=/table-)[0-9a-f]{16}"
+    r"|(?<=/vectors-)[0-9a-f]{8}|(?<=/means-)[0-9a-f]{8}|(?<=-)[0-9a-f]{8}(?=\.f16$)"
+)
+"""Parts of names that another run draws anew."""
 
 
 def contents(folder: Path) -> dict[str, str]:
