@@ -11,6 +11,7 @@ what OpenCV and decord do too, so pre-trained encoders have seen such pixels; ag
 off on average (rounding, nearest chroma) and costs half as much. 10-bit and 4:4:4 sources go the same way.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -57,20 +58,38 @@ def _pixels(rgb: av.VideoFrame) -> np.ndarray:
 
 
 class _Messages:
-    """What the libraries log meanwhile in this thread, as (level, name, text); nothing of it is printed."""
+    """What the libraries log meanwhile in this thread, as (level, name, text); nothing of it is printed.
+
+    The level is one of the whole process, and pictures of a page are decoded in several threads: it is set by the first that
+    listens, and set back by the last.
+    """
+
+    _lock = threading.Lock()
+    _num_listening = 0
+    _before: tuple[int | None, bool] = (None, True)
+    """Level, and whether repeated messages are skipped, while nobody listens."""
 
     def __enter__(self) -> list[tuple[int, str, str]]:
-        self._level, self._skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
-        av.logging.set_skip_repeated(False)  # else an error would be missing that was the last one of another file too
-        av.logging.set_level(av.logging.INFO)
+        with _Messages._lock:
+            if _Messages._num_listening == 0:
+                _Messages._before = av.logging.get_level(), av.logging.get_skip_repeated()
+                av.logging.set_skip_repeated(
+                    False
+                )  # else an error would be missing that was the last one of another file too
+                av.logging.set_level(av.logging.INFO)
+            _Messages._num_listening += 1
         self._capture = av.logging.Capture()
         messages: list[tuple[int, str, str]] = self._capture.__enter__()
         return messages
 
     def __exit__(self, *exc_info: object) -> None:
         self._capture.__exit__(None, None, None)
-        av.logging.set_level(self._level)
-        av.logging.set_skip_repeated(self._skips_repeated)
+        with _Messages._lock:
+            _Messages._num_listening -= 1
+            if _Messages._num_listening == 0:
+                level, skips_repeated = _Messages._before
+                av.logging.set_level(level)
+                av.logging.set_skip_repeated(skips_repeated)
 
 
 class _Walk:
