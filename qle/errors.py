@@ -18,6 +18,9 @@ Anything else that escapes is a bug of qle (exit 1).
 
 import errno
 
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""What a system answers where no file of that name can be. Anything else is no answer, and says nothing of the file."""
+
 REFUSED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """What a system refuses to a process for want of handles, threads or memory: it says nothing of the file that was asked for."""
 

@@ -13,6 +13,7 @@ The folder of a cache and that of a space may be links: those the user has made.
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,7 +70,9 @@ def remove(space: Path, path: Path) -> None:
         with folder_handle(space, path.parent) as parent:
             try:
                 os.unlink(path.name, dir_fd=parent)
-            except (IsADirectoryError, PermissionError):  # the second is what other systems say of a folder
+            except (IsADirectoryError, PermissionError) as error:  # the second is what other systems say of a folder
+                if not stat.S_ISDIR(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    raise OSError(error.errno, error.strerror, str(path)) from error
                 shutil.rmtree(path.name, ignore_errors=True, dir_fd=parent)
     except FileNotFoundError:
         return

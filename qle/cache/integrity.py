@@ -14,7 +14,7 @@ from qle.cache.packs import PackRecord
 from qle.cache.records import CommitRecord, FileRecord, SpaceRecord
 from qle.cache.spaces import read_commit
 from qle.durable import hash_file
-from qle.errors import REFUSED, CacheCorruptError, CacheError
+from qle.errors import NOT_THERE, REFUSED, CacheCorruptError, CacheError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,9 @@ def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool =
         path = os.path.join(folder, file.path)
         try:
             status = os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
             damages.append(Damage(file.path, "missing", f"{file.size} bytes", "no file"))
             continue
         if not stat.S_ISREG(status.st_mode) or file.path.startswith(linked):

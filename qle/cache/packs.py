@@ -32,7 +32,7 @@ from qle.cache.records import (
     parse_record,
     read_record,
 )
-from qle.errors import CacheCorruptError
+from qle.errors import NOT_THERE, CacheCorruptError
 from qle.inputs import read_record_bytes
 
 if TYPE_CHECKING:  # loader workers come through here, and most caches have no pack
@@ -116,7 +116,9 @@ def wrong_sizes(pack: Pack) -> dict[str, str]:
     for file in pack.record.files:
         try:
             size = os.lstat(pack.path / file.path).st_size
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
             wrong[file.path] = f"{file.path} is missing"
             continue
         if size != file.size:

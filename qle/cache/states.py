@@ -27,7 +27,7 @@ from qle.cache.layout import CLAIMS, COMMIT_FILE, STORE_SUFFIXES, VIDEOS, key_ha
 from qle.cache.records import PASSING, ErrorRecord
 from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder
-from qle.errors import InputError
+from qle.errors import NOT_THERE, InputError
 from qle.types import VideoSource
 
 State = Literal["done", "stale", "damaged", "failed", "claimed", "pending"]
@@ -144,13 +144,17 @@ class _Committed:
         folder, shelf = self._names[row], self._shelves[row]
         try:  # the index does not look into folders that nobody renamed
             os.stat(f"{folder}/{COMMIT_FILE}", dir_fd=self._shelf(shelf), follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
             return f"it has no {COMMIT_FILE}"
         for number in range(self._starts[row], self._starts[row + 1]):
             path = self._paths[self._codes[number]]
             try:
                 size = os.stat(f"{folder}/{path}", dir_fd=self._shelf(shelf), follow_symlinks=False).st_size
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError as error:
+                if error.errno not in NOT_THERE:
+                    raise
                 return f"{path} is missing"
             if size != self._file_sizes[number]:
                 return f"{path} has {size} bytes, expected {self._file_sizes[number]}"

@@ -28,7 +28,7 @@ from qle.cache.records import CommitRecord
 from qle.cache.spaces import SpaceFolder, open_space
 from qle.cache.tools.selection import Listed, chosen_spaces, list_folders, listed, no_progress
 from qle.durable import append_line
-from qle.errors import CacheCorruptError, CacheError, CacheMissingError, ConfigError
+from qle.errors import REFUSED, CacheCorruptError, CacheError, CacheMissingError, ConfigError
 from qle.inputs import parse_json, read_record_bytes
 from qle.types import OnProgress
 
@@ -236,8 +236,14 @@ def _finding(space: SpaceFolder, video: Listed, problem: str) -> Finding:
 
 
 def _damage(unit: _Unit, deep: bool) -> list[Damage]:
-    damages = find_damage(unit.folder, unit.record, deep=deep)
     record = unit.record
+    try:
+        damages = find_damage(unit.folder, record, deep=deep)
+    except OSError as error:  # no reason to stop looking at the other videos
+        if error.errno in REFUSED:
+            raise
+        path = os.path.relpath(error.filename or unit.folder, unit.folder)
+        return [Damage(path, "unread", "an answer of the disk", error.strerror or str(error))]
     is_asked = deep and not damages and isinstance(record, CommitRecord) and record.store == "hdf5"
     if is_asked and (problem := hdf5_store.misplaced(unit.folder, record.streams)):
         return [

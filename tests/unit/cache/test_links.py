@@ -170,6 +170,27 @@ def _exchange(folder: Path, home: Path) -> None:
     folder.symlink_to(home)
 
 
+def test_a_link_to_itself_is_damage(strange: Path, tmp_path: Path) -> None:
+    """The system calls that no missing file but "too many levels of links", which ended every command with a traceback."""
+    root = Path(shutil.copytree(strange, tmp_path / "root"))
+    array = PLACES["an array"](_space(root))
+    shutil.rmtree(array)
+    array.symlink_to(array.name)
+    space = open_space(_space(root))
+    assert {finding.problem.partition(",")[0] for finding in verify(root / "cache").findings} == {"missing"}
+    (state,) = states(space, [VideoSource(key=KEY, path=root / "gone.mp4")])
+    assert state.state == "damaged"
+    with pytest.raises(CacheCorruptError, match="missing"):
+        Space(space).video(KEY)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs a file that nobody may delete")
+def test_a_file_that_may_not_be_deleted_is_not_taken_for_a_folder() -> None:
+    """It was said to be deleted, and stayed."""
+    with pytest.raises(PermissionError, match="status"):
+        handles.remove(Path("/proc/self"), Path("/proc/self/status"))
+
+
 @pytest.mark.parametrize("step", ["remove", "rename", "replace"])
 def test_a_link_that_comes_between_a_look_and_a_step_is_not_followed(tmp_path: Path, step: str) -> None:
     """The handle of the folder was opened before: the step happens there, wherever the name leads to by now."""
