@@ -102,8 +102,11 @@ def replace_file(path: Path, content: bytes, durability: Durability = "full", di
     """Write a file so that its readers see the old bytes or the new ones, never a part. What the system keeps in /dev is written
     to and never replaced: a file in the place of /dev/null would break every other program. dir_fd: as in `write_file`."""
     if dir_fd is None and _is_device(path):
-        with open(path, "wb", buffering=0) as device:
-            _write_all(device.fileno(), content)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)  # /dev/stdout may be a file that is added to
+        try:
+            _write_all(fd, content)
+        finally:
+            os.close(fd)
         return
     beside = name_beside(path, dir_fd)
     try:
@@ -160,11 +163,16 @@ def name_beside(path: Path, dir_fd: int | None = None) -> Path:
     """A name in the folder of a file for its new content, until that is whole. What killed processes of this machine have left
     beside the same file goes first. dir_fd: as in `write_file`."""
     begin = f"{UNNAMED}{path.name[:60]}."
-    with suppress(OSError):  # no such folder yet
-        for name in os.listdir(path.parent if dir_fd is None else dir_fd):
-            if name.startswith(begin) and name.endswith(".tmp") and is_orphaned(name):
-                _unlink(path.with_name(name), dir_fd)
+    remove_unnamed(path.parent, begin, dir_fd)
     return path.with_name(owned_name(begin, ".tmp"))
+
+
+def remove_unnamed(folder: Path, begin: str = UNNAMED, dir_fd: int | None = None) -> None:
+    """Delete the files of a folder that killed processes of this machine were about to name, whose names begin so."""
+    with suppress(OSError):  # no such folder yet
+        for name in os.listdir(folder if dir_fd is None else dir_fd):
+            if name.startswith(begin) and name.endswith(".tmp") and is_orphaned(name):
+                _unlink(folder / name, dir_fd)
 
 
 def append_line(path: Path, line: str, dir_fd: int | None = None) -> None:

@@ -56,3 +56,16 @@ def test_results_can_be_sent_to_stdout_by_its_name() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=600, check=True)
     assert ended.stdout == b"x" * 100000
     assert os.path.islink("/dev/stdout")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.islink("/dev/stdout"), reason="needs /dev/stdout")
+def test_a_file_that_stdout_is_added_to_keeps_what_it_holds(tmp_path: Path) -> None:
+    """`qle localize --out /dev/stdout >> all.json` left only the last result."""
+    (tmp_path / "all.json").write_text("before\n")
+    program = (
+        "from pathlib import Path; from qle.durable import replace_file; replace_file(Path('/dev/stdout'), b'after')"
+    )
+    with (tmp_path / "all.json").open("ab") as file:
+        subprocess.run([sys.executable, "-c", program], stdout=file, timeout=600, check=True)
+    assert (tmp_path / "all.json").read_text() == "before\nafter"

@@ -23,7 +23,7 @@ import numpy as np
 
 from qle.cache.files import hdf5_store
 from qle.cache.layout import safe_name
-from qle.durable import name_beside
+from qle.durable import UNNAMED, owned_name
 from qle.errors import CacheError, InputError, MissingDependencyError
 from qle.inputs import refuse_bomb
 
@@ -167,8 +167,11 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 def write_features(
     path: Path, form: Form, values: np.ndarray, pts_s: np.ndarray, save_tensor: SaveTensor | None = None
 ) -> None:
-    """One video as one file that appears when it is whole. .npz holds `features` and `pts`, the others only features."""
-    beside = name_beside(path)
+    """One video as one file that appears when it is whole. .npz holds `features` and `pts`, the others only features.
+
+    What a killed command has left beside it stays: looking for that would list the folder again for each of its files.
+    """
+    beside = path.with_name(owned_name(UNNAMED, ".tmp"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:

@@ -48,7 +48,7 @@ from qle.cache.tools.feature_files import (
 )
 from qle.cache.tools.selection import no_progress
 from qle.cache.writer import VideoWriter
-from qle.durable import replace_file
+from qle.durable import remove_unnamed, replace_file
 from qle.errors import (
     CacheError,
     CacheMismatchError,
@@ -356,6 +356,8 @@ def export_features(
         return report
     _note(folder, notes)
     paths = {key: folder / f"{safe_path(names[key])}.{'npz' if form == 'h5' else form}" for key in chosen}
+    for parent in {path.parent for path in paths.values()}:
+        remove_unnamed(parent)
     for done, key in enumerate(chosen, start=1):
         _export_video(reader.video(key), stream, paths[key], form, save_tensor, report)
         on_progress(done, len(chosen), key)

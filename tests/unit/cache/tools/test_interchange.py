@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import subprocess
 import tracemalloc
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from qle.cache.tools.feature_files import discover_features, safe_path
 from qle.cache.tools.interchange import ImportOptions, export_features, import_features
 from qle.cli.cache.exchange import load_tensors, save_tensor
 from qle.data.rows import choose_rows
+from qle.durable import UNNAMED, owned_name
 from qle.errors import CacheError, CacheMissingError, CheckpointError, ConfigError, InputError
 from tests.tiny_cache import commit_video, tiny_spec
 
@@ -321,6 +323,16 @@ def test_out_and_in_again_keeps_times_and_numbers(tmp_path: Path, form: str) -> 
     one, two = (_space(tmp_path / name).video("a") for name in ("cache", "again"))
     np.testing.assert_array_equal(one.frame[:], two.frame[:])
     np.testing.assert_array_equal(one.pts, two.pts)
+
+
+def test_what_a_killed_export_has_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    commit_video(create_space(tmp_path / "cache", tiny_spec()), "ward 3/a.mp4", num_rows=4)
+    (tmp_path / "out" / "ward 3").mkdir(parents=True)
+    with subprocess.Popen(["true"]) as ended:
+        name = owned_name(UNNAMED, ".tmp").replace(f".{os.getpid()}.", f".{ended.pid}.")
+    (tmp_path / "out" / "ward 3" / name).touch()
+    export_features(tmp_path / "cache", tmp_path / "out", form="npz")
+    assert os.listdir(tmp_path / "out" / "ward 3") == ["a.npz"]
 
 
 def test_a_broken_off_export_goes_on_and_a_new_version_is_written(tmp_path: Path) -> None:
