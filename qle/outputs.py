@@ -11,21 +11,17 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qle.durable import replace_file
 from qle.errors import ConfigError, InputError
 
-if TYPE_CHECKING:
-    pass
-from collections.abc import Collection, Iterable
-
 TURNING = "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 """Characters that nobody sees and that turn the order of what stands beside them, or break its line: for character classes."""
-REPORT_SUFFIXES = (".html", ".htm")
 _TURNING = re.compile(f"[{TURNING}]")
+REPORT_SUFFIXES = (".html", ".htm")
 FILM_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 MOMENTS_SUFFIXES = (".json", ".jsonl", ".csv", ".vtt", ".txt")
 MEASURES_SUFFIXES = (".json",)

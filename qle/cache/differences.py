@@ -1,11 +1,7 @@
 """In what two descriptions of spaces differ, as one line that people can read."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 MAX_LISTED = 4
 """Differences that a message names before it counts the rest."""

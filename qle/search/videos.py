@@ -166,6 +166,6 @@ def best_of(score: np.ndarray, length: int) -> np.ndarray:
 
 
 def ordered(numbers: np.ndarray, similarity: np.ndarray) -> RankedVideos:
-    """Places rise with the key, so a stable order settles ties by key."""
+    """Numbers rise with the key, so a stable order settles ties by key."""
     order = np.argsort(-similarity, kind="stable")
     return RankedVideos(numbers=numbers[order], similarity=similarity[order])

@@ -38,6 +38,7 @@ class StreamedTokens(TokenSource):
                 "qle.tasks.rows.batches.stream_worker:serve", {"memory_fd": memory.fd}, inherited_fds=(memory.fd,)
             )
             self.children.append(child)
+        for child in self.children:  # all load their libraries by now: what a pipe does not hold waits until they have
             with suppress(ConnectionError):  # it is dead already, as the end of its pipe will say
                 child.pipe.send((memory.shapes, memory.num_slots, reader))
         self._slots = Buffers(shapes)
