@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qle.cache.spaces import open_space
-from qle.cache.states import VideoState, count_states, states
+from qle.cache.states import count_states, states
 from qle.extract.device import OnExtracting, run_device
 from qle.extract.launch import DeviceProcesses
 from qle.extract.plan import discover
@@ -74,11 +74,6 @@ def _summarise(folder: Path, sources: Sequence[VideoSource]) -> SpaceSummary:
     return SpaceSummary(
         space=folder.name,
         states=count_states(video_states),
-        failures={state.key: state.reason for state in video_states if _has_failed(state)},
+        failures={state.key: state.reason for state in video_states if state.state == "failed"},
         faults={state.key: state.reason for state in video_states if state.state == "done" and state.reason},
     )
-
-
-def _has_failed(state: VideoState) -> bool:
-    """Also where the next run would try it again by itself: what could not be read, or has changed since."""
-    return state.state == "failed" or (state.state == "pending" and state.num_attempts > 0)
