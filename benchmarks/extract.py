@@ -29,7 +29,7 @@ from qle.extract.decode.pool import DecodePool
 from qle.extract.decode.probe import probe
 from qle.extract.decode.tasks import DecodeTask, Finished, Frames, bytes_per_row
 from qle.extract.decode.write import write_video
-from qle.extract.device import engine_options, make_targets, plan_pending, wanted_states
+from qle.extract.device import engine_options, make_targets, plan_pending
 from qle.extract.engine.engine import Engine
 from qle.extract.engine.worklist import WorkList
 from qle.extract.plan import discover
@@ -112,7 +112,7 @@ def engine_rate(request: ExtractRequest) -> float:
     device = resolve_device(request.devices[0])
     targets = make_targets(request, device)
     sources = discover(request.inputs)
-    work = WorkList(plan_pending(sources, targets, wanted_states(request)), targets)
+    work = WorkList(plan_pending(sources, targets, retry_failed=request.retry_failed), targets)
     started_s = time.perf_counter()
     progress = Engine(work, targets, engine_options(request, device), lambda progress: None).run()
     return progress.rows_done / (time.perf_counter() - started_s)

@@ -24,6 +24,9 @@ NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOL
 REFUSED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 """What a system refuses to a process for want of handles, threads or memory: it says nothing of the file that was asked for."""
 
+PASSING = "io"
+"""The kind of failures that lie in the way to a file and not in it: the next run tries such a video again by itself."""
+
 
 class QleError(Exception):
     """Base of all expected errors; `exit_code` is what the command line ends with."""

@@ -24,10 +24,10 @@ from qle.cache import packs
 from qle.cache.claims import LEASE_S
 from qle.cache.index import Index, load_index
 from qle.cache.layout import CLAIMS, COMMIT_FILE, STORE_SUFFIXES, VIDEOS, key_hash, video_folder
-from qle.cache.records import PASSING, ErrorRecord
+from qle.cache.records import ErrorRecord
 from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder
-from qle.errors import NOT_THERE, InputError
+from qle.errors import NOT_THERE, PASSING, InputError
 from qle.types import VideoSource
 
 State = Literal["done", "stale", "damaged", "failed", "claimed", "pending"]

@@ -7,6 +7,7 @@ header). So all packets of the video stream are read once; that costs disk time 
 arrays, 17 bytes a frame, since ten hours at 30 fps are a million packets.
 """
 
+import errno
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import av.video
 import numpy as np
 
 from qle.cache.sources import fingerprint
-from qle.errors import DecodeError, InputError
+from qle.errors import PASSING, REFUSED, DecodeError, InputError
 from qle.extract.decode.decoder import no_beat
 from qle.types import SourceFingerprint, VideoInfo
 
@@ -30,6 +31,8 @@ LEFT_OVER = 0.02
 """A file that ends this share before its declared length broke off; less is rounding, or a stream that ends earlier."""
 LEFT_OVER_S = 0.25
 """The same for files of a few seconds."""
+_PASSING_ERRORS = frozenset({errno.EIO, errno.ESTALE}) | REFUSED
+"""What a disk or system answers that says nothing of the file."""
 
 
 @dataclass(slots=True)
@@ -266,4 +269,5 @@ def _fingerprint(path: Path) -> SourceFingerprint:
     try:
         return fingerprint(path)
     except InputError as error:
-        raise DecodeError(str(error), kind="open") from error
+        is_passing = isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING_ERRORS
+        raise DecodeError(str(error), kind=PASSING if is_passing else "open") from error

@@ -7,10 +7,10 @@ from importlib.metadata import version
 
 import numpy as np
 
-from qle.cache.records import PASSING, CommitRecord
+from qle.cache.records import CommitRecord
 from qle.cache.sources import fingerprint
 from qle.cache.writer import VideoWriter
-from qle.errors import DecodeError, InputError
+from qle.errors import PASSING, DecodeError, InputError
 from qle.extract.decode.tasks import DecodeTask
 from qle.extract.engine.assembly import ClipAssembler
 from qle.extract.engine.mailbox import CancelledError

@@ -1,5 +1,6 @@
 """What a probe says of every awkward file, against what is true of it."""
 
+import resource
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qle.errors import DecodeError
+from qle.errors import PASSING, DecodeError
 from qle.extract.decode.probe import probe
 from tests.made_videos import encode
 
@@ -65,6 +66,20 @@ def test_files_without_a_whole_video(shared_videos, name, kind, decoded, expecte
         probe(shared_videos / name)
     assert (caught.value.kind, caught.value.frames_decoded, caught.value.frames_expected) == (kind, decoded, expected)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_what_the_system_refuses_is_no_fault_of_the_film(tmp_path):
+    """Such a video stayed out of every later run, as one that is no film does."""
+    path = tmp_path / "film.mp4"
+    encode(path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(DecodeError, match="Too many open files") as caught:
+            probe(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.kind == PASSING
 
 
 @pytest.mark.parametrize("name", ["pancake.mkv", "vp8.webm"])
