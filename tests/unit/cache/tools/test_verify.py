@@ -71,6 +71,25 @@ def test_a_file_that_cannot_be_read_is_a_finding(
     assert all("Input/output error" in finding.problem for finding in findings)
 
 
+def test_a_disk_that_does_not_answer_for_one_file_keeps_nobody_from_looking_at_the_others(
+    space: SpaceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first such file ended the command, and what was wrong with all other videos stayed unsaid."""
+    look = os.lstat
+
+    def fail(path: str, **named: int) -> os.stat_result:
+        if str(path).endswith("patch/c.0.0.0.0"):
+            raise OSError(5, "Input/output error", path)
+        return look(path, **named)
+
+    (_folder(space, "b.mp4") / "tokens.h5").write_bytes(b"short")
+    monkeypatch.setattr("qle.cache.integrity.os.lstat", fail)
+    findings = {finding.key: finding for finding in verify(tmp_path).findings}
+    assert findings["a.mp4"].file == "patch/c.0.0.0.0"
+    assert findings["a.mp4"].problem.startswith("unread, got Input/output error")
+    assert findings["b.mp4"].problem.startswith("size")
+
+
 def test_sizes_and_records_are_checked_without_deep(space: SpaceFolder, tmp_path: Path) -> None:
     (_folder(space, "a.mp4") / "patch" / "c.0.0.0.0").unlink()
     os.truncate(_folder(space, "a.mp4") / "frame" / "c.0.0", 5)
