@@ -67,10 +67,14 @@ def check_text_encoder(name: str) -> None:
 
 
 def check_recorded_encoder(spec: Mapping[str, Any], run: Path) -> None:
-    """The same for the encoder of `TextEncoder.spec()` in the record of a run."""
-    name = spec.get("request", {}).get("name")
-    if isinstance(name, str):
-        check_text_encoder(_where_it_lies(name, run))
+    """The same for the encoder of `TextEncoder.spec()` in the record of a run; CheckpointError where it is none."""
+    request = spec.get("request", {})
+    if not isinstance(request, Mapping) or not isinstance(request.get("name", ""), str):
+        raise CheckpointError(
+            f"{run}: its record names no text encoder, but {str(request)[:60]!r}\nrestore it from a copy"
+        )
+    if "name" in request:
+        check_text_encoder(_where_it_lies(request["name"], run))
 
 
 def build_text_encoder(request: TextRequest, device: "torch.device | str" = "cpu") -> "TextEncoder":
