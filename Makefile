@@ -29,9 +29,10 @@ test: setup
 test-faults: setup
 	$(BIN)/python -m pytest -m faults
 
-# For everyday work: every part by itself, without the command line on real videos and without what takes long.
+# For everyday work: every part by itself, without the command line on real videos and without what takes long or starts
+# processes; properties are tried on a quarter of their examples.
 test-fast: setup
-	$(BIN)/python -m pytest tests/unit -m "not slow and not faults" -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest tests/unit -m "not slow and not faults" --hypothesis-profile fast -n $(TEST_PROCESSES) --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

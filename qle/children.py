@@ -5,7 +5,8 @@
 A child is an interpreter of its own, started by hand rather than through multiprocessing: nothing of the parent (locks, CUDA,
 threads, its main module) is inherited, no server and no resource tracker run beside it, and no semaphore exists that a kill
 could leave. It watches its parent from its first instruction on, before anything is imported, and ends at once when that is
-gone, in whatever it is caught: whoever kills the command with -9 leaves no process behind.
+gone, in whatever it is caught: whoever kills the command with -9 leaves no process behind. The kernel tells it by a signal, since
+the end of a pipe that its parent holds is closed; a thread looks, too, where there is no such signal.
 """
 
 import json
@@ -24,11 +25,15 @@ from typing import IO, Any
 PARENT_CHECK_S = 0.2
 """Between two looks of a child at its parent."""
 
-# A death signal of the kernel would already come when the thread ends that started the child, so the child asks. Ctrl-C
-# reaches the whole group of a terminal; the parent alone decides what becomes of the work.
+# The death signal of a parent would already come when the thread ends that started the child, so the signal is that of a pipe
+# (SIGIO, which ends who does not handle it), and needs no interpreter: importing torch holds it for seconds. Ctrl-C reaches the
+# whole group of a terminal; the parent alone decides what becomes of the work.
 BOOT = """
-import json, os, signal, sys, threading, time
+import fcntl, json, os, signal, sys, threading, time
 start = json.loads(sys.argv[1])
+if hasattr(os, "O_ASYNC"):
+    fcntl.fcntl(start["life_fd"], fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(start["life_fd"], fcntl.F_SETFL, os.O_ASYNC)
 def watch():
     while os.getppid() == start["parent_pid"]:
         time.sleep(start["check_s"])
@@ -64,6 +69,8 @@ class Child:
 
     process: "subprocess.Popen[bytes]"
     pipe: Connection
+    life: Connection
+    """Nothing is ever written there. When this process is gone, or lets go of the child, the kernel ends the child."""
 
     def kill(self) -> int:
         """End it at once, whatever it is at; its exit code comes back."""
@@ -74,6 +81,7 @@ class Child:
         """Wait for its end; its exit code comes back."""
         code = self.process.wait()
         self.pipe.close()
+        self.life.close()
         return code
 
 
@@ -92,22 +100,31 @@ def start_child(
     child. Results of a command go to its standard output, so a child writes nothing there.
     """
     ours, theirs = socket.socketpair()
+    life_theirs_fd, life_ours_fd = os.pipe()
     start = {
         "call": call,
         "arguments": dict(arguments),
         "path": sys.path,
         "pipe_fd": theirs.fileno(),
+        "life_fd": life_theirs_fd,
         "parent_pid": os.getpid(),
         "check_s": PARENT_CHECK_S,
         "ignored": [int(number) for number in ignored],
         "environment": dict(environment or {}),
     }
-    with theirs:
+    try:
         process = subprocess.Popen(
             [sys.executable, "-c", BOOT, json.dumps(start)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            pass_fds=(theirs.fileno(), *inherited_fds),
+            pass_fds=(theirs.fileno(), life_theirs_fd, *inherited_fds),
         )
-    return Child(process, Connection(ours.detach()))
+    except BaseException:
+        ours.close()
+        os.close(life_ours_fd)
+        raise
+    finally:
+        theirs.close()
+        os.close(life_theirs_fd)
+    return Child(process, Connection(ours.detach()), Connection(life_ours_fd, readable=False))

@@ -16,6 +16,11 @@
 Anything else that escapes is a bug of qle (exit 1).
 """
 
+import errno
+
+REFUSED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+"""What a system refuses to a process for want of handles, threads or memory: it says nothing of the file that was asked for."""
+
 
 class QleError(Exception):
     """Base of all expected errors; `exit_code` is what the command line ends with."""

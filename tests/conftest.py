@@ -20,14 +20,20 @@ sys.dont_write_bytecode = False
 
 # No deadline: these tests share two cores with real decoders. The same examples every time, so that a red run can be repeated.
 settings.register_profile("qle", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile("fast", settings.get_profile("qle"), max_examples=15)  # of make test-fast
 settings.load_profile("qle")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests marked `slow`, then the command line on real videos, then the rest: processes that share the files end
-    together only if the last ones are short."""
+    """The command line on real videos first, short files last: otherwise processes that share the files end far apart."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name != "e2e"))
+
+    def rank(item: pytest.Item) -> int:
+        if "e2e" in item.path.parts:
+            return 0
+        return 1 if item.path in slow or "unit" not in item.path.parts else 2
+
+    items.sort(key=rank)
 
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -60,21 +60,21 @@ class Operations:
                 self._count(f"open {os.fsdecode(path)} {'w' if is_changing else 'r'}")
         elif event in CHANGING and isinstance(arguments[0], str | bytes | os.PathLike):
             path = os.fsdecode(arguments[0])
-            has_folder = any(isinstance(part, int) and part > 2 for part in arguments[1:])
-            if self._is_below(path) or (has_folder and not os.path.isabs(path)):
+            if self._is_below(path):
                 self._count(f"{event} {path}")
 
     def _counted(self, name: str, function: Any) -> Any:
         @functools.wraps(function)
         def call(fd: int, *arguments: Any) -> Any:
-            if self._is_below(path := _path_of(fd)):
+            if (path := _path_of(fd)).startswith(self.folder + os.sep):
                 self._count(f"{name} {path}")
             return function(fd, *arguments)
 
         return call
 
     def _is_below(self, path: str) -> bool:
-        return path.startswith(self.folder + os.sep)
+        """A name without a folder is one in a folder that is held open, as the cache does below a space."""
+        return path.startswith(self.folder + os.sep) or not os.path.isabs(path)
 
     def _count(self, name: str) -> None:
         with self._lock:
@@ -154,7 +154,11 @@ def _run(line: list[str], folder: Path, fault: str, number: int | None) -> tuple
 
 VOLATILE = ("index.parquet", "_COMMIT.json", "_PACK.json", "space.json", "qle-cache.json", ".meta", "config.json")
 """Files that hold times, hosts or random names, so that only their being there is compared."""
-RANDOM_NAME = re.compile(r"(?<=pack-)[0-9a-f]{16}")
+RANDOM_NAME = re.compile(
+    r"(?<=/pack-)[0-9a-f]{16}|(?<=/events\.out\.tfevents\.).*|(?<=/table-)[0-9a-f]{16}"
+    r"|(?<=/vectors-)[0-9a-f]{8}|(?<=/means-)[0-9a-f]{8}|(?<=-)[0-9a-f]{8}(?=\.f16$)"
+)
+"""Parts of names that another run draws anew."""
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@
     planning  wanted videos -> states.py, from the index and stat calls alone: done, stale, damaged, failed, claimed, pending
 
 layout.py       names and paths of everything in a cache
+handles.py      folders and files below a space, reached without following links
 records.py      the JSON records: spaces, commits, errors
 spaces.py       a space as its writers see it, made once by whoever comes first
 claims.py       who is working on which video

@@ -6,6 +6,8 @@ recognised at once, any other owner that has not touched its claim for LEASE_S o
 look that takes no time can still take over, because what was seen is remembered from look to look.
 """
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,9 @@ WHOLE_SPACE = "/convert"
 
 LEASE_S = 30.0
 """Unrefreshed for so long, a claim is free. All workers of a space must agree on it."""
+UNSIGNED_S = 2.0
+"""An owner signs its claim right after it has made it. One that is empty for so long was left by an owner that was killed between
+the two; filelock would keep it for ever, since its versions before 3.22 never signed."""
 
 
 class Claims:
@@ -33,6 +38,8 @@ class Claims:
         self._lease_s = lease_s
         self._held: dict[str, SoftFileLease] = {}
         self._watched: dict[str, SoftFileLease] = {}
+        self._unsigned: dict[str, tuple[int, int, float]] = {}
+        """Empty claims of others: inode, time of the file, and since when this process has seen them so."""
 
     def try_acquire(self, key: str) -> bool:
         """Take the claim of a video if it is free now; never waits. Call again later to outlast a dead owner."""
@@ -43,7 +50,7 @@ class Claims:
             lease.acquire(blocking=False)
         except Timeout:
             self._watched[key] = lease  # it remembers since when the owner has been silent
-            return False
+            return self._removed_unsigned(key) and self.try_acquire(key)
         except (OSError, LeaseSettingsMismatch) as error:
             raise CacheError(f"cannot claim video {key!r} in {self._folder}: {error}") from error
         self._held[key] = lease
@@ -54,6 +61,26 @@ class Claims:
         self._watched.pop(key, None)
         if (lease := self._held.pop(key, None)) is not None:
             lease.release()
+
+    def is_unsigned(self, key: str) -> bool:
+        """Whether the claim that was there at the last look was empty, and may soon be free."""
+        return key in self._unsigned
+
+    def _removed_unsigned(self, key: str) -> bool:
+        """Remove a claim that has been empty for UNSIGNED_S; whether there was one."""
+        seen, now_s = self._unsigned.pop(key, None), time.monotonic()
+        with suppress(OSError):
+            status = os.lstat(self._path(key))
+            if status.st_size:
+                return False
+            if seen is None or seen[:2] != (status.st_ino, status.st_mtime_ns):
+                seen = (status.st_ino, status.st_mtime_ns, now_s)
+            if now_s - seen[2] < UNSIGNED_S:
+                self._unsigned[key] = seen
+                return False
+            self._path(key).unlink(missing_ok=True)
+            return True
+        return False
 
     def close(self) -> None:
         """Give back everything."""
@@ -70,9 +97,11 @@ class Claims:
         self.close()
 
     def _lease(self, key: str) -> SoftFileLease:
-        path: Path = self._folder / f"{key_hash(key)[:32]}.lease"
         # thread_local=False: the thread that writes a video to its end is not the one that claimed it.
-        return SoftFileLease(path, lease_duration=self._lease_s, thread_local=False)
+        return SoftFileLease(self._path(key), lease_duration=self._lease_s, thread_local=False)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key_hash(key)[:32]}.lease"
 
 
 def release_abandoned(space: Path) -> None:
@@ -82,6 +111,10 @@ def release_abandoned(space: Path) -> None:
     for path in (space / CLAIMS).glob("*.lease"):
         lease = SoftFileLease(path, lease_duration=LEASE_S, thread_local=False)
         with suppress(OSError, Timeout, LeaseSettingsMismatch):
+            status = os.lstat(path)
+            if status.st_size == 0 and time.time() - status.st_mtime > LEASE_S:
+                path.unlink()  # never signed
+                continue
             lease.acquire(blocking=False)
             lease.release()
 
@@ -90,7 +123,10 @@ def release_abandoned(space: Path) -> None:
 def whole_space(space: SpaceFolder) -> Iterator[None]:
     """A space for one conversion or packing alone; an error where another one is at work there."""
     with Claims(space) as claims:
-        if not claims.try_acquire(WHOLE_SPACE):
+        while not claims.try_acquire(WHOLE_SPACE):
+            if claims.is_unsigned(WHOLE_SPACE):
+                time.sleep(0.1)
+                continue
             raise CacheError(
                 f"{space.path} is just being converted or packed; wait for the end, then run the same command again"
             )

@@ -31,7 +31,7 @@ from qle.cache.plausible import commit_contradiction
 from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
 from qle.durable import UNNAMED, owned_name, replace_file, write_file
-from qle.errors import CacheError
+from qle.errors import REFUSED, CacheError
 from qle.inputs import parse_json, read_record_bytes
 
 INDEX_FILE = "index.parquet"
@@ -68,6 +68,9 @@ SCHEMA = pa.schema(
 )
 
 _SUFFIXES = tuple(STORE_SUFFIXES.values())
+
+UNREAD = "unread"
+"""In place of what identifies a record that the disk did not give: it tells nothing of the video; the next look reads it."""
 
 LOCATION_COLUMNS = ("shelf", "name", "pack", "record_id", "file_paths", "file_sizes")
 """Where a video stands by itself; everything else is true of it in a pack too."""
@@ -140,8 +143,10 @@ def load_index(space: SpaceFolder, on_progress: Callable[[int], None] = lambda n
     if not changed and not gone:
         return Index(space, _with_packed(space, stored.table))
     now_ns = _clock_of(space.path)  # before anything is listed
-    table = _rescan(space, stored.table, set(changed) | gone, on_progress)
-    mtimes = {shelf: mtime if now_ns - mtime > RACY_NS else -1 for shelf, mtime in shelves.items()}
+    table, unread = _rescan(space, stored.table, set(changed) | gone, on_progress)
+    mtimes = {
+        shelf: mtime if now_ns - mtime > RACY_NS and shelf not in unread else -1 for shelf, mtime in shelves.items()
+    }
     if table is not stored.table or dict(mtimes) != dict(stored.mtimes_ns):
         _write(space, _Stored(table, mtimes))
     return Index(space, _with_packed(space, table))
@@ -149,7 +154,7 @@ def load_index(space: SpaceFolder, on_progress: Callable[[int], None] = lambda n
 
 def read_records(space: SpaceFolder) -> Index:
     """The same from the records alone, past the file: for whoever is about to delete something."""
-    table = _rescan(space, SCHEMA.empty_table(), set(_shelves(space.path)), lambda num_read: None)
+    table, _ = _rescan(space, SCHEMA.empty_table(), set(_shelves(space.path)), lambda num_read: None)
     return Index(space, _with_packed(space, table))
 
 
@@ -284,8 +289,11 @@ def _clock_of(space: Path) -> int:
     return now_ns
 
 
-def _rescan(space: SpaceFolder, table: pa.Table, shelves: set[int], on_progress: Callable[[int], None]) -> pa.Table:
-    """The table with the rows of these shelves as they are on the disk; the same object where they are as they were."""
+def _rescan(
+    space: SpaceFolder, table: pa.Table, shelves: set[int], on_progress: Callable[[int], None]
+) -> tuple[pa.Table, set[int]]:
+    """The table with the rows of these shelves as they are on the disk; the same object where they are as they were. And the
+    shelves with records that could not be read, which have to be looked at again."""
     is_listed = np.isin(table["shelf"].to_numpy(), sorted(shelves))
     listed = table.filter(pa.array(is_listed))
     known = {
@@ -304,10 +312,11 @@ def _rescan(space: SpaceFolder, table: pa.Table, shelves: set[int], on_progress:
                 fresh.append(_read_row(space, shelf, name, record_id))
                 on_progress(len(fresh))
     if not fresh and len(kept) == len(listed):
-        return table
+        return table, set()
+    unread = {row["shelf"] for row in fresh if row["record_id"] == UNREAD}
     new = pa.Table.from_pylist(fresh, schema=SCHEMA)
     parts = [table.filter(pa.array(~is_listed)), listed.take(pa.array(kept, pa.int64())), new]
-    return pa.concat_tables([part.cast(SCHEMA) for part in parts]).combine_chunks()
+    return pa.concat_tables([part.cast(SCHEMA) for part in parts]).combine_chunks(), unread
 
 
 def _entries(shelf: Path) -> Iterator[tuple[str, str]]:
@@ -333,8 +342,12 @@ def _read_row(space: SpaceFolder, shelf: int, name: str, record_id: str) -> dict
         problem = _misplaced(space.path, space.record, record, folder)
     except FileNotFoundError:
         problem = f"it has no {COMMIT_FILE}"
-    except (OSError, CacheError) as error:
+    except CacheError as error:
         problem = str(error).splitlines()[0]
+    except OSError as error:
+        if error.errno in REFUSED:
+            raise
+        problem, record_id = f"{folder / COMMIT_FILE} cannot be read: {error.strerror or error}", UNREAD
     if problem:
         empty: dict[str, Any] = {field.name: [] if pa.types.is_list(field.type) else 0 for field in SCHEMA}
         texts: dict[str, Any] = {field.name: "" for field in SCHEMA if pa.types.is_string(field.type)}

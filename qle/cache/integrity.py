@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from qle.cache.packs import PackRecord
-from qle.cache.records import CommitRecord, SpaceRecord
+from qle.cache.records import CommitRecord, FileRecord, SpaceRecord
 from qle.cache.spaces import read_commit
 from qle.durable import hash_file
-from qle.errors import CacheCorruptError, CacheError
+from qle.errors import REFUSED, CacheCorruptError, CacheError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Damage:
     """One file that differs from the record."""
 
     path: str
-    kind: Literal["missing", "size", "content"]
+    kind: Literal["missing", "size", "content", "unread"]
     expected: str
     got: str
 
@@ -38,7 +38,7 @@ def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool =
         path = os.path.join(folder, file.path)
         try:
             status = os.lstat(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             damages.append(Damage(file.path, "missing", f"{file.size} bytes", "no file"))
             continue
         if not stat.S_ISREG(status.st_mode) or file.path.startswith(linked):
@@ -49,8 +49,8 @@ def find_damage(folder: Path, record: CommitRecord | PackRecord, *, deep: bool =
         size = status.st_size
         if size != file.size:
             damages.append(Damage(file.path, "size", f"{file.size} bytes", f"{size} bytes"))
-        elif deep and (got := _hash(Path(path))) != file.xxh3:
-            damages.append(Damage(file.path, "content", f"xxh3 {file.xxh3}", f"xxh3 {got}"))
+        elif deep and (damage := _content_damage(Path(path), file)):
+            damages.append(damage)
     return damages
 
 
@@ -64,12 +64,15 @@ def _folders(record: CommitRecord | PackRecord) -> set[str]:
     return folders
 
 
-def _hash(path: Path) -> str:
-    """Hash of what can be read: a sector that the disk cannot give back is damage too, and no reason to stop looking."""
+def _content_damage(path: Path, file: FileRecord) -> Damage | None:
+    """A sector that the disk cannot give back is damage too, and no reason to stop looking."""
     try:
-        return hash_file(path)
+        got = hash_file(path)
     except OSError as error:
-        return f"unknown ({error.strerror})"
+        if error.errno in REFUSED:
+            raise
+        return Damage(file.path, "unread", f"xxh3 {file.xxh3}", str(error.strerror))
+    return None if got == file.xxh3 else Damage(file.path, "content", f"xxh3 {file.xxh3}", f"xxh3 {got}")
 
 
 def check_sizes(folder: Path, record: CommitRecord) -> None:

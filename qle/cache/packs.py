@@ -116,7 +116,7 @@ def wrong_sizes(pack: Pack) -> dict[str, str]:
     for file in pack.record.files:
         try:
             size = os.lstat(pack.path / file.path).st_size
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             wrong[file.path] = f"{file.path} is missing"
             continue
         if size != file.size:

@@ -197,6 +197,10 @@ class CommitRecord(SealedRecord):
         raise CacheMissingError(f"video {self.key!r} has no stream {name!r}; it has {names}")
 
 
+PASSING = "io"
+"""The kind of failures that lie in the way to a file and not in it: the next run tries such a video again by itself."""
+
+
 class ErrorRecord(Record):
     """One line of errors.jsonl: an attempt at a video that failed."""
 

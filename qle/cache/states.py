@@ -24,7 +24,7 @@ from qle.cache import packs
 from qle.cache.claims import LEASE_S
 from qle.cache.index import Index, load_index
 from qle.cache.layout import CLAIMS, COMMIT_FILE, STORE_SUFFIXES, VIDEOS, key_hash, video_folder
-from qle.cache.records import ErrorRecord
+from qle.cache.records import PASSING, ErrorRecord
 from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder
 from qle.errors import InputError
@@ -122,7 +122,7 @@ class _Committed:
             return committed._listed_state(0, source)
 
     def _listed_state(self, row: int, source: VideoSource) -> VideoState:
-        """As the index says, and the sizes of the files."""
+        """As the index says, and the sizes of the files. OSError where the disk does not answer, which tells nothing."""
         key = source.key
         problem = self._problems[row] or (self._pack_damage(row, key) if self._packs[row] else self._damage(row))
         if problem:
@@ -143,13 +143,13 @@ class _Committed:
         folder, shelf = self._names[row], self._shelves[row]
         try:  # the index does not look into folders that nobody renamed
             os.stat(f"{folder}/{COMMIT_FILE}", dir_fd=self._shelf(shelf), follow_symlinks=False)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return f"it has no {COMMIT_FILE}"
         for number in range(self._starts[row], self._starts[row + 1]):
             path = self._paths[self._codes[number]]
             try:
                 size = os.stat(f"{folder}/{path}", dir_fd=self._shelf(shelf), follow_symlinks=False).st_size
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError):
                 return f"{path} is missing"
             if size != self._file_sizes[number]:
                 return f"{path} has {size} bytes, expected {self._file_sizes[number]}"
@@ -217,6 +217,8 @@ def _uncommitted(source: VideoSource, errors: dict[str, tuple[ErrorRecord, int]]
     if _has_changed_since(error, source.path):
         reason = "the source has changed since it failed"
         return VideoState(key=key, state="pending", reason=reason, num_attempts=num_attempts)
+    if error.kind == PASSING:
+        return VideoState(key=key, state="pending", reason="could not be read last time", num_attempts=num_attempts)
     reason = f"{error.kind}: {error.message.splitlines()[0] if error.message else ''}"
     return VideoState(key=key, state="failed", reason=reason, num_attempts=num_attempts)
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from qle.cli import console
 from qle.cli.console import BROKEN_PIPE_EXIT, drop_stdout
-from qle.errors import QleError
+from qle.errors import REFUSED, QleError
 
 INTERRUPTED_EXIT = 130
 """What a shell reports for a program that died of SIGINT."""
@@ -42,8 +42,6 @@ _CONDITIONS = {
     errno.ENFILE: "this machine has no more open files to give: end other programs, or raise fs.file-max",
 }
 """What the user's system says, and what helps: no bugs, wherever they turn up. Other errors of the system keep a traceback."""
-
-_REFUSALS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
 
 def run(app: Callable[[], Any]) -> NoReturn:
@@ -121,7 +119,7 @@ def _flush_stdout(code: Any) -> Any:
 def _condition_error(error: OSError) -> QleError:
     # Of a rename the second name is the one that the user knows.
     path = next((str(name) for name in (error.filename2, error.filename) if isinstance(name, str | os.PathLike)), "")
-    where = path or ("the system refuses" if error.errno in _REFUSALS else "writing failed")
+    where = path or ("the system refuses" if error.errno in REFUSED else "writing failed")
     return QleError(f"{where}: {error.strerror or error}\n{_CONDITIONS[error.errno or 0]}")
 
 

@@ -73,7 +73,9 @@ def make_targets(request: ExtractRequest, device: torch.device) -> list[Target]:
 
 def check_batch(num_frames: int, backbones: Sequence[Backbone]) -> None:
     """ConfigError where the frames of one batch alone are more than this machine holds: every video would fail."""
-    height, width = max(((one.preprocess.height, one.preprocess.width) for one in backbones), key=math.prod)
+    height, width = max(
+        ((backbone.preprocess.height, backbone.preprocess.width) for backbone in backbones), key=math.prod
+    )
     frame_bytes, free_bytes = 3 * height * width, available_ram_bytes()
     if num_frames * frame_bytes > free_bytes:
         raise ConfigError(

@@ -8,6 +8,7 @@ run.py            the whole command: queries over videos, with a trained run
 request.py        what is asked, and what is answered
 query_files.py    queries from the command line or from a file
 sources.py        where the videos come from
+backbone_check.py whether the backbones that uncached videos need are to be had
 uncached.py       videos that the space does not hold yet: extracted exactly as the space was
 moment_files.py   moments as text, for people and for programs
 pictures.py       frames of the film with their maps

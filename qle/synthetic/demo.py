@@ -218,7 +218,7 @@ def learning_stages(folder: Path, config: DemoConfig, text_encoder: str) -> list
         train["set"] = f"train.steps={config.steps}"
     stages = [
         Stage(name="prepare", line=("prepare", "synthetic", made, *_flags(numbers))),
-        Stage(name="extract", line=("extract", *_flags(extract))),
+        Stage(name="extract", line=("extract", "--retry-failed", *_flags(extract))),
         Stage(name="train-heads", line=("train-heads", *_flags(train))),
     ]
     for split in MEASURED:

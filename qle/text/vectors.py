@@ -48,12 +48,12 @@ class VectorFile:
         number, first = self.at[word]
         with self.path.open("rb") as file:
             file.seek(first)
-            first_word, *values = file.readline().split()
+            parts = file.readline().split()
         try:
-            vector = np.array(values, dtype=np.float32)
+            vector = np.array(parts[1:], dtype=np.float32)
         except ValueError:
             vector = np.empty(0, dtype=np.float32)
-        if first_word != word or vector.shape != (self.dim,) or not np.isfinite(vector).all():
+        if parts[:1] != [word] or vector.shape != (self.dim,) or not np.isfinite(vector).all():
             raise InputError(
                 f"{self.path}: the vector of {word.decode(errors='replace')!r} (number {number + 1}) is not {self.dim} numbers\n"
                 "the file is damaged, or has changed meanwhile: fetch it again"

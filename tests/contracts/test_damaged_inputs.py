@@ -211,7 +211,7 @@ def refusal(read: Callable[[], Any]) -> str:
     return ""
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(600, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("examples", [15, pytest.param(300, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_files_are_read_or_refused(name: str, examples: int, tmp_path: Path) -> None:
     path = KINDS[name].make(tmp_path)

@@ -143,7 +143,7 @@ def test_a_frame_that_does_not_fit_into_memory_costs_its_video(extract, small_vi
 
 PLACES = (
     *("qle.extract.engine.opening.plan_rows", "qle.extract.decode.process.request_frames"),
-    *("qle.extract.decode.process.WorkerProcess.receive", "qle.extract.engine.engine.Engine._place"),
+    *("qle.extract.decode.process.WorkerProcess.receive", "qle.extract.engine.engine.Engine._add_frames"),
     *("qle.extract.engine.stages.ForwardStage._forward", "qle.extract.engine.job.JobTarget.write"),
     "qle.extract.engine.job.JobTarget.commit",
 )

@@ -1,7 +1,7 @@
 """The pages in examples/ are typed as they stand, in a folder of their own; what they promise comes out.
 
-One page goes through a shell with `qle` on its path. The other, twice as long, runs in this process meanwhile: its dozen commands
-would spend most of their time on importing torch.
+Each page begins in a shell with `qle` on its path. From then on, commands of `qle` that hold nothing for a shell to read run in
+this process: two dozen of them would spend most of their time on importing torch.
 """
 
 import contextlib
@@ -15,8 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,8 @@ from tests.conftest import CHECKOUT
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("one_thread")]  # beside other work, processes wait long
 EXAMPLES = CHECKOUT / "examples"
+READ_BY_SHELLS = "$`~*?[]{}()<>|&;!#\\'"
+"""Characters that mean something to a shell; double quotes around plain words mean the same to shlex."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def in_shell(line: str, folder: Path) -> str:
     env = kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(CHECKOUT),
-        "OMP_NUM_THREADS": "1",  # the other page has a core too
+        "OMP_NUM_THREADS": "1",
     }
     ended = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=env, capture_output=True, text=True, timeout=600,
@@ -66,35 +67,30 @@ def in_shell(line: str, folder: Path) -> str:
 
 
 def in_process(line: str, folder: Path) -> str:
-    """The same, without starting Python anew for `qle`."""
-    if not line.startswith("qle "):
-        return in_shell(line, folder)
+    """The same, without starting Python anew: of `qle` with words that a shell passes on as they are."""
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
         assert not app(shlex.split(line)[1:], standalone_mode=False), line
     return printed.getvalue()
 
 
-def follow(name: str, folder: Path, run: Callable[[str, Path], str]) -> Followed:
+def follow(name: str, folder: Path) -> Followed:
     shutil.copytree(EXAMPLES / name, folder)
-    lines = commands((folder / "README.md").read_text())
-    return Followed(folder=folder, printed={line: run(line, folder) for line in lines})
+    printed: dict[str, str] = {}
+    for line in commands((folder / "README.md").read_text()):
+        has_met_qle = any(earlier.startswith("qle ") for earlier in printed)
+        is_plain = line.startswith("qle ") and not set(line) & set(READ_BY_SHELLS)
+        printed[line] = (in_process if has_met_qle and is_plain else in_shell)(line, folder)
+    return Followed(folder=folder, printed=printed)
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Followed]]:
-    """The page of features, on its way in a shell."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(follow, "features", tmp_path_factory.mktemp("examples") / "features", in_shell)
+def features(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    return follow("features", tmp_path_factory.mktemp("examples") / "features")
 
 
 @pytest.fixture(scope="module")
-def features(started: Future[Followed]) -> Followed:
-    return started.result()
-
-
-@pytest.fixture(scope="module")
-def videos(started: Future[Followed], one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Followed:
-    return follow("videos", tmp_path_factory.mktemp("examples") / "videos", in_process)
+def videos(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    return follow("videos", tmp_path_factory.mktemp("examples") / "videos")
 
 
 def measured(table: str, metric: str) -> tuple[float, float]:

@@ -35,7 +35,7 @@ COMMANDS = {
     "demo": (("demo", "OUT", "--videos", 400), 3),
     "extract": ((*EXTRACT, "--device", "cpu", "--workers", 2), 3),
     "two devices": ((*EXTRACT, "--device", "cpu,cpu", "--workers", 1), 5),
-    "streamed": (("train-heads", STREAMED), 4),
+    "streamed": (("train-heads", STREAMED), 3),
     "two seeds": (("train-heads", ENDLESS, "--seeds", 2, "--jobs", 2), 3),
     "two processes": (("train-heads", ENDLESS), 3),
 }

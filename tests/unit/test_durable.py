@@ -49,6 +49,7 @@ def test_a_full_device_is_one_error(tmp_path: Path) -> None:
     assert stat.S_ISCHR(full.lstat().st_mode)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.islink("/dev/stdout"), reason="needs /dev/stdout")
 def test_results_can_be_sent_to_stdout_by_its_name() -> None:
     program = "from pathlib import Path; from qle.durable import replace_file; replace_file(Path('/dev/stdout'), b'x' * 100000)"

@@ -74,6 +74,7 @@ def _hub_lies_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [
     ("extract", "--videos", ".", "--cache", "cache", "--backbone", "owner/model"),
     ("train-heads", "--cache", "cache", "--annotations", "a", "--val", "b", "--out", "c", "--text-encoder", "owner/model"),
@@ -200,6 +201,7 @@ def _run_with_models_of_the_hub(folder: Path, text: str, backbone: str) -> None:
     (folder / CONFIG_FILE).write_text(record.model_dump_json())
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:
     """`qle localize` with a model that was never downloaded imported torch and transformers for ten seconds to say so."""
     _run_with_models_of_the_hub(tmp_path / "run", "nobody/model", "tiny")

@@ -34,6 +34,7 @@ atexit.register(late)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_an_interrupt_is_one_line_and_its_exit_code(moment: str) -> None:
     source = f"{HEARS_CTRL_C}import atexit, sys\n{MOMENTS[moment]}\nfrom qle.__main__ import main\nmain()"
@@ -42,6 +43,7 @@ def test_an_interrupt_is_one_line_and_its_exit_code(moment: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_started_with_interrupts_ignored_it_works_on() -> None:
     """As a background job of a script is: Ctrl-C in the terminal is meant for the job in front. SIGTERM still ends it."""
     source = """
@@ -75,6 +77,7 @@ STREAMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize(("line", "code", "said"), STREAMS, ids=[line for line, _, _ in STREAMS])
 def test_streams_that_are_closed_full_or_broken_are_no_bugs(line: str, code: int, said: str, tmp_path: Path) -> None:
@@ -86,6 +89,7 @@ def test_streams_that_are_closed_full_or_broken_are_no_bugs(line: str, code: int
     assert len(ended.stderr.splitlines()) == (2 if said else 0), ended.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_written_into_a_file_that_took_the_place_of_stdout(tmp_path: Path) -> None:
     """With stdout closed, the first file that is opened would be number 1, where libraries print to."""
     source = (

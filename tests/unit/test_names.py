@@ -13,6 +13,9 @@ PACKAGE = CHECKOUT / "qle"
 NO_SENTENCE = ("Of ", "See the head")
 """Beginnings of docstrings that say nothing to someone who has not seen the code: "Of each with each.\""""
 
+NO_NAMES = {"found", "one", "place", "places"}
+"""Words that fit everything, and so tell nothing of what a variable holds."""
+
 
 @cache
 def trees() -> dict[Path, ast.Module]:
@@ -44,13 +47,34 @@ def is_public(name: str) -> bool:
     return not any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
 
 
-def test_two_public_classes_never_share_a_name() -> None:
+def test_two_classes_never_share_a_name() -> None:
     modules = defaultdict(list)
     for path, tree in trees().items():
         for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and is_public(node.name):
+            if isinstance(node, ast.ClassDef):
                 modules[node.name].append(str(path))
     assert {name: paths for name, paths in modules.items() if len(paths) > 1} == {}
+
+
+def test_variables_are_called_by_words_of_the_domain() -> None:
+    """Variables, parameters and functions. Attributes are left out: some are names of tensors in the files of runs."""
+    vague = [
+        f"{path}:{line} {name}" for path, tree in trees().items() for line, name in names(tree) if name in NO_NAMES
+    ]
+    assert vague == []
+
+
+def names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Everything that is given a name in a file, but for fields of classes."""
+    fields = {id(field.target) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for field in node.body
+              if isinstance(field, ast.AnnAssign)}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.FunctionDef):
+            yield node.lineno, node.name
 
 
 def test_docstrings_of_public_names_are_sentences_that_stand_alone() -> None:

@@ -111,6 +111,7 @@ def test_free_cores_are_idle_and_within_the_quota(machine, idle, files, used, co
     assert (num_cores(), free_cores()) == (cores, free)
 
 
+@pytest.mark.slow
 def test_cores_that_others_use_are_seen() -> None:
     """Real ones. On a machine with one core, or where all are busy anyway, one is what remains."""
     spin = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(num_cores())]
@@ -197,6 +198,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_inside_a_destructor_is_not_lost() -> None:
     """Python drops it there; once a device process worked on to the end of its list, and its parent waited."""
     ended = subprocess.run(

@@ -350,6 +350,8 @@ def export_features(
     notes = {"qle_space": reader.record.hash, "qle_stream": stream}
     ids = {key: safe_path(names[key]).as_posix() for key in chosen}
     if form == "h5" and _is_current(out, reader, ids, notes):
+        if all(path.is_dir() or path.name == NOTES_FILE or path.suffix == ".npz" for path in folder.rglob("*")):
+            shutil.rmtree(folder, ignore_errors=True)  # parts whose removal was interrupted
         report.num_already = len(chosen)
         return report
     _note(folder, notes)

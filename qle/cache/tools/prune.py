@@ -20,7 +20,7 @@ from typing import Literal
 
 from qle.cache import packs
 from qle.cache.handles import remove, rename
-from qle.cache.index import load_index, read_records
+from qle.cache.index import UNREAD, load_index, read_records
 from qle.cache.integrity import find_damage, is_whole
 from qle.cache.layout import SPACE_FILE, STORE_SUFFIXES, video_folder
 from qle.cache.leftovers import IDLE_HOURS, REMOVED, Leftover, beside, leftovers, size_of
@@ -161,7 +161,7 @@ def _videos(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
     """
     index = read_records(space)
     rows = [row for row, pack in enumerate(index.texts("pack")) if not pack]
-    keys, paths = index.texts("key"), index.texts("source_path")
+    keys, paths, record_ids = index.texts("key"), index.texts("source_path"), index.texts("record_id")
     starts, ends = (index.table[name].to_pylist() for name in ("source_start_s", "source_end_s"))
     sources = [  # the part that was extracted too: asked for the whole film, every clip of one would be stale
         VideoSource(key=keys[row], path=Path(paths[row]), start_s=starts[row], end_s=ends[row]) for row in rows
@@ -169,6 +169,8 @@ def _videos(space: SpaceFolder, deep: bool) -> Iterator[PruneItem]:
     for row, state in zip(rows, states(space, sources, index), strict=True):
         if keys[row] and index.row_of_key[keys[row]] != row:
             continue
+        if record_ids[row] == UNREAD:
+            continue  # `verify` names it; a disk that does not answer is no reason to delete
         folder = index.folder(row)
         if state.state == "damaged":
             yield _item(space, "damaged", keys[row], folder, state.reason)
@@ -187,7 +189,8 @@ def _content_damage(folder: Path, key: str, space: SpaceFolder) -> str:
         damages = find_damage(folder, read_commit(folder, key, space.record), deep=True)
     except CacheError:
         return ""
-    return str(damages[0]) if damages else ""
+    known = [damage for damage in damages if damage.kind != "unread"]
+    return str(known[0]) if known else ""
 
 
 def _item(space: SpaceFolder, kind: Kind, key: str, folder: Path, reason: str) -> PruneItem:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from qle.cache.records import CommitRecord
+from qle.cache.records import PASSING, CommitRecord
 from qle.cache.sources import fingerprint
 from qle.cache.writer import VideoWriter
 from qle.errors import DecodeError, InputError
@@ -121,7 +121,7 @@ class JobTarget:
         try:
             is_same = fingerprint(path) == self._opened.info.fingerprint
         except InputError as error:
-            raise DecodeError(f"{path} went away while it was read: {error}", kind="changed") from error
+            raise DecodeError(f"{path} went away while it was read: {error}", kind=PASSING) from error
         if not is_same:
             raise DecodeError(
                 f"{path} changed while it was read.\nWait until it is complete, then run again with --retry-failed.",

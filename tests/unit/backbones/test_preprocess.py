@@ -21,6 +21,7 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_importing_it_loads_no_torch() -> None:
     code = (
         "import sys, qle.backbones, qle.backbones.preprocess; assert not {'torch', 'transformers'} & set(sys.modules)"

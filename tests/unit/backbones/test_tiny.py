@@ -32,6 +32,7 @@ def test_weights_are_the_same_on_every_machine() -> None:
     assert backbone.provenance()["weights"] == WEIGHTS_DIGEST
 
 
+@pytest.mark.slow
 def test_a_linear_probe_tells_green_from_red_and_finds_the_disc(rng) -> None:
     """Three kinds of scene; a ridge regression on single tokens, fitted on half of them, must read the other half."""
     kinds = [(60, 150, 60), (150, 30, 40), None]

@@ -170,6 +170,7 @@ def test_of_two_formats_readers_take_zarr(space: SpaceFolder) -> None:
     assert index.folder(index.row_of_key["both.mp4"]) == copy
 
 
+@pytest.mark.slow
 def test_many_readers_and_a_writer_agree(space: SpaceFolder) -> None:
     """Index files are replaced while others read them; nobody sees a torn one, the last look sees everything."""
     seen: list[int] = []

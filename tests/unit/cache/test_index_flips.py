@@ -19,9 +19,11 @@ from qle.cache.states import states
 from qle.cache.tools.inspect import inspect_cache
 from qle.cache.tools.prune import KINDS, plan_prune
 from qle.cache.writer import VideoWriter
+from qle.errors import QleError
 from qle.types import VideoSource
+from tests.file_operations import Operations
 from tests.running import here
-from tests.tiny_cache import fill, tiny_plan, tiny_spec, tiny_values
+from tests.tiny_cache import fill, run, tiny_plan, tiny_spec, tiny_values
 
 KEYS = [f"{number}.mp4" for number in range(4)]
 
@@ -122,6 +124,7 @@ def _age(space: SpaceFolder) -> None:
     load_index(space)
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_the_index_change_no_verdict(space: SpaceFolder) -> None:
     _check_flips(space, 20, seed=0)
 
@@ -154,3 +157,35 @@ def test_a_pipe_or_a_link_in_place_of_the_index_is_nobodys_loss(space: SpaceFold
     path.symlink_to(tmp_path / "home")
     assert load_index(space).texts("problem") == [""] * len(KEYS)
     assert (tmp_path / "home").read_text() == "precious"
+
+
+FOUND_SOMETHING, HAD_ENDED = 40, 41
+
+
+def _plan_with_a_fault(root: Path, fault: str, number: int) -> None:
+    operations = Operations(root, fault, number)
+    operations.watch()
+    try:
+        items = plan_prune(root, kinds=("damaged", "stale", "orphaned", "duplicates"), deep=True)
+    except (QleError, OSError):
+        return
+    if items:
+        os._exit(FOUND_SOMETHING)
+    if len(operations.names) <= number:
+        os._exit(HAD_ENDED)
+
+
+@pytest.mark.parametrize("fault", ["EIO", "EMFILE"])
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.faults)])
+def test_a_disk_that_does_not_answer_proves_nothing(space: SpaceFolder, fault: str, step: int) -> None:
+    """A record that could not be read once stood in the index as damaged from then on, and `prune --damaged` took the video."""
+    root, number = space.path.parent, 0
+    while True:
+        (space.path / INDEX_FILE).unlink(missing_ok=True)
+        code = run(_plan_with_a_fault, root, fault, number)
+        assert code in (0, HAD_ENDED), number
+        assert _states(space) == {"done"}
+        if code == HAD_ENDED:
+            break
+        number += step
+    assert number > 30

@@ -86,6 +86,7 @@ def _kill_and_repeat(made: Path, folder: Path, name: str, number: int) -> bool:
     return was_killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 20])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_command_finishes_when_it_is_given_again_and_leaves_nothing(
@@ -95,6 +96,7 @@ def test_a_killed_command_finishes_when_it_is_given_again_and_leaves_nothing(
     _kill_and_repeat(made, tmp_path / "root", name, number)
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_may_be_killed_before_any_operation(made: Path, tmp_path: Path, name: str) -> None:

@@ -138,6 +138,7 @@ def read_all(space: Space, keys: tuple[str, ...]) -> None:
         assert np.array_equal(space.video(key).patch[:], memory(key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_loader_workers_read_what_the_parent_reads(space: Space, method: str) -> None:
     read_all(space, KEYS[:2])  # maps are open, a lock exists
@@ -147,6 +148,7 @@ def test_loader_workers_read_what_the_parent_reads(space: Space, method: str) ->
     assert worker.exitcode == 0
 
 
+@pytest.mark.slow
 def test_a_fork_while_a_thread_reads_does_not_hang(space: Space) -> None:
     pool = space.video(KEYS[0])._pool
     with pool._lock:
@@ -337,6 +339,7 @@ def _convert_and_pack(root: Path) -> None:
     pack(root)
 
 
+@pytest.mark.slow
 def test_readers_find_their_videos_while_these_change_their_format(tmp_path: Path) -> None:
     """A video that had just been converted or packed looked damaged or missing to whoever was opening it."""
     folder = create_space(tmp_path, tiny.tiny_spec())

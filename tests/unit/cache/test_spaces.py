@@ -25,6 +25,7 @@ def test_a_space_is_made_once(tmp_path: Path) -> None:
     assert create_space(first.path.parent, tiny.tiny_spec("float32")).path != first.path
 
 
+@pytest.mark.slow
 def test_many_processes_make_one_cache(tmp_path: Path) -> None:
     gate, results = tiny.PROCESSES.Barrier(4), tiny.PROCESSES.Queue()
     crowd = [tiny.PROCESSES.Process(target=make, args=(tmp_path / "cache", gate, results)) for _ in range(4)]

@@ -131,6 +131,15 @@ def test_failed_counts_attempts_and_a_commit_ends_it(space: SpaceFolder, tmp_pat
     assert _state(space, source).state == "done"
 
 
+def test_a_video_that_could_not_be_read_is_tried_again(space: SpaceFolder, tmp_path: Path) -> None:
+    """A disk that failed once kept it out of every later run; what is wrong with the file itself still does."""
+    source = _source(tmp_path)
+    for kind, state in (("truncated", "failed"), ("io", "pending")):
+        error = ErrorRecord(key=source.key, kind=kind, message="a reason", created=datetime.now(UTC))
+        space.errors.append(error)
+        assert states(space, [source])[0].state == state
+
+
 def test_claimed_while_the_claim_is_fresh(space: SpaceFolder, tmp_path: Path) -> None:
     source = _source(tmp_path)
     _log(space, KEY, 1)

@@ -45,6 +45,7 @@ def assert_right(space: SpaceFolder, tmp_path: Path) -> None:
     assert attempts(space) == []
 
 
+@pytest.mark.slow
 def test_complete_shards_outlive_a_kill(space: SpaceFolder, tmp_path: Path) -> None:
     # Three files of times, both streams of rows 0..511 and of 512..1023, and the patches of the rest without their frames.
     assert tiny.run(tiny.write_until, space.path.parent, "zarr", "file_logged", 8) == -9
@@ -59,11 +60,13 @@ def test_complete_shards_outlive_a_kill(space: SpaceFolder, tmp_path: Path) -> N
     assert_right(space, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_shard_of_one_stream_alone_is_not_done(space: SpaceFolder) -> None:
     assert tiny.run(tiny.write_until, space.path.parent, "zarr", "file_logged", 4) == -9
     assert not open_writer(space).is_done.any()
 
 
+@pytest.mark.slow
 def test_kept_shards_are_checked_before_they_are_believed(space: SpaceFolder, tmp_path: Path) -> None:
     assert tiny.run(tiny.write_until, space.path.parent, "zarr", "file_logged", 8) == -9
     (attempt,) = attempts(space)
@@ -78,6 +81,7 @@ def test_kept_shards_are_checked_before_they_are_believed(space: SpaceFolder, tm
     assert_right(space, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["source", "rows", "store"])
 def test_nothing_is_kept_when_the_rows_would_differ(space: SpaceFolder, change: str) -> None:
     assert tiny.run(tiny.write_until, space.path.parent, "zarr", "file_logged", 8) == -9
@@ -91,6 +95,7 @@ def test_nothing_is_kept_when_the_rows_would_differ(space: SpaceFolder, change: 
     assert len(attempts(space)) == 1
 
 
+@pytest.mark.slow
 def test_kills_at_random_times_end_in_the_right_video(
     space: SpaceFolder, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -152,6 +157,7 @@ def test_a_living_attempt_is_left_alone(space: SpaceFolder, tmp_path: Path) -> N
     assert_right(space, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_frozen_owner_is_robbed_and_does_no_harm(space: SpaceFolder, tmp_path: Path) -> None:
     """Stopped in the middle of the second shard, woken after its work was taken over and finished by another."""
     frozen = tiny.PROCESSES.Process(target=write_and_stop, args=(space.path.parent,))
@@ -228,6 +234,7 @@ def test_giving_up_leaves_shards_to_the_next_attempt_of_the_same_process(space: 
     assert attempts(space) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_explained_and_continued_from(space: SpaceFolder, tmp_path: Path) -> None:
     assert tiny.run(write_with_limit, space.path.parent, 30_000) == 7
     assert space.committed(tiny.KEY) is None
@@ -269,6 +276,7 @@ assert writer.commit() == space.committed(tiny.KEY)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0,
     reason="needs the right to mount in a namespace of its own",

@@ -38,6 +38,7 @@ def _json(*words: str | Path, code: int = 0) -> dict:  # type: ignore[type-arg]
     return found
 
 
+@pytest.mark.slow
 def test_importing_the_commands_is_cheap() -> None:
     heavy = {"torch", "zarr", "h5py", "pyarrow", "rich", "numpy"}
     code = f"import sys, qle.cli.cache.app; print(*sorted({heavy} & set(sys.modules)))"

@@ -83,6 +83,7 @@ def test_other_errors_of_the_system_keep_their_traceback() -> None:
         ending.run(app)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("buffered", ["console.print_text('a')", "print('a')"])
 def test_a_result_that_finds_no_room_is_an_error(buffered: str) -> None:
@@ -112,6 +113,7 @@ def _python(code: str, stdout: int = subprocess.PIPE, **environment: str) -> sub
     )
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly() -> None:
     read, write = os.pipe()
     os.close(read)
@@ -123,6 +125,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 def test_a_narrow_encoding_escapes_what_it_cannot_show() -> None:
     done = _python(
         "from qle.cli import console, ending\n"

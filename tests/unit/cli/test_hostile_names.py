@@ -115,6 +115,7 @@ def test_json_says_the_name_exactly(made: Path, tmp_path: Path) -> None:
     assert not RAW.search(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_real_terminal_gets_nothing_but_its_own_commands(made: Path, tmp_path: Path) -> None:
     """The progress bar moves the cursor by commands of its own; none of the name is among them."""
     root = Path(shutil.copytree(made, tmp_path / "root"))

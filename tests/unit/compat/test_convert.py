@@ -59,6 +59,7 @@ def official_file(folder: Path, upstream: str, **options: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upstream", UPSTREAMS)
 def test_import_and_export_give_the_official_file_back(tmp_path: Path, upstream: str) -> None:
     path = official_file(tmp_path, upstream)
@@ -130,6 +131,7 @@ def test_a_file_of_another_system_is_told(tmp_path: Path) -> None:
         import_checkpoint(ImportRequest(upstream="qd-detr", file=path, out=tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_text_encoder_in_the_file_is_left_out_by_name(tmp_path: Path) -> None:
     """Some files of MESM hold the frozen encoder of their queries beside the head: importing them ended in a KeyError."""
     path = official_file(tmp_path, "mesm")

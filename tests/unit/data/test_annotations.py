@@ -273,6 +273,7 @@ def any_annotation(draw: st.DrawFn) -> Annotation:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(any_annotation(), min_size=1, max_size=4, unique_by=lambda one: one.qid))
 def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, annotations: list[Annotation]) -> None:

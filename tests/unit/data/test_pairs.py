@@ -101,6 +101,7 @@ def made_table(captions: list[int]) -> PairTable:
     )
 
 
+@pytest.mark.slow
 @given(
     captions=st.lists(st.integers(0, 4), min_size=2, max_size=12),
     size=st.integers(2, 14),

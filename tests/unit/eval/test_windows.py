@@ -45,6 +45,7 @@ def greedy(moments: list, windows: list, level: float) -> list[int]:
     return taken
 
 
+@pytest.mark.slow
 @given(st.lists(pair, min_size=1, max_size=4))
 def test_matching_is_greedy_by_score(pairs: list[tuple[list, list]]) -> None:
     spans, windows = spans_of_pairs(pairs)

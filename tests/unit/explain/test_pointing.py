@@ -41,6 +41,7 @@ def test_map_without_anything_positive_has_no_energy() -> None:
     assert point(np.full((4, 4), -1.0), mask(0, 70, 0, 70)).energy == 0
 
 
+@pytest.mark.slow
 def test_random_maps_hit_as_often_as_the_baseline_says() -> None:
     rng = np.random.default_rng(0)
     target = mask(10, 40, 20, 60)

@@ -50,6 +50,7 @@ def test_rows_bytes_and_hours_are_those_of_the_files(videos, request_for, tmp_pa
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_files_that_the_run_would_fail_are_named_and_do_not_end_it(videos, request_for):
     (videos / "bad.mp4").write_bytes(b"no video")
     (videos / "link.mp4").symlink_to("nowhere.mp4")
@@ -65,6 +66,7 @@ def test_a_part_outside_its_video_counts_for_nothing(videos, request_for, tmp_pa
     assert (plan.rows, plan.hours) == (0, 0)
 
 
+@pytest.mark.slow
 def test_spaces_that_are_called_alike_are_counted_each(videos, request_for):
     plan = estimate(request_for(backbones=(TINY, BackboneRequest(name="tiny", resize="letterbox"))))
     assert list(plan.bytes_written.values()) == [90 * 64 * 2] * 2

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from scipy import integrate, stats
 
 from qle.nn.losses import (
     beta_divergence,
@@ -40,6 +39,8 @@ def test_smoothness_stops_at_the_mask() -> None:
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (2.5, 1.0), (1.0, 7.0), (3.0, 4.0)])
 def test_the_divergence_is_the_integral(alpha: float, beta: float) -> None:
+    from scipy import integrate, stats  # most tests need none
+
     density = stats.beta(alpha, beta).pdf
     expected, _ = integrate.quad(lambda p: density(p) * math.log(max(density(p), 1e-300)), 0, 1)
     assert beta_divergence(torch.tensor(alpha), torch.tensor(beta)).item() == pytest.approx(expected, abs=1e-5)
@@ -47,6 +48,8 @@ def test_the_divergence_is_the_integral(alpha: float, beta: float) -> None:
 
 def test_expected_cross_entropy_is_the_integral() -> None:
     evidence = torch.tensor([[[2.0, 0.5]]])
+    from scipy import integrate, stats
+
     density = stats.beta(3.0, 1.5).pdf
     expected, _ = integrate.quad(lambda p: -math.log(p) * density(p), 0, 1)
     found = evidential_cross_entropy(evidence, torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool))

@@ -42,6 +42,7 @@ def test_the_score_is_what_is_said_of_it():
     assert np.allclose(fused.score, np.sort(expected)[::-1], rtol=1e-5)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(-1, 1), min_size=1, max_size=6),
     st.lists(st.floats(0, 1), max_size=12),

@@ -72,6 +72,7 @@ def test_words_that_mean_nothing_to_the_run_are_found_nowhere() -> None:
     assert presence_of(unknown, NEW) < 0.02
 
 
+@pytest.mark.slow
 def test_the_presence_output_is_calibrated_and_helps_moments() -> None:
     """Rows tell little, the presence output much: moments of absent queries are kept back, and weaker ones of others told."""
     plain = made_scores(24, separation=0.5, seed=1), made_scores(24, separation=0.5, seed=2)

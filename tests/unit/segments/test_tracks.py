@@ -155,6 +155,7 @@ def test_a_constant_stays_itself_exactly(lines: np.ndarray, value: float, width:
     assert (found == value).all() if valid.any() else np.isnan(found).all()
 
 
+@pytest.mark.slow
 @given(tracks(), st.floats(0, 200))
 def test_smoothing_stays_within_what_is_usable(track: ScoreTrack, width: float) -> None:
     usable = track.valid & np.isfinite(track.logit)
@@ -248,6 +249,7 @@ def test_moments_are_inside_apart_and_ranked(track: ScoreTrack, localization: Lo
         assert all(b.start_s - a.end_s >= localization.merge_gap_s for a, b in itertools.pairwise(in_time))
 
 
+@pytest.mark.slow
 @given(st.lists(tracks(), min_size=1, max_size=4), localizations())
 def test_many_tracks_are_cut_as_each_alone(many: list[ScoreTrack], localization: Localization) -> None:
     lengths = [len(track.logit) for track in many]

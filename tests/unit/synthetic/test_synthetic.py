@@ -263,6 +263,7 @@ def test_settings_out_of_range_are_refused() -> None:
             SyntheticConfig(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_films_need_no_torch_and_no_video_library() -> None:
     code = "import sys, qle.synthetic.annotate; print({'torch', 'av', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -20,6 +20,7 @@ def test_a_record_that_is_none() -> None:
         rebuild_text_encoder({"request": {"nam": "tiny"}})
 
 
+@pytest.mark.slow
 def test_requests_need_no_torch() -> None:
     code = "import sys, qle.text, qle.text.request; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

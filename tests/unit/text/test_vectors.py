@@ -83,3 +83,14 @@ def test_settings_that_mean_nothing_here(glove: Path) -> None:
         build_text_encoder(TextRequest(name=str(glove), lora=LoraSettings()))
     with pytest.raises(ConfigError, match="drop it"):
         build_text_encoder(TextRequest(name=str(glove), dim=64))
+
+
+def test_an_empty_line_is_no_vector(tmp_path: Path) -> None:
+    """It ended in a ValueError about values to unpack."""
+    path = tmp_path / "vectors.txt"
+    path.write_text("the 1 0 0\n\nman 0 1 0\n")
+    vectors = open_vectors(path)
+    assert vectors.vector(b"man").tolist() == [0, 1, 0]
+    for word in vectors.at.keys() - {b"the", b"man"}:
+        with pytest.raises(InputError, match="is not 3 numbers"):
+            vectors.vector(word)

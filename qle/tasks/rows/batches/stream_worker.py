@@ -2,19 +2,16 @@
 
     tasks from the pipe (slot, windows) -> rows into the slot -> (usable rows) or an error back through the pipe
 
-It holds nothing that a kill could leave behind: no lock, no named memory. When the parent goes, the pipe ends, and so does
-this process.
+It holds nothing that a kill could leave behind: no lock, no named memory. When the parent goes, so does this process
+(`qle.children`).
 """
 
 import mmap
 import os
-import signal
 import tempfile
 from collections import deque
 from collections.abc import Mapping
-from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
 
@@ -29,42 +26,38 @@ class SharedSlots:
     """Anonymous shared memory, cut into slots that hold one batch each. It goes to a process as a file handle."""
 
     def __init__(self, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], num_slots: int, fd: int | None = None):
-        self._shapes, self.num_slots = dict(shapes), num_slots
-        self._fd = _anonymous_file(self._slot_bytes * num_slots) if fd is None else fd
+        self.shapes, self.num_slots = dict(shapes), num_slots
+        self.fd = _anonymous_file(self._slot_bytes * num_slots) if fd is None else fd
 
     @property
     def _slot_bytes(self) -> int:
-        return sum(_padded(shape, dtype) for shape, dtype in self._shapes.values())
+        return sum(_padded(shape, dtype) for shape, dtype in self.shapes.values())
 
     def arrays(self) -> list[dict[str, np.ndarray]]:
         """The slots, mapped; the file handle is closed, the memory lives as long as the arrays do."""
-        memory = mmap.mmap(self._fd, self._slot_bytes * self.num_slots)
-        os.close(self._fd)
+        memory = mmap.mmap(self.fd, self._slot_bytes * self.num_slots)
+        os.close(self.fd)
         slots = []
         for slot in range(self.num_slots):
             offset, arrays = slot * self._slot_bytes, {}
-            for name, (shape, dtype) in self._shapes.items():
+            for name, (shape, dtype) in self.shapes.items():
                 flat = np.frombuffer(memory, dtype, count=int(np.prod(shape)), offset=offset)
                 arrays[name] = flat.reshape(shape)
                 offset += _padded(shape, dtype)
             slots.append(arrays)
         return slots
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._shapes, self.num_slots, reduction.DupFd(self._fd))
 
-
-def serve(pipe: Connection, memory: SharedSlots, reader: TokenReader) -> None:
-    """Work until the parent says so, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    slots = memory.arrays()
+def serve(pipe: Connection, memory_fd: int) -> None:
+    """Work until the parent ends this process, or is gone. First comes how the memory is divided, and what reads the tokens."""
     waiting: deque[Task] = deque()
+    reader: TokenReader
     try:
+        shapes, num_slots, reader = pipe.recv()
+        slots = SharedSlots(shapes, num_slots, memory_fd).arrays()
         while True:
             while not waiting or pipe.poll():
                 task = pipe.recv()
-                if task is None:
-                    return
                 for video, first in task[1]:
                     reader.prefetch(video, first)
                 waiting.append(task)
@@ -84,10 +77,6 @@ def _read(reader: TokenReader, slots: list[dict[str, np.ndarray]], task: Task) -
         )
     except (QleError, OSError) as error:
         return error
-
-
-def _rebuild(shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], num_slots: int, handle: Any) -> SharedSlots:
-    return SharedSlots(shapes, num_slots, handle.detach())
 
 
 def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -4,19 +4,18 @@ Batch k goes to process k mod N, and comes back in that order. Its tokens never 
 from the page cache into shared memory that both sides map. A process that dies is noticed at once, by its pipe.
 """
 
-import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from contextlib import suppress
 
 import numpy as np
 import torch
 
+from qle.children import Child, start_child
 from qle.data.loading.buffers import Buffers
 from qle.errors import QleError
 from qle.tasks.rows.batches.sources import TokenSource, TokenWindows, as_stored, batch_shapes
-from qle.tasks.rows.batches.stream_worker import SharedSlots, serve
+from qle.tasks.rows.batches.stream_worker import SharedSlots
 from qle.tasks.rows.batches.tokens import TokenReader
 from qle.tasks.rows.batches.windows import WindowBatch
 
@@ -33,18 +32,14 @@ class StreamedTokens(TokenSource):
         self._reader = reader
         shapes = batch_shapes(reader, num_windows)
         memory = SharedSlots(shapes, TASKS_EACH * num_workers + num_ahead + SPARE_SLOTS)
-        context = multiprocessing.get_context("forkserver")  # threads and devices of this process do not survive a fork
-        self._pipes: list[Connection] = []
-        self.processes: list[BaseProcess] = []
-        for number in range(num_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=serve, args=(theirs, memory, reader), name=f"qle-data-{number}", daemon=True
+        self.children: list[Child] = []
+        for _ in range(num_workers):
+            child = start_child(
+                "qle.tasks.rows.batches.stream_worker:serve", {"memory_fd": memory.fd}, inherited_fds=(memory.fd,)
             )
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self.processes.append(process)
+            self.children.append(child)
+            with suppress(ConnectionError):  # it is dead already, as the end of its pipe will say
+                child.pipe.send((memory.shapes, memory.num_slots, reader))
         self._slots = Buffers(shapes)
         for arrays in memory.arrays():
             self._slots.add(arrays)
@@ -56,11 +51,11 @@ class StreamedTokens(TokenSource):
             self._receive()
         asked = 0
         for _ in batches:
-            while asked < len(batches) and len(self._pending) < TASKS_EACH * len(self.processes):
+            while asked < len(batches) and len(self._pending) < TASKS_EACH * len(self.children):
                 free = self._free_slots()
                 if not free:
                     break
-                self._send(asked % len(self.processes), free[0], batches[asked])
+                self._send(asked % len(self.children), free[0], batches[asked])
                 asked += 1
             slot, usable = self._receive()
             tensors = {name: torch.from_numpy(view) for name, view in self._slots.lend(slot).items()}
@@ -70,11 +65,9 @@ class StreamedTokens(TokenSource):
             del tensors
 
     def close(self) -> None:
-        for pipe, process in zip(self._pipes, self.processes, strict=True):
-            pipe.close()  # the end of its pipe is the end of the process
-            process.join()
-            process.close()
-        self._pipes, self.processes = [], []
+        for child in self.children:
+            child.kill()  # it only reads
+        self.children = []
         self._pending.clear()
 
     def _free_slots(self) -> list[int]:
@@ -84,16 +77,15 @@ class StreamedTokens(TokenSource):
     def _send(self, worker: int, slot: int, batch: WindowBatch) -> None:
         windows = list(zip(batch.video.tolist(), batch.first.tolist(), strict=True))
         try:
-            self._pipes[worker].send((slot, windows))
+            self.children[worker].pipe.send((slot, windows))
         except ConnectionError:
             raise self._died(worker) from None
         self._pending.append((worker, slot))
 
     def _receive(self) -> tuple[int, np.ndarray]:
         worker, slot = self._pending.popleft()
-        wait([self._pipes[worker], self.processes[worker].sentinel])
         try:
-            answer = self._pipes[worker].recv()
+            answer = self.children[worker].pipe.recv()
         except (EOFError, ConnectionError):
             raise self._died(worker) from None
         if isinstance(answer, BaseException):
@@ -101,11 +93,11 @@ class StreamedTokens(TokenSource):
         return slot, answer
 
     def _died(self, worker: int) -> QleError:
-        process = self.processes[worker]
-        process.join()
+        process = self.children[worker].process
+        code = process.wait()
         self._pending.clear()
         return QleError(
-            f"a process that reads tokens ahead ended unexpectedly (pid {process.pid}, exit code {process.exitcode}); "
+            f"a process that reads tokens ahead ended unexpectedly (pid {process.pid}, exit code {code}); "
             "exit code -9 is a kill, often for memory\n"
             "run again (training resumes at its last checkpoint), with a lower data.num_workers or data.placement=mapped"
         )

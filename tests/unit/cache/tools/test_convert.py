@@ -186,6 +186,7 @@ def _convert_until(root: Path, step: str, count: int) -> None:
     convert(root, store="hdf5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "count"), [("arrays_created", 2), ("record_written", 1), ("renamed", 1), ("cleaned", 2)]
 )

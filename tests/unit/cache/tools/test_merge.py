@@ -145,6 +145,7 @@ def _merge_until(source: Path, target: Path, fatal_call: int) -> None:
     merge([source], target)
 
 
+@pytest.mark.slow
 def test_killed_merge_goes_on(tmp_path: Path) -> None:
     space = _cache(tmp_path / "one", a=1, b=2, c=3)
     process = PROCESSES.Process(target=_merge_until, args=(tmp_path / "one", tmp_path / "all", 2))

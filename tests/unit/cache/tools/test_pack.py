@@ -176,6 +176,7 @@ def test_a_pack_of_another_space_is_refused(tmp_path: Path) -> None:
     assert ["made for space" in found.problem for found in verify(tmp_path).findings] == [True]
 
 
+@pytest.mark.slow
 def test_reading_single_videos_imports_no_pyarrow(tmp_path: Path) -> None:
     """Loader workers are many, and it costs each of them time and memory."""
     commit_video(create_space(tmp_path, tiny_spec()), "a.mp4", num_rows=5)
@@ -220,6 +221,7 @@ def _pack_until(root: Path, fatal_call: int, place: str) -> None:
     pack(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "call"), [("fsync", 2), ("fsync", 9), ("rename", 1), ("rename", 3), ("remove", 2)])
 def test_killed_packing_goes_on(tmp_path: Path, place: str, call: int) -> None:
     space = _fill(tmp_path / "cache")

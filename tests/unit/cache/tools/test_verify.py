@@ -136,6 +136,7 @@ def _fill(space: SpaceFolder) -> None:
         commit_video(space, f"{number}.mp4", num_rows=1)
 
 
+@pytest.mark.slow
 def test_an_interrupted_deep_run_goes_on(space: SpaceFolder, tmp_path: Path) -> None:
     _fill(space)
     _interrupt(space)
@@ -163,6 +164,7 @@ def test_a_broken_description_is_named_and_the_healthy_spaces_are_checked(space:
         verify(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_says_what_it_did_not_read_again_and_reads_it_when_asked(
     space: SpaceFolder, tmp_path: Path
 ) -> None:
@@ -188,6 +190,7 @@ def test_a_resumed_run_says_what_it_did_not_read_again_and_reads_it_when_asked(
     assert here("cache", "verify", tmp_path, "--again").returncode == 2
 
 
+@pytest.mark.slow
 def test_notes_from_the_future_are_not_believed(space: SpaceFolder, tmp_path: Path) -> None:
     """As those of a stranger's cache might be, for ever."""
     _fill(space)

@@ -126,6 +126,7 @@ def test_summaries_without_a_model(fine: Path, tmp_path: Path) -> None:
     assert back["files"][0]["num_annotations"] == 6
 
 
+@pytest.mark.slow
 def test_summaries_by_a_local_model(fine: Path, tmp_path: Path, one_thread: None) -> None:
     model = gpt2_folder(tmp_path / "model", is_chat=True)
     words = ("tacos-cg", "--annotations", fine, "--model", model, "--levels", "title", "--device", "cpu", "--quiet")

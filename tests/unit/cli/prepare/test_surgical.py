@@ -46,6 +46,7 @@ def cholec80(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_importing_the_commands_is_cheap() -> None:
     code = (
         "import sys, qle.cli.prepare.surgical; print(*sorted({'torch', 'pyarrow', 'rich', 'numpy'} & set(sys.modules)))"
@@ -58,6 +59,7 @@ def test_every_command_has_help_with_examples(command: str) -> None:
     assert f"qle prepare {command} " in _run(command, "--help").output
 
 
+@pytest.mark.slow
 def test_every_reader_is_there_and_knows_no_torch() -> None:
     assert all(callable(reader(name)) for name in READERS)
     modules = [path.split(":")[0] for path in READERS.values()]

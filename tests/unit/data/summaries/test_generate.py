@@ -136,6 +136,7 @@ def test_foreign_files_are_not_replaced(source: Path, out: Path) -> None:
     assert len(read_annotations(out, allow_unlabelled=True)) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_summaries", [0, 4, 6, 8])
 def test_a_kill_loses_no_finished_video(source: Path, out: Path, num_summaries: int) -> None:
     program = [sys.executable, "-m", "tests.killed_summaries", str(source), str(out), str(num_summaries)]

@@ -29,6 +29,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["causal", "chat", "two-sided"])
 def test_the_same_sentences_give_the_same_text(folders: dict[str, Path], kind: str) -> None:
     model = LanguageModel(str(folders[kind]), CPU)

@@ -39,6 +39,7 @@ def made_ranked(
     return found
 
 
+@pytest.mark.slow
 def test_scores_are_the_share_of_spans_that_are_right() -> None:
     ranked = made_ranked(600)
     fitted = fit_ranking(ranked, Ranking())
@@ -59,6 +60,7 @@ def test_scores_are_the_share_of_spans_that_are_right() -> None:
     assert np.mean(clip) == pytest.approx(np.mean(label), abs=0.01)
 
 
+@pytest.mark.slow
 def test_units_of_the_logits_do_not_matter() -> None:
     one, other = made_ranked(), made_ranked(scale=50.0, offset=-300.0)
     a, b = fit_ranking(one, Ranking()), fit_ranking(other, Ranking())
@@ -116,6 +118,7 @@ def test_validation_sets_without_absent_queries_or_without_a_right_span() -> Non
     assert (fitted.temperature, fitted.bias, fitted.threshold) == (1.0, 0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_head_that_says_nothing_or_the_opposite_gets_no_certainty() -> None:
     for factor in (0.0, -1.0):
         ranked = [

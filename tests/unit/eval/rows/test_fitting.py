@@ -136,6 +136,7 @@ def test_counting_partners_is_greedy_matching(a: list[float], b: list[float]) ->
     assert num_matched(spans, windows) == (match(spans, windows, np.array([0.5 + 1e-6])) >= 0).sum()
 
 
+@pytest.mark.slow
 def test_five_hundred_queries_take_seconds() -> None:
     """Of CPU time, since the machine is shared; it takes about one."""
     scored = made_scores(num_videos=50, num_queries=10, rows=100)

@@ -150,6 +150,7 @@ def test_rows_that_are_not_usable_change_no_frame_number() -> None:
             assert again.metrics[group][name].value == report.metrics[group][name].value, name
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_number_and_shrink_with_more_videos() -> None:
     few, many = (evaluate(made_scores(num_videos=n, separation=0.7), Localization()) for n in (6, 60))
     widths = []
@@ -163,6 +164,7 @@ def test_intervals_hold_the_number_and_shrink_with_more_videos() -> None:
     assert widths[1] < widths[0] / 1.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_report() -> None:
     first, again, other = (evaluate(made_scores(), Localization(), seed=seed).to_json() for seed in (0, 0, 1))
     assert first == again

@@ -25,6 +25,8 @@ from tests.conftest import CHECKOUT
 from tests.faulty_decoders import GOOD_FRAMES
 from tests.made_videos import encode
 
+pytestmark = pytest.mark.slow  # every test starts decode processes
+
 SMALL = Preprocess(height=32, width=48)
 SQUARE = Preprocess(height=24, width=24, resize="letterbox")
 
@@ -140,7 +142,6 @@ def test_errors_come_back_with_kind_and_counts(pool, shared_videos):
     assert pool.pids == pids
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
@@ -197,14 +198,12 @@ def test_a_worker_killed_before_it_is_up_is_replaced(pool):
     assert all(rows_of(events[tag]) == list(range(5)) for tag in set(events) - set(failed))
 
 
-@pytest.mark.slow
 def test_slow_is_not_hung(pool):
     """Three seconds between frames with a stall limit of one: a long way between key frames is no reason to kill."""
     events = run(pool, [task_for("Patient", tag=0, num_frames=1)])[0]
     assert isinstance(events[-1], Finished)
 
 
-@pytest.mark.slow
 def test_a_worker_that_waits_for_slots_is_not_hung(pool):
     """The receiver is busy for longer than the stall limit, with all slots in its hands."""
     pool.submit(task_for("Endless", tag=0, num_frames=64))
@@ -285,7 +284,6 @@ def test_workers_load_no_torch(pool, tmp_path):
     assert "torch" not in maps.read_text()
 
 
-@pytest.mark.slow
 def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path):
     """Ten minutes against an hour, every frame: neither the decoder nor what it is asked for may grow with the length."""
     peaks = []

@@ -130,6 +130,7 @@ def test_a_clip_for_which_memory_does_not_suffice_fails_its_video_where_others_f
     assert "b.mp4: not enough memory for this video" in target.folder.errors.latest()["b.mp4"].message
 
 
+@pytest.mark.slow
 def test_numbers_that_cannot_be_stored_fail_their_video_and_are_never_in_the_cache(tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -174,6 +175,7 @@ class CountingWorkList(WorkList):
         self.num_held -= 1
 
 
+@pytest.mark.slow
 def test_videos_in_flight_are_bounded_however_few_rows_they_have(tmp_path, monkeypatch):
     """Three videos of one row would fill a batch, but no more than two may be open: the batch goes out half full."""
     monkeypatch.setattr("qle.extract.engine.engine.MAX_OPEN", 2)

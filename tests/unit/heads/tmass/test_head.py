@@ -48,6 +48,7 @@ def test_random_embeddings_give_chance(settings: dict) -> None:
         assert found["meanr"] == pytest.approx((NUM_RANDOM + 1) / 2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_published_score_finds_random_embeddings_because_it_is_told() -> None:
     """parity: why `similarity` is another formula. Nothing can be known here, and yet many texts find their video."""
     words, frames = random_texts(NUM_RANDOM, WIDTH), torch.randn(NUM_RANDOM, 12, WIDTH)

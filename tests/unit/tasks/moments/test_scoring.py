@@ -89,6 +89,7 @@ def test_two_hours_hold_every_planted_moment_once(cache: Path) -> None:
         assert np.array_equal(one.track.edges_s, np.arange(TWO_HOURS + 1) * CLIP_S)
 
 
+@pytest.mark.slow
 def test_every_length_of_a_moment_and_place_of_a_border(cache: Path, tmp_path: Path) -> None:
     """One event of 1 to 180 clips, beginning anywhere: never lost, never two."""
     rng = np.random.default_rng(3)
@@ -234,6 +235,7 @@ def test_damaged_weights_and_features_are_named(cache: Path) -> None:
         _scorer(_random_head(streams), Dark(streams.recipe, streams.spaces)).score("short", ["a polyp"])
 
 
+@pytest.mark.slow
 def test_clips_without_features_are_not_looked_at(tmp_path: Path) -> None:
     """A camera that was covered for half an hour: nothing is found there, and nothing beside it suffers."""
     features = planted_features(400, [(10, 20, 0), (390, 400, 0)])

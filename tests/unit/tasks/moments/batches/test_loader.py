@@ -125,6 +125,7 @@ def assert_equal(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> Non
                 assert value == other[name], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("long_videos", ["windows", "truncate", "pool"])
 def test_all_placements_give_the_same(make: Make, long_videos: str) -> None:
     expected = [epoch_of(make(long_videos=long_videos), epoch) for epoch in range(2)]

@@ -332,8 +332,8 @@ def test_a_killed_process_is_an_error_and_no_hang(space: Space) -> None:
     with batches_of(space, placed("streamed", window_rows=2)) as batches:
         running = iter(batches)
         next(running)
-        for process in batches._source.processes:  # type: ignore[attr-defined]
-            os.kill(process.pid, signal.SIGKILL)
+        for child in batches._source.children:  # type: ignore[attr-defined]
+            os.kill(child.process.pid, signal.SIGKILL)
         with pytest.raises(QleError, match=r"ended unexpectedly \(pid \d+, exit code -9\)") as error:
             list(running)
         assert len(str(error.value).splitlines()) <= 3
