@@ -45,6 +45,8 @@ class VideoState:
     """One line; empty for pending, and for done where the video is whole: what is partial or damaged is told."""
     num_attempts: int = 0
     """That ended with an error, as far as the log knows."""
+    is_passing: bool = False
+    """The failure lay in the way to the file and not in it, so the next run tries again by itself."""
 
 
 def states(space: SpaceFolder, sources: Iterable[VideoSource], index: Index | None = None) -> list[VideoState]:
@@ -217,10 +219,9 @@ def _uncommitted(source: VideoSource, errors: dict[str, tuple[ErrorRecord, int]]
     if _has_changed_since(error, source.path):
         reason = "the source has changed since it failed"
         return VideoState(key=key, state="pending", reason=reason, num_attempts=num_attempts)
-    if error.kind == PASSING:
-        return VideoState(key=key, state="pending", reason="could not be read last time", num_attempts=num_attempts)
     reason = f"{error.kind}: {error.message.splitlines()[0] if error.message else ''}"
-    return VideoState(key=key, state="failed", reason=reason, num_attempts=num_attempts)
+    is_passing = error.kind == PASSING
+    return VideoState(key=key, state="failed", reason=reason, num_attempts=num_attempts, is_passing=is_passing)
 
 
 def _has_changed_since(error: ErrorRecord, path: Path) -> bool:

@@ -49,7 +49,7 @@ def run_targets(
     on_progress: OnExtracting,
 ) -> Progress:
     """What is missing of the list in the spaces of these targets, extracted on their device."""
-    work = WorkList(plan_pending(sources, targets, wanted_states(request)), targets)
+    work = WorkList(plan_pending(sources, targets, retry_failed=request.retry_failed), targets)
     # Forward lanes take one thread each, and torch hands their number on to any thread that has not computed yet: whoever
     # called, to score or train next.
     num_threads = torch.get_num_threads()
@@ -104,13 +104,14 @@ def engine_options(request: ExtractRequest, device: torch.device) -> EngineOptio
     )
 
 
-def wanted_states(request: ExtractRequest) -> frozenset[str]:
-    """States that call for work; a claim may be dead, so what is claimed is looked at again when its turn comes."""
-    wanted = {"pending", "claimed", "stale", "damaged"}
-    return frozenset(wanted | {"failed"} if request.retry_failed else wanted)
+def needs_work(state: VideoState, *, retry_failed: bool) -> bool:
+    """Whether a run takes this video on; a claim may be dead, so what is claimed is looked at again when its turn comes."""
+    if state.state == "failed":
+        return retry_failed or state.is_passing
+    return state.state in ("pending", "claimed", "stale", "damaged")
 
 
-def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], wanted: frozenset[str]) -> list[Pending]:
+def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], *, retry_failed: bool) -> list[Pending]:
     """The videos that are missing somewhere, longest first, so that no long one is left for the end."""
     missing: dict[str, list[Target]] = {}
     replacing: set[str] = set()
@@ -118,7 +119,7 @@ def plan_pending(sources: Sequence[VideoSource], targets: Sequence[Target], want
         video_states = states(target.folder, sources)
         _refuse_other_files(target, sources, video_states)
         for state in video_states:
-            if state.state in wanted:
+            if needs_work(state, retry_failed=retry_failed):
                 missing.setdefault(state.key, []).append(target)
             if state.state in ("stale", "damaged"):  # something stands in the place of the new version
                 replacing.add(state.key)

@@ -21,7 +21,7 @@ from qle.errors import DecodeError
 from qle.extract.decode.decoder import choose_decoder
 from qle.extract.decode.pool import DecodePool
 from qle.extract.decode.tasks import DecodeTask, Event, Failed, Frames, Probed, ProbeTask, bytes_per_row
-from qle.extract.device import engine_options, wanted_states
+from qle.extract.device import engine_options, needs_work
 from qle.extract.engine.opening import EngineOptions
 from qle.extract.plan import discover, size_bytes
 from qle.extract.request import ExtractRequest
@@ -119,7 +119,8 @@ def _pending(request: ExtractRequest, specs: Sequence[SpaceSpec], sources: Seque
         folder = request.cache / space_folder_name(spec)
         if not folder.exists():
             return list(sources)
-        missing |= {state.key for state in states(open_space(folder), sources) if state.state in wanted_states(request)}
+        known = states(open_space(folder), sources)
+        missing |= {state.key for state in known if needs_work(state, retry_failed=request.retry_failed)}
     return [source for source in sources if source.key in missing]
 
 

@@ -15,6 +15,7 @@ from qle.cache.sources import fingerprint
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.cache.states import VideoState, count_states, states
 from qle.cache.writer import VideoWriter
+from qle.extract.device import needs_work
 from qle.types import VideoSource
 from tests.tiny_cache import commit_video, fill, tiny_plan, tiny_spec, tiny_values
 
@@ -134,10 +135,12 @@ def test_failed_counts_attempts_and_a_commit_ends_it(space: SpaceFolder, tmp_pat
 def test_a_video_that_could_not_be_read_is_tried_again(space: SpaceFolder, tmp_path: Path) -> None:
     """A disk that failed once kept it out of every later run; what is wrong with the file itself still does."""
     source = _source(tmp_path)
-    for kind, state in (("truncated", "failed"), ("io", "pending")):
+    for kind, is_passing in (("truncated", False), ("io", True)):
         error = ErrorRecord(key=source.key, kind=kind, message="a reason", created=datetime.now(UTC))
         space.errors.append(error)
-        assert states(space, [source])[0].state == state
+        state = _state(space, source)
+        assert (state.state, state.is_passing) == ("failed", is_passing)
+        assert needs_work(state, retry_failed=False) is is_passing
 
 
 def test_claimed_while_the_claim_is_fresh(space: SpaceFolder, tmp_path: Path) -> None:
