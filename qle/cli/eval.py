@@ -9,7 +9,7 @@ from qle.cli import console
 from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 from qle.outputs import MEASURES_SUFFIXES, check_output
-from qle.runtime import cache_folder, use_free_threads
+from qle.runtime import cache_folder, prepare_cpu
 
 if TYPE_CHECKING:
     from qle.eval.report import Report
@@ -111,7 +111,7 @@ def eval_(
         if run_folder is not None:
             check_run(run_folder)
     if request.checkpoints or request.retriever:  # files of predictions are measured without torch
-        use_free_threads(console.note)
+        prepare_cpu(console.note)
     with StepProgress("scored", is_quiet=quiet) as progress:
         evaluation = evaluate_runs(request, progress.update)
     if out is not None:

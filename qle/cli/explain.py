@@ -10,7 +10,7 @@ from qle.cli import console
 from qle.cli.progress import StepProgress
 from qle.errors import ConfigError, QleError
 from qle.outputs import FILM_SUFFIXES, MEASURES_SUFFIXES, REPORT_SUFFIXES, check_output
-from qle.runtime import cache_folder, use_free_threads
+from qle.runtime import cache_folder, prepare_cpu
 
 if TYPE_CHECKING:
     from qle.explain.faithfulness import Faithfulness
@@ -70,7 +70,7 @@ def explain(
                 "--faithfulness tests annotations: pass --annotations FILE and neither --query nor outputs"
             )
         check_run(checkpoint)
-        use_free_threads(console.note)
+        prepare_cpu(console.note)
         _faithfulness(
             checkpoint, root, annotations, device=device, quiet=quiet, as_json=json, max_rows=max_rows, seed=seed,
             allow_missing=allow_missing, out=out,
@@ -85,7 +85,7 @@ def explain(
     if overlay_video is not None and (len(query) > 1 or len(video_id or ()) != 1):
         raise ConfigError("--overlay-video shows one query in one video: pass one --query and one --video-id")
     check_run(checkpoint)
-    use_free_threads(console.note)
+    prepare_cpu(console.note)
     wrote: dict[str, Any] = {}
     exit_code = 0
     if report is not None or heatmaps is not None:

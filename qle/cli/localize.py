@@ -9,7 +9,7 @@ from qle.cli import console
 from qle.cli.progress import StepProgress
 from qle.errors import ConfigError
 from qle.outputs import MOMENTS_SUFFIXES, REPORT_SUFFIXES, check_output, format_of
-from qle.runtime import cache_folder, use_free_threads
+from qle.runtime import cache_folder, prepare_cpu
 
 LOCALIZE_HELP = """Find when something happens: free-text queries over cached videos or video files, with a trained run.
 
@@ -90,7 +90,7 @@ def localize(
 
     from qle.localize.run import localize as run
 
-    use_free_threads(console.note)
+    prepare_cpu(console.note)
     with StepProgress("rows", is_quiet=quiet) as progress:
         result = run(request, progress.update)
     text = render(

@@ -8,7 +8,7 @@ import typer
 from qle.cli import console
 from qle.cli.progress import StepProgress
 from qle.outputs import MOMENTS_SUFFIXES, check_output, format_of
-from qle.runtime import cache_folder, use_free_threads
+from qle.runtime import cache_folder, prepare_cpu
 
 SEARCH_HELP = """Find when something happens in any of the videos of a cache: first the videos, then the moments in them.
 
@@ -74,7 +74,7 @@ def search(
 
     from qle.search.run import search as run
 
-    use_free_threads(console.note)
+    prepare_cpu(console.note)
     with StepProgress("searched", is_quiet=quiet) as progress:
         result = run(request, progress.update)
     text = render(kind, result)

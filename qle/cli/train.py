@@ -66,7 +66,7 @@ def train_heads(
     if isinstance(name := settings.get("text", {}).get("name"), str):
         check_text_encoder(name)
     from qle.heads import task_of
-    from qle.runtime import is_main_process, use_free_threads
+    from qle.runtime import is_main_process, prepare_cpu
     from qle.train.request import TrainRequest
     from qle.train.run import plan
     from qle.train.run import train_heads as run
@@ -80,7 +80,7 @@ def train_heads(
         planned = plan(request)
         console.print_json(asdict(planned)) if json else _show_plan(planned)
         return
-    use_free_threads(console.note)
+    prepare_cpu(console.note)
     with TrainProgress(is_quiet=quiet or not is_main_process()) as progress:
         summary = run(request, progress.update, progress.note)
     if is_main_process():

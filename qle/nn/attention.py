@@ -74,6 +74,45 @@ class Attention(nn.Module):
         out: Tensor = self.out(mix_heads(queries, keys, values, mask, self.dropout if self.training else 0.0))
         return out
 
+    def listen(
+        self,
+        x: Float[Tensor, "batch copies targets dim"],
+        memory: Float[Tensor, "batch queries sources dim"],
+        mask: Bool[Tensor, "batch queries sources"],
+    ) -> Float[Tensor, "batch queries targets dim"]:
+        """Attention of many targets (patches) to several short memories (the words of queries). `copies` is 1 where all
+        memories are asked by the same targets, else the number of queries."""
+        is_short = self.num_heads * memory.shape[2] <= self.out.in_features
+        if is_short and not (self.training and self.dropout):
+            return self._listen_folded(x, memory, mask)
+        asked = self.split_queries(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        asked = asked.expand(*mask.shape[:2], *asked.shape[2:]).flatten(0, 1)
+        keys, values = self.split_keys_values(memory.flatten(0, 1))
+        heard: Tensor = self.attend(asked, keys, values, mask.flatten(0, 1)[:, None, None]).unflatten(0, mask.shape[:2])
+        return heard
+
+    def _listen_folded(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """The same numbers but for rounding, with both projections of the targets done to the few sources instead:
+        (W x + b) . k = x . W'k + b . k, and what is heard is projected before it is weighted."""
+        num_heads, shape = self.num_heads, mask.shape
+        keys, values = self.split_keys_values(memory.flatten(0, 1))
+        keys = keys * self.head_dim**-0.5
+        is_seen = mask.any(-1).flatten()[:, None, None, None]  # else: a softmax over nothing, so over all, of zeros
+        hidden = ~(mask.flatten(0, 1)[:, None, :, None] | ~is_seen)
+        offset = keys @ self.queries.bias.view(num_heads, self.head_dim, 1)
+        offset = offset.masked_fill(hidden, float("-inf"))
+        keys = keys @ self.queries.weight.view(num_heads, self.head_dim, -1)
+        values = values * is_seen.to(values.dtype) @ self.out.weight.t().view(num_heads, self.head_dim, -1)
+        values = values + self.out.bias / num_heads  # the weights of each head add up to 1
+        # Words stand in rows and patches in columns: a softmax down long columns is faster than along rows of ten numbers.
+        size = x.shape[0] * x.shape[1], -1
+        weight = torch.baddbmm(
+            offset.reshape(*size, 1), keys.reshape(*size, keys.shape[-1]), x.flatten(0, 1).transpose(1, 2)
+        )
+        weight = weight.view(len(keys), num_heads, shape[2], -1).softmax(2).flatten(1, 2)
+        heard: Tensor = (weight.transpose(1, 2) @ values.flatten(1, 2)).unflatten(0, shape[:2])
+        return heard
+
     def _split(self, x: Tensor) -> Tensor:
         split: Tensor = x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         return split

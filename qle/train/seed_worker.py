@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from qle.errors import QleError
+from qle.runtime import keep_freed_memory
 from qle.train.progress import TrainStatus
 from qle.train.request import resolve
 from qle.train.run import run_seed
@@ -21,6 +22,7 @@ STATUS_S = 0.1
 def main(pipe: Connection) -> None:
     """Anything but a QleError is a bug and leaves its traceback on stderr."""
     order: SeedOrder = pipe.recv()
+    keep_freed_memory()
     torch.set_num_threads(order.num_threads)
     try:
         settings = resolve(order.request)

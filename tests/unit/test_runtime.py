@@ -18,6 +18,7 @@ from qle.runtime import (
     has_fast_bfloat16,
     num_cores,
     num_threads,
+    prepare_cpu,
     resolve_device,
     resolve_dtype,
     use_free_threads,
@@ -157,6 +158,22 @@ def test_who_has_said_how_many_threads_gets_them(machine, monkeypatch, given: di
     said: list[str] = []
     use_free_threads(said.append)
     assert (torch.get_num_threads(), said) == (threads, [])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of Linux is told")
+def test_what_trains_or_scores_gets_freed_memory_again_without_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of a training step went into clearing pages that had been ours a moment before."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setenv("QLE_THREADS", str(torch.get_num_threads()))
+    prepare_cpu(pytest.fail)
+    if not runtime.keep_freed_memory():
+        pytest.skip("not glibc")
+    for _ in range(12):  # the heap grows to what is needed
+        torch.ones(8 << 20)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(4):
+        torch.ones(8 << 20)  # 8192 pages
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before < 8192
 
 
 def test_only_listed_variables_are_read() -> None:

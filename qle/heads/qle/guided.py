@@ -41,13 +41,7 @@ class GuidedLayer(nn.Module):
         gate: Float[Tensor, "groups queries patches 1"] | None = None,
     ) -> Float[Tensor, "groups queries patches dim"]:
         """`copies` is 1 where all queries of a group still share the patches, else the number of queries."""
-        attention = self.word_attention
-        groups, queries = word_mask.shape[:2]
-        asked = attention.split_queries(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
-        asked = asked.expand(groups, queries, *asked.shape[2:]).flatten(0, 1)
-        keys, values = attention.split_keys_values(words.flatten(0, 1))
-        heard = attention.attend(asked, keys, values, word_mask.flatten(0, 1)[:, None, None])
-        heard = heard.unflatten(0, (groups, queries))
+        heard = self.word_attention.listen(patches, words, word_mask)
         if gate is not None:
             heard = heard * gate
         heard = self.norms[1](patches + self.dropout(heard))

@@ -18,6 +18,6 @@ class Stem(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, cells: Float[Tensor, "rows height width dim"]) -> Float[Tensor, "rows height width dim"]:
-        seen = F.relu(self.around(cells.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        seen = F.relu(self.around(cells.permute(0, 3, 1, 2)), inplace=True).permute(0, 2, 3, 1)
         stemmed: Tensor = self.norm(cells + self.back(self.dropout(seen)))
         return stemmed
