@@ -26,9 +26,9 @@ NUM_FILMS = int(os.environ.get("QLE_MUTATED_FILMS", "60"))
 FILMS_EACH = 20
 """Films in one run of the engine."""
 SAMPLINGS = (
-    Sampling(mode="fps", fps=2),
+    Sampling(mode="fps", fps=1.5),
     Sampling(mode="stride", stride=7),
-    Sampling(mode="fps", fps=0.7),
+    Sampling(mode="fps", fps=4),
 )
 
 

@@ -170,6 +170,7 @@ def test_a_head_learns_where_events_are_and_its_run_can_be_used(features, tmp_pa
         app([*line, "--set", "train.select=mIoU"], standalone_mode=False)
 
 
+@pytest.mark.faults
 def test_seeds_that_were_trained_at_once_and_killed_go_on_to_the_same_numbers(features, tmp_path):
     killed, alone = tmp_path / "killed", tmp_path / "alone"
     line = ["train-heads", *features.arguments(killed, *EVENTFUL), "--seeds", "2", "--jobs", "2", "-q"]

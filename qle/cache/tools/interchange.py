@@ -20,6 +20,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -350,8 +351,8 @@ def export_features(
     notes = {"qle_space": reader.record.hash, "qle_stream": stream}
     ids = {key: safe_path(names[key]).as_posix() for key in chosen}
     if form == "h5" and _is_current(out, reader, ids, notes):
-        if all(path.is_dir() or path.name == NOTES_FILE or path.suffix == ".npz" for path in folder.rglob("*")):
-            shutil.rmtree(folder, ignore_errors=True)  # parts whose removal was interrupted
+        if folder.is_dir() and ((folder / NOTES_FILE).exists() or not any(folder.iterdir())):
+            _remove_parts(folder)  # an earlier removal was interrupted
         report.num_already = len(chosen)
         return report
     _note(folder, notes)
@@ -431,4 +432,13 @@ def _assemble(out: Path, folder: Path, parts: dict[str, Path], notes: Mapping[st
         os.replace(whole, out)
     except OSError as error:
         raise CacheError(f"cannot write {out}: {error}\nrun the same command again to go on") from error
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove_parts(folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    """The notes go last: as long as they are there, the folder is known to be ours."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != NOTES_FILE:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(folder)

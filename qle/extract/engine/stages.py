@@ -84,6 +84,10 @@ def _serve(
         on_crash(error)
 
 
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 class ForwardStage:
     """Runs batches through frozen backbones, on one or more lanes.
 
@@ -134,9 +138,11 @@ class ForwardStage:
         try:
             with _current(work[0].backbone.device):
                 tokens = self._forward(*work)
-        except MemoryError as error:  # for what lies around the passes
+        except (MemoryError, RuntimeError) as error:  # for what lies around the passes
+            if not _is_out_of_memory(error):
+                raise
             for job_target, _ in _by_owner(work[1].clips):
-                self._on_outcome(ended_by(error, job_target))
+                self._on_outcome(ended_by(MemoryError(str(error)), job_target))
             return
         if tokens is not None:
             self._sink.put(tokens)
@@ -177,8 +183,7 @@ class ForwardStage:
     def _halve(self, target: Target, size: int, error: MemoryError | RuntimeError) -> bool:
         """Makes passes smaller after one that was too large for the memory. Whether nothing smaller is left to try, for a clip
         as others that did fit: then its video fails. Where none ever did, the run ends."""
-        is_out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-        if not is_out_of_memory:
+        if not _is_out_of_memory(error):
             raise error
         if size <= 1 and target in self._has_passed:
             return True
