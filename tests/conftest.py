@@ -1,6 +1,7 @@
 """Where the test material lies, and one seed for every test."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,15 @@ sys.dont_write_bytecode = False
 settings.register_profile("qle", deadline=None, max_examples=60, derandomize=True)
 settings.register_profile("fast", settings.get_profile("qle"), max_examples=15)  # of make test-fast
 settings.load_profile("qle")
+
+
+SLOW_FILE = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where slow tests are left out, files that are slow as a whole are not even imported: some need seconds for that alone."""
+    is_left_out = "not slow" in config.option.markexpr and collection_path.suffix == ".py"
+    return True if is_left_out and SLOW_FILE.search(collection_path.read_text()) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

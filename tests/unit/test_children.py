@@ -12,6 +12,8 @@ import pytest
 
 from qle.children import start_child
 
+pytestmark = pytest.mark.slow
+
 BUSY = """
 import os, signal, sys
 from qle.children import start_child

@@ -38,6 +38,8 @@ from qle.train.folder import read_metrics
 from tests.dataset_samples import SAMPLES
 from tests.tiny_cache import commit_video, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 DEEP = 100_000
 NASTY: dict[str, bytes] = {
     "empty": b"",

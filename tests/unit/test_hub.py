@@ -28,6 +28,8 @@ from qle.text import TextRequest, build_text_encoder
 from tests.small_language_models import gpt2_folder
 from tests.small_models import bert_folder, vit_folder
 
+pytestmark = pytest.mark.slow
+
 
 class Hub(BaseHTTPRequestHandler):
     """Answers everything with one status code, and remembers what it was asked."""

@@ -15,6 +15,8 @@ from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.retrieval.batches.config import RetrievalDataConfig
 from qle.train.request import Settings, TrainRequest, resolve
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {
     "rows": {"patch": (7, 7, 768), "frame": (768,)},
     "moments": {"clips": (2818,)},

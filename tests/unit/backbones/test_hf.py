@@ -22,6 +22,8 @@ from qle.backbones.base import Backbone
 from qle.errors import CheckpointError, ConfigError
 from tests.small_models import VISION, clip_folder, dinov2_folder, siglip_folder, vit_folder
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = {"clip": clip_folder, "siglip": siglip_folder, "dinov2": dinov2_folder, "vit": vit_folder}
 
 

@@ -16,6 +16,8 @@ from qle.backbones.preprocess import Preprocess, content_box
 from qle.errors import ConfigError
 from qle.types import Box
 
+pytestmark = pytest.mark.slow
+
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

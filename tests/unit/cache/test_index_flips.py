@@ -25,6 +25,8 @@ from tests.file_operations import Operations
 from tests.running import here
 from tests.tiny_cache import fill, run, tiny_plan, tiny_spec, tiny_values
 
+pytestmark = pytest.mark.slow
+
 KEYS = [f"{number}.mp4" for number in range(4)]
 
 

@@ -21,6 +21,8 @@ from qle.errors import CacheMissingError
 from tests.killed import killed_at
 from tests.tiny_cache import commit_video, nothing_left, run, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("a.mp4", "b.mp4", "c/d.mp4")
 
 

@@ -29,6 +29,8 @@ from qle.tasks.retrieval.batches.frames import FrameSource
 from qle.types import VideoSource
 from tests.tiny_cache import KEY, commit_video, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:

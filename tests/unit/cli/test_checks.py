@@ -17,6 +17,8 @@ from qle.cli.app import app
 from tests.small_m2crl import m2crl_file
 from tests.small_models import clip_folder, vit_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> list[doctor.Check]:

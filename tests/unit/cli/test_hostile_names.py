@@ -16,6 +16,8 @@ from qle.cache.spaces import SpaceFolder, create_space
 from tests.running import here
 from tests.tiny_cache import commit_video, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 NAME = "a\x1b]0;owned\x07\x9b2J\r\u202egpj\u2066\u200f\x7f\nerror: all is lost"
 """Gives the window another title, rings, clears the screen, goes back to the beginning of the line, turns what follows around,
 and goes on in another line."""

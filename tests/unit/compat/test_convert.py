@@ -26,7 +26,7 @@ from qle.weights import load_file
 from tests.other_collections.moments import official_head
 from tests.other_collections.retrieval import official_tmass
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 CLIP_DIMS = (20, 12)
 """Widths of two streams, to which an official head adds the two endpoints of each clip."""

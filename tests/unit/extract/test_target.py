@@ -16,6 +16,8 @@ from qle.types import SpaceSpec
 from tests.small_m2crl import m2crl_file
 from tests.small_models import clip_folder
 
+pytestmark = pytest.mark.slow
+
 HOW = (Sampling(mode="fps", fps=1.0), TokenOptions())
 
 

@@ -22,6 +22,8 @@ from qle.tasks.retrieval.batches.frames import FrameSource
 from tests.planted_retrieval import DIM, retrieval_spec
 from tests.tiny_cache import commit_rows, run
 
+pytestmark = pytest.mark.slow
+
 NUM_FRAMES = 3
 
 

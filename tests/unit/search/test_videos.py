@@ -24,7 +24,7 @@ from qle.text import TextRequest, build_text_encoder
 from tests.planted_retrieval import DIM, retrieval_spec
 from tests.tiny_cache import commit_rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 CPU = torch.device("cpu")
 SETTINGS = {"num_frames": 3, "dim": 24, "trials": 4}
 QUERIES = ("a red clip", "hook", "a blue needle in view", "bag")

@@ -24,6 +24,8 @@ from qle.synthetic.vocabulary import (
     pair_concept,
 )
 
+pytestmark = pytest.mark.slow
+
 CONFIG = SyntheticConfig(size=96)
 Scripts = dict[str, list[Script]]
 

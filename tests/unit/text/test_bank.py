@@ -12,6 +12,8 @@ from qle.text.bank import QueryBank
 from qle.text.base import TextEncoder, Words
 from tests.small_models import bert_folder
 
+pytestmark = pytest.mark.slow
+
 QUERIES = ["polyp", "a green polyp", "polyp", "water jet, then the polyp", "a green polyp"]
 DISTINCT = ["polyp", "a green polyp", "water jet, then the polyp"]
 

@@ -36,6 +36,8 @@ from tests.small_models import (
     word_piece_tokenizer,
 )
 
+pytestmark = pytest.mark.slow
+
 QUERIES = ["a green polyp", "water jet, then the polyp"]
 
 

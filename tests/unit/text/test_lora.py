@@ -9,6 +9,8 @@ from qle.errors import ConfigError
 from qle.text import LoraSettings, TextRequest, build_text_encoder
 from tests.small_models import bert_folder, clip_pair_folder, t5_folder
 
+pytestmark = pytest.mark.slow
+
 QUERIES = ["a green polyp", "water jet, then the polyp"]
 FOLDERS = {"clip": clip_pair_folder, "bert": bert_folder, "t5": t5_folder}
 

@@ -9,6 +9,8 @@ import qle.text.minilm
 from qle.errors import MissingDependencyError
 from qle.text import TextRequest, build_text_encoder
 
+pytestmark = pytest.mark.slow
+
 QUERIES = ["a green polyp", "water jet, then the polyp", "The clip applier is present."]
 OFFICIAL = [
     [-0.0777490958571434, 0.04601498320698738, 0.09090899676084518, -0.03411184996366501],

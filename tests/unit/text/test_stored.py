@@ -14,6 +14,8 @@ from qle.text.stored import write_stored_words
 from qle.text.words_file import StoredQueries
 from tests.small_models import KNOWN_QUERIES, stored_file
 
+pytestmark = pytest.mark.slow
+
 STATES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 

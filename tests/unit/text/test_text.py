@@ -8,6 +8,8 @@ import pytest
 from qle.errors import CheckpointError, ConfigError
 from qle.text import TextRequest, build_text_encoder, check_recorded_encoder, rebuild_text_encoder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["minlm", "hf", "bert"])
 def test_unknown_names(name) -> None:

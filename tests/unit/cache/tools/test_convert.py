@@ -22,6 +22,8 @@ from qle.errors import CacheError, ConfigError
 from qle.types import StoreDtype, StoreKind
 from tests.tiny_cache import PROCESSES, commit_video, nothing_left, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 
 def _fill(root: Path, dtype: str = "float16", store: StoreKind = "zarr") -> SpaceFolder:
     space = create_space(root, tiny_spec(dtype))

@@ -22,6 +22,8 @@ from qle.durable import UNNAMED, owned_name
 from qle.errors import CacheError, CacheMissingError, CheckpointError, ConfigError, InputError
 from tests.tiny_cache import commit_video, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 CLIPS = ImportOptions(name="clip", clip_length_s=2.0)
 
 

@@ -27,6 +27,8 @@ from qle.errors import CacheCorruptError, CacheError, CacheMissingError
 from qle.types import VideoSource
 from tests.tiny_cache import PROCESSES, commit_video, nothing_left, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 NUM_ROWS = {"a.mp4": 7, "b/c.mp4": 1, "b/d.mp4": 600, "e.mp4": 30}
 STREAMS = ("patch", "frame", "pts", "index", "valid")
 

@@ -21,6 +21,8 @@ from qle.cache.writer import VideoWriter
 from qle.errors import ConfigError
 from tests.tiny_cache import commit_video, fill, run, tiny_plan, tiny_spec, tiny_values, write_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def space(tmp_path: Path) -> SpaceFolder:

@@ -14,6 +14,8 @@ from qle.errors import AnnotationError, ConfigError, InputError, QleError
 from tests.dataset_samples import CHARADES, LENGTHS, MSRVTT_DATA, SAMPLES, TACOS, TACOS_CG
 from tests.small_language_models import gpt2_folder
 
+pytestmark = pytest.mark.slow
+
 
 def _run(*words: str | Path) -> Result:
     result = CliRunner().invoke(prepare_app, [str(word) for word in words])

@@ -15,6 +15,8 @@ from qle.errors import ConfigError, InputError, QleError
 from qle.text import TextRequest, build_text_encoder
 from tests.small_models import clip_pair_folder
 
+pytestmark = pytest.mark.slow
+
 QUERIES = {"7": "a polyp", "8": "water jet", "9": "a polyp"}
 
 

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 EGG = ("the man puts an egg into the pan .", "then he cooks the egg .", "he eats the egg on a plate .")
 TITLE, SENTENCE = LEVELS["title"], LEVELS["sentence"]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

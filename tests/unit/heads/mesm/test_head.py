@@ -14,7 +14,7 @@ from qle.text.stored import write_stored_words
 from tests.small_models import clip_pair_folder, vector_file
 from tests.small_moments import moment_batch, picked, small_moment_head, without_answers
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 QUERIES = ["the green polyp", "a polyp, then the polyp", "jet", "jet"]
 

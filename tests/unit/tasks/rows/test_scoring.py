@@ -97,7 +97,7 @@ def _head(variant: str = "default") -> RowHead:
     return head
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def difference(one: np.ndarray | None, other: np.ndarray | None) -> float:

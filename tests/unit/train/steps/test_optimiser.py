@@ -23,6 +23,8 @@ from qle.train.steps.optimiser import (
 )
 from tests.small_models import bert_folder
 
+pytestmark = pytest.mark.slow
+
 
 def small_model(text_name: str = "tiny", lora: LoraSettings | None = None, **head: object) -> TrainedModel:
     text = build_text_encoder(TextRequest(name=text_name, lora=lora, dim=16 if text_name == "tiny" else None), "cpu")

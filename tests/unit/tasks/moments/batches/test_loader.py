@@ -34,7 +34,7 @@ from tests import tiny_cache as tiny
 
 NUM_VIDEOS = 13
 PLACEMENTS = ("ram", "mapped", "streamed", "device")
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 Make = Callable[..., MomentBatches]
 

@@ -18,7 +18,7 @@ from qle.text import TextRequest, build_text_encoder
 from qle.text.bank import QueryBank
 from tests.planted_retrieval import PlantedRetrieval, planted_retrieval
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from qle.heads.rows import RowBatch
 from qle.tasks.rows.batches.loader import DataConfig, TrainingBatches, training_batches
 from tests import tiny_cache as tiny
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = {"a/long.mp4": 37, "b/middle.mp4": 20, "b/short.mp4": 5}
 CONFIG = DataConfig(window_rows=8, windows_per_batch=4, queries_per_window=4)
 PLACEMENTS = ("device", "ram", "mapped", "streamed")
