@@ -25,9 +25,10 @@ TEST_PROCESSES ?= 2
 test: setup
 	$(BIN)/python -m pytest -m "not faults" -n $(TEST_PROCESSES) --dist loadfile
 
-# Long tables of what may go wrong: every command that writes, on disks of every size that is too small.
+# Long tables of what may go wrong: kills before every file operation, disks that are full or fail, flipped bits, damaged films and
+# files. Seeded and bounded; docs/reliability.md says what each of them is for.
 test-faults: setup
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest -m faults -n $(TEST_PROCESSES) --dist loadfile
 
 # For everyday work: every part by itself, without the command line on real videos and without what takes long or starts
 # processes; properties are tried on a quarter of their examples.
