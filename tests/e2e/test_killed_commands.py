@@ -134,5 +134,5 @@ def test_killed_at_any_moment_it_leaves_no_process(planted, long_videos, tmp_pat
         time.sleep(rng.uniform(0, 1.0))
         seconds.append(command.kill())
         assert not command.left_memory
-    record_property("seconds", seconds)
+    record_property("seconds", str(seconds))
     assert max(seconds) < LIMIT_S

@@ -71,7 +71,7 @@ def test_rows_of_damaged_films_are_those_of_a_straight_decode_or_marked(
     for key in space:
         assert bool(space.video(key).record.source.damaged_rows) == ("damaged" in faults.get(key, ""))
         compare(comparison, space, key, folder / key)
-    record_property("comparison", (len(space), comparison))
+    record_property("comparison", f"{len(space)} films: {comparison}")
     assert comparison.num_rows > 50
     assert comparison.differing == []
     assert comparison.unmarked == []
