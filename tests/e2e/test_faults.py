@@ -52,7 +52,8 @@ def assert_intact(cache):
         assert len(video.pts) == video.num_rows
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_random_times_it_ends_with_the_same_bytes(long_videos, undisturbed, tmp_path, seed):
     rng = np.random.default_rng(seed)
     cache = tmp_path / "cache"
@@ -72,7 +73,8 @@ def test_killed_at_random_times_it_ends_with_the_same_bytes(long_videos, undistu
 
 
 @pytest.mark.parametrize(("number", "devices"), [
-    pytest.param(signal.SIGINT, "cpu", marks=pytest.mark.faults), (signal.SIGTERM, "cpu"), (signal.SIGINT, "cpu,cpu"),
+    pytest.param(signal.SIGINT, "cpu", marks=pytest.mark.faults),
+    pytest.param(signal.SIGTERM, "cpu", marks=pytest.mark.faults), (signal.SIGINT, "cpu,cpu"),
 ])  # fmt: skip
 def test_interrupted_it_says_so_and_keeps_whole_shards(long_videos, undisturbed, tmp_path, extract, number, devices):
     """From within, when more than a shard is on disk: the resumed run must not do that shard again. The signal reaches
