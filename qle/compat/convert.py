@@ -33,7 +33,7 @@ from qle.heads.base import Head
 from qle.heads.retrieval import RetrievalHead
 from qle.inputs import parse_json
 from qle.runs.load import load_head
-from qle.runs.record import RunRecord, SpaceUse, read_json, run_state, save_run, space_use, versions
+from qle.runs.record import CONFIG_FILE, RunRecord, SpaceUse, read_json, run_state, save_run, space_use, versions
 from qle.segments.ranked import Ranking
 from qle.tasks.moments.batches.config import MomentDataConfig
 from qle.tasks.retrieval.batches.frames import FrameSource
@@ -96,10 +96,26 @@ class _Opened:
     options_from: str
 
 
+IMPORTING = ".qle-importing"
+"""Stands in the folder of a run while it is imported, so that the same command may go on where it was killed."""
+
+
+def _mark(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.parent}: the folder cannot be made ({error.strerror})\ngive another --out"
+        ) from error
+
+
 def import_checkpoint(request: ImportRequest) -> ImportSummary:
     """Everything is read and checked before the run is written; an existing run is never overwritten."""
     upstream = UPSTREAMS[request.upstream]
-    if run_state(request.out) != "new":
+    mark = request.out / IMPORTING
+    if (request.out / CONFIG_FILE).exists() or (not mark.exists() and run_state(request.out) != "new"):
+        mark.unlink(missing_ok=True)
         raise ConfigError(f"--out {request.out}: a run is there already; give another folder")
     opened = _open(request, upstream)
     settings = {**opened.options, "published": request.published or bool(opened.options.get("published"))}
@@ -114,7 +130,9 @@ def import_checkpoint(request: ImportRequest) -> ImportSummary:
     text = _text(request, text_dim)
     left_out = _left_out(opened.state, upstream, head)
     record = _record(request, opened, head, text, recipe, spaces)
+    _mark(mark)
     save_run(request.out, record, head, {} if text is None else text.train_state(), {})
+    mark.unlink(missing_ok=True)
     return ImportSummary(
         run=str(request.out),
         head=upstream.head,

@@ -306,7 +306,10 @@ class _Importer:
             # Times are the middles of clips, so the first and the last alone would not tell where the video is cut.
             facts = facts.model_copy(update={"start_s": 0.0, "end_s": num_rows * self.options.clip_length_s})
         plan = RowPlan(frame_index=np.arange(num_rows), pts_s=times, is_valid=np.ones(num_rows, dtype=bool))
-        self.space = space = self.space or create_space(self.root, self.spec)
+        if self.space is None:
+            self.space = create_space(self.root, self.spec)
+            leftovers.clear(self.space.path)  # of an import that was killed while it made the space
+        space = self.space
         store, is_old = self.options.store, present is not None
         with VideoWriter.open(space, key, plan, facts, store=store, replace=is_old) as writer:
             (stream,) = self.spec.streams

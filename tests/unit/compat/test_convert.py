@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qle.cache.tools.interchange import ImportOptions, import_features
 from qle.compat import UPSTREAMS
-from qle.compat.convert import ImportRequest, export_checkpoint, import_checkpoint
+from qle.compat.convert import IMPORTING, ImportRequest, export_checkpoint, import_checkpoint
 from qle.errors import CheckpointError, ConfigError
 from qle.runs.load import load_head, load_run
 from qle.runs.record import read_run
@@ -286,3 +286,15 @@ def test_odd_options_of_our_own_are_one_error(tmp_path: Path, cache: Path) -> No
         with pytest.raises((CheckpointError, ConfigError), match=told):
             import_checkpoint(request)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_import_that_was_killed_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    """Killed before its last file had its name, it left a folder that was "neither empty nor a run"."""
+    request = ImportRequest(upstream="qd-detr", file=official_file(tmp_path, "qd-detr"), out=tmp_path / "run")
+    import_checkpoint(request)
+    whole = {path.name for path in (tmp_path / "run").iterdir()}
+    (tmp_path / "run" / "config.json").rename(tmp_path / "run" / IMPORTING)
+    import_checkpoint(request)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == whole
+    with pytest.raises(ConfigError, match="already"):
+        import_checkpoint(request)
