@@ -152,8 +152,19 @@ def _run(line: list[str], folder: Path, fault: str, number: int | None) -> tuple
     return ended, json.loads(counts.read_text()) if counts.exists() else []
 
 
-VOLATILE = ("index.parquet", "_COMMIT.json", "_PACK.json", "space.json", "qle-cache.json", ".meta", "config.json")
+VOLATILE = (
+    "index.parquet",
+    "_COMMIT.json",
+    "_PACK.json",
+    "space.json",
+    "qle-cache.json",
+    ".meta",
+    "config.json",
+    "/pooled.json",
+    "report.html",
+)
 """Files that hold times, hosts or random names, so that only their being there is compared."""
+VOLATILE_NAME = re.compile(r"/events\.out\.tfevents\.|/coarse-[0-9a-f]+\.json$")
 RANDOM_NAME = re.compile(
     r"(?<=/pack-)[0-9a-f]{16}|(?<=/events\.out\.tfevents\.).*|(?<=/table-)[0-9a-f]{16}"
     r"|(?<=/vectors-)[0-9a-f]{8}|(?<=/means-)[0-9a-f]{8}|(?<=-)[0-9a-f]{8}(?=\.f16$)"
@@ -166,7 +177,7 @@ def contents(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
         name = RANDOM_NAME.sub("*", str(path.relative_to(folder)))
-        is_compared = path.is_file() and not name.endswith(VOLATILE)
+        is_compared = path.is_file() and not name.endswith(VOLATILE) and not VOLATILE_NAME.search(name)
         digests[name] = hashlib.sha256(path.read_bytes()).hexdigest() if is_compared else ""
     return digests
 

@@ -108,6 +108,10 @@ def release_abandoned(space: Path) -> None:
     """Remove the claims whose owners are known to have ended, by taking each and giving it back; living owners keep theirs."""
     if (space / CLAIMS).is_symlink():  # leases that are not of this space
         return
+    for path in (space / CLAIMS).glob("*.lease.break.*"):  # of a killed process that was taking over a claim
+        with suppress(OSError):
+            if time.time() - os.lstat(path).st_ctime > UNSIGNED_S:
+                path.unlink()
     for path in (space / CLAIMS).glob("*.lease"):
         lease = SoftFileLease(path, lease_duration=LEASE_S, thread_local=False)
         with suppress(OSError, Timeout, LeaseSettingsMismatch):

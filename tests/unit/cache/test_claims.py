@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from qle.cache.claims import Claims
+from qle.cache.claims import Claims, release_abandoned
 from qle.cache.spaces import SpaceFolder, create_space
 from qle.errors import CacheError
 from tests import tiny_cache as tiny
@@ -120,3 +120,12 @@ def test_a_claim_that_was_never_signed_is_free_soon(space: SpaceFolder, monkeypa
         waited_s = watch(claims, 10.0)
         assert waited_s is not None
         assert waited_s >= 0.2
+
+
+def test_half_a_takeover_is_cleared_away(space: SpaceFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process leaves that is killed while it takes over the claim of a dead one."""
+    monkeypatch.setattr("qle.cache.claims.UNSIGNED_S", -1.0)
+    left = space.path / "claims" / "0123.lease.break.4711.89ab"
+    left.touch()
+    release_abandoned(space.path)
+    assert not left.exists()
