@@ -30,7 +30,7 @@ from qle.cache.layout import COMMIT_FILE, STORE_SUFFIXES, TMP, VIDEOS, key_from_
 from qle.cache.plausible import commit_contradiction
 from qle.cache.records import CommitRecord, SpaceRecord, read_record
 from qle.cache.spaces import SpaceFolder
-from qle.durable import UNNAMED, owned_name, replace_file, write_file
+from qle.durable import name_beside, replace_file, write_file
 from qle.errors import REFUSED, CacheError
 from qle.inputs import parse_json, read_record_bytes
 
@@ -278,9 +278,9 @@ def _shelves(space: Path) -> dict[int, int]:
 
 def _clock_of(space: Path) -> int:
     """Now, by the clock that stamps the folders: that of a file server may be off."""
-    probe = space / TMP / owned_name(f"{UNNAMED}clock.", ".tmp")
     try:
-        with folder_handle(space, probe.parent) as handle:
+        with folder_handle(space, space / TMP) as handle:
+            probe = name_beside(space / TMP / "clock", handle)
             write_file(probe, b"", "none", handle)
             now_ns = os.stat(probe.name, dir_fd=handle, follow_symlinks=False).st_mtime_ns
             os.unlink(probe.name, dir_fd=handle)
