@@ -21,7 +21,7 @@ def qvhighlights_set(folder: Path, draw: random.Random) -> None:
     """A case that is answered in full, one with a query that nobody answered, and one that stops the program."""
     cases = []
     for number, fault in enumerate(("none", "missing", "twice")):
-        truth = [_asked(qid, draw) for qid in range(draw.randint(3, 9))]
+        truth = [_asked(qid, draw) for qid in range(draw.randint(6, 12))]
         said = [_answered(row, draw) for row in truth]
         if fault == "missing":
             said.pop()
