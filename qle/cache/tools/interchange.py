@@ -442,6 +442,8 @@ def _remove_parts(folder: Path) -> None:
     """The notes go last: as long as they are there, the folder is known to be ours."""
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.name != NOTES_FILE:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != NOTES_FILE:
+                path.unlink()
         shutil.rmtree(folder)
